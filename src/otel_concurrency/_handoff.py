@@ -1,0 +1,166 @@
+"""The hot path: a captured context on its way to the work that it belongs to.
+
+A hand-off is **captured** in the flow that hands work off, **attached** in the flow that picks the
+work up before any of the user's code runs there, and **detached** when that piece of work is done.
+This file knows OpenTelemetry's context API and nothing else: not who hands off, not the settings.
+
+Two rules shape every line. *One shot*: a context is dropped the moment it is attached or given up,
+so that no finished thread, held future or traceback keeps a span alive. *Never in the way*: a fault
+of ours or of the context implementation is reported once and the user's call goes through.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any
+
+from opentelemetry.context import Context, attach, detach, get_current
+
+from otel_concurrency import _report
+
+_logger = logging.getLogger(__name__)
+
+NO_CONTEXT = Context()
+"""The empty context. Handing it off means: this work starts clean."""
+
+Capture = Callable[[object], "Context | None"]
+"""Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
+
+
+def capture(work: object) -> Context | None:
+    """Return the current context, or None where there is nothing to carry."""
+    return get_current() or None
+
+
+def capture_nothing(work: object) -> Context | None:
+    """Return None: what a layer that has gone inert captures."""
+    return None
+
+
+class Seam:
+    """What all patches of one primitive share, and the only thing that settings change.
+
+    The replaced functions outlive ``uninstrument()`` wherever somebody else has patched on top of
+    them. They ask their seam at every call, so switching the seam off makes them pass-throughs and
+    switching it on again revives them.
+    """
+
+    __slots__ = ("_capture", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._capture: Capture = capture_nothing
+
+    @property
+    def active(self) -> bool:
+        """Whether hand-offs are captured at present."""
+        return self._capture is not capture_nothing
+
+    def switch(self, capture: Capture) -> None:
+        """Capture with ``capture`` from now on."""
+        self._capture = capture
+
+    def capture(self, work: object) -> Context | None:
+        """Return the context that ``work`` is to run in, or None. Never raises."""
+        try:
+            return self._capture(work)
+        except Exception as error:
+            report("capture", error)
+            return None
+
+
+class Call:
+    """A callable together with the context that it is to run in, once.
+
+    Stands in for the callable where an executor would call it. To whoever looks at it on the way it
+    behaves as the callable: attributes, equality, hash, ``repr``, :func:`inspect.signature` and
+    pickling (the context does not cross a process boundary).
+    """
+
+    __slots__ = ("_context", "_function")
+
+    def __init__(self, context: Context, function: Callable[..., Any]) -> None:
+        self._context: Context | None = context
+        self._function = function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        token = enter(self)
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            leave(token)
+            del token  # it refers to the worker's own context, and a traceback to this frame
+
+    def release(self) -> None:
+        """Drop the context: the work was cancelled, or could not be dispatched."""
+        self._context = None
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self._function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self._function == (other._function if isinstance(other, Call) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (self._function,)
+
+
+def enter(call: Call) -> Token[Context] | None:
+    """Take the context out of ``call`` and attach it; return what :func:`leave` needs."""
+    context = call._context
+    call._context = None
+    return None if context is None else attach_safely(context)
+
+
+def attach_safely(context: Context) -> Token[Context] | None:
+    """Attach ``context``; return the token for :func:`leave`, or None after a reported fault."""
+    try:
+        return attach(context)
+    except Exception as error:
+        report("attach", error)
+        return None
+
+
+def leave(token: Token[Context] | None) -> None:
+    """Detach what :func:`attach_safely` attached, and with it all that user code left behind."""
+    if token is None:
+        return
+    try:
+        detach(token)
+    except Exception as error:
+        report("detach", error)
+
+
+def current_safely() -> Context | None:
+    """Return the current context, or None after a reported fault."""
+    try:
+        return get_current()
+    except Exception as error:
+        report("get_current", error)
+        return None
+
+
+def report(step: str, error: Exception) -> None:
+    """Report a fault of ours in ``step``; to be called from its ``except`` block."""
+    _report.once(
+        _logger,
+        (step, type(error)),
+        "OpenTelemetry context was not propagated: %s failed with %s: %s. The program's own call "
+        "goes on. Reported once.",
+        step,
+        type(error).__name__,
+        error,
+    )

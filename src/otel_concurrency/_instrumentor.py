@@ -1,0 +1,121 @@
+"""From settings to primitives to patches: switches the library on and off."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+    BaseInstrumentor,
+)
+
+from otel_concurrency import _handoff, _infrastructure, _patching, _policy, _primitives, _report
+from otel_concurrency._settings import Settings
+from otel_concurrency import _settings
+from otel_concurrency.package import _instruments
+
+_logger = logging.getLogger(__name__)
+
+
+class ConcurrencyInstrumentor(BaseInstrumentor):
+    """Carries OpenTelemetry context across the standard library's concurrency primitives.
+
+    ``instrument()`` takes one keyword for each environment variable of
+    :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
+    ``threading``, ``futures``, ``asyncio``, ``sched`` (a :class:`~otel_concurrency.Policy` or its
+    value) and ``excluded`` (a comma-separated string, or strings). Neither ``instrument()`` nor
+    ``uninstrument()`` raises: what cannot be done is logged, and the program runs as it would
+    without.
+    """
+
+    # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return no requirement: what is instrumented comes with Python."""
+        return _instruments
+
+    def _instrument(self, **kwargs: Any) -> None:
+        try:
+            settings = _settings.read(_primitives.NAMES, kwargs)
+            for name in _primitives.NAMES:
+                _switch_on(name, settings)
+        except Exception:
+            _logger.exception("otel-concurrency could not be switched on; the program runs without")
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        for primitive in _primitives_in_use.values():
+            try:
+                primitive.switch_off()
+            except Exception:
+                _logger.exception("otel-concurrency could not undo its patches for %s", primitive)
+
+
+class _Primitive:
+    """A primitive that was switched on at least once: its seam, and its layers by module."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seam = _handoff.Seam(name)
+        self._layers: dict[str, list[_patching.Layer]] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def switch_on(self, capture: _handoff.Capture) -> None:
+        """Patch the modules that are imported, and the others when they will be.
+
+        No lock is held while import hooks are registered: they run, and call us, under locks of the
+        import system.
+        """
+        with self._lock:
+            self.seam.switch(capture)
+        for module_name, advice in _primitives.modules_of(self.name).items():
+            _patching.when_imported(module_name, lambda module, advice=advice: self._patch(module, advice))
+
+    def switch_off(self) -> None:
+        """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
+        with self._lock:
+            self.seam.switch(_handoff.capture_nothing)
+            for layers in self._layers.values():
+                _patching.undo_all(layers)
+
+    def _patch(self, module: ModuleType, advice: _primitives.Advice) -> None:
+        with self._lock:
+            if not self.seam.active:  # imported after uninstrument(): nothing to do
+                return
+            try:
+                if module.__name__ not in self._layers:
+                    self._layers[module.__name__] = advice(module, self.seam)
+                _patching.apply_all(self._layers[module.__name__])
+            except Exception as error:
+                self.switch_off()
+                _report.once(
+                    _logger,
+                    (self.name, module.__name__),
+                    "OpenTelemetry context will not be propagated through %s: %s cannot be patched"
+                    " (%s: %s)",
+                    self.name,
+                    module.__name__,
+                    type(error).__name__,
+                    error,
+                )
+
+
+_primitives_in_use: dict[str, _Primitive] = {}
+
+
+def _switch_on(name: str, settings: Settings) -> None:
+    policy = settings.policies[name]
+    if policy is _policy.Policy.OFF:
+        return
+    match = (
+        _infrastructure.thread_matcher(settings.excluded)
+        if name == "threading"
+        else _infrastructure.callable_matcher(settings.excluded)
+    )
+    primitive = _primitives_in_use.setdefault(name, _Primitive(name))
+    primitive.switch_on(_policy.capture_for(policy, match))

@@ -1,0 +1,180 @@
+"""Replaces attributes of classes and modules, and puts them back exactly.
+
+Knows owners and attribute names, not OpenTelemetry. The only file that imports wrapt.
+
+A :class:`Layer` is one replaced attribute. It is undone by identity, and only where it is still on
+top: where somebody else has patched over it, it stays in the chain (its advice is expected to have
+become a pass-through), and a later :meth:`Layer.apply` finds it there instead of stacking another.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import wrapt
+
+from otel_concurrency import _report
+
+_logger = logging.getLogger(__name__)
+
+_MISSING: Any = object()
+_MAX_CHAIN = 64
+"""How many callables are looked at when searching for a buried layer."""
+
+
+class Layer:
+    """``owner.name`` replaced by ``wrap(owner.name)``.
+
+    ``wrap`` takes the raw attribute as it stands in ``vars(owner)`` (or as inherited) and returns
+    its replacement.
+    """
+
+    __slots__ = ("_original", "_replacement", "_wrap", "name", "owner")
+
+    def __init__(self, owner: type | ModuleType, name: str, wrap: Callable[[Any], Any]) -> None:
+        self.owner = owner
+        self.name = name
+        self._wrap = wrap
+        self._original: Any = _MISSING
+        self._replacement: Any = _MISSING
+
+    def apply(self) -> None:
+        """Replace the attribute, or find our earlier replacement still in place.
+
+        Raises AttributeError where the owner has no such attribute.
+        """
+        original = vars(self.owner).get(self.name, _MISSING)
+        if self._replacement is not _MISSING and self._replacement in _chain(original):
+            return
+        present = _inherited(self.owner, self.name) if original is _MISSING else original
+        replacement = self._wrap(present)
+        self._original, self._replacement = original, replacement
+        setattr(self.owner, self.name, replacement)
+
+    def undo(self) -> None:
+        """Restore what was there, by identity, unless somebody else's patch is on top of ours."""
+        if self._replacement is _MISSING:
+            return
+        if vars(self.owner).get(self.name, _MISSING) is not self._replacement:
+            return
+        if self._original is _MISSING:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self._original)
+        self._original = self._replacement = _MISSING
+
+
+def apply_all(layers: Iterable[Layer]) -> None:
+    """Apply every layer or, where one raises, none of them."""
+    applied: list[Layer] = []
+    try:
+        for layer in layers:
+            applied.append(layer)
+            layer.apply()
+    except BaseException:
+        undo_all(applied)
+        raise
+
+
+def undo_all(layers: Iterable[Layer]) -> None:
+    """Undo every layer, the last one first."""
+    for layer in reversed(list(layers)):
+        layer.undo()
+
+
+def _inherited(owner: type | ModuleType, name: str) -> Any:
+    for base in getattr(owner, "__mro__", ()):
+        if name in vars(base):
+            return vars(base)[name]
+    raise AttributeError(f"{owner!r} has no attribute {name!r}")
+
+
+class _Chain(list[Any]):
+    """Callables found from the outermost inwards; membership is by identity."""
+
+    def __contains__(self, item: object) -> bool:
+        return any(link is item for link in self)
+
+
+def _chain(outermost: Any) -> _Chain:
+    """Follow wrappers inwards: ``__wrapped__`` first, else whatever a closure holds."""
+    found = _Chain()
+    pending = [outermost]
+    while pending and len(found) < _MAX_CHAIN:
+        link = pending.pop(0)
+        if link in found:
+            continue
+        found.append(link)
+        pending.extend(_wrapped_by(link))
+    return found
+
+
+def _wrapped_by(link: Any) -> Iterator[Any]:
+    if isinstance(link, (staticmethod, classmethod)):
+        yield link.__func__
+        return
+    wrapped = getattr(link, "__wrapped__", None)
+    if wrapped is not None:
+        yield wrapped
+        return
+    for cell in getattr(link, "__closure__", None) or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+        if callable(content):
+            yield content
+
+
+class _BuiltinWrapper(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt 1.x has no types
+    """A wrapped builtin that pickles by name, as the builtin does."""
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        return str(self.__wrapped__.__qualname__)
+
+
+def wrap_builtin(builtin: Any, advice: Callable[..., Any]) -> Any:
+    """Return ``builtin`` wrapped so that ``advice(builtin, args, kwargs)`` is called for it."""
+
+    def wrapper(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+        return advice(wrapped, args, kwargs)
+
+    return _BuiltinWrapper(builtin, wrapper)
+
+
+_on_import: dict[str, Callable[[ModuleType], None]] = {}
+
+
+def when_imported(module_name: str, callback: Callable[[ModuleType], None]) -> None:
+    """Call ``callback(module)`` now if the module is imported, and whenever it will be.
+
+    The import hook is registered once per module name, since it cannot be taken back; a later call
+    replaces the callback. Whatever the callback raises is reported and not raised: it would fail
+    the program's own import.
+    """
+    known = module_name in _on_import
+    _on_import[module_name] = callback
+    if known:
+        module = sys.modules.get(module_name)
+        if module is not None:
+            _imported(module)
+    else:
+        wrapt.register_post_import_hook(_imported, module_name)
+
+
+def _imported(module: ModuleType) -> None:
+    try:
+        _on_import[module.__name__](module)
+    except Exception as error:
+        _report.once(
+            _logger,
+            ("import hook", module.__name__),
+            "OpenTelemetry context will not be propagated through %r: %s: %s",
+            module.__name__,
+            type(error).__name__,
+            error,
+        )

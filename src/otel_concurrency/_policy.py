@@ -1,0 +1,45 @@
+"""What each policy makes of a captured context."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from opentelemetry.context import Context
+
+from otel_concurrency import _handoff
+
+
+class Policy(enum.Enum):
+    """How the work on the far side of a hand-off is related to the span that handed it off."""
+
+    PARENT = "parent"
+    """Its spans are children of that span."""
+
+    LINK = "link"
+    """Its spans start a new trace that is linked to that span."""
+
+    OFF = "off"
+    """Not at all: the primitive is not patched."""
+
+
+def capture_for(
+    policy: Policy, starts_clean: Callable[[object], bool] | None = None
+) -> _handoff.Capture:
+    """Return what a seam under ``policy`` captures with.
+
+    ``starts_clean`` tells of a piece of work (a thread or a callable) that it must not run in
+    anybody's context. It is asked only where there is a context.
+    """
+    if policy is Policy.OFF:
+        return _handoff.capture_nothing
+    if starts_clean is None:
+        return _handoff.capture
+
+    def capture(work: object) -> Context | None:
+        context = _handoff.capture(work)
+        if context is not None and starts_clean(work):
+            return _handoff.NO_CONTEXT
+        return context
+
+    return capture

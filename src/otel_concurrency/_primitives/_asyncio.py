@@ -1,0 +1,75 @@
+"""``asyncio``: ``loop.run_in_executor`` with an executor that hands nothing off by itself.
+
+Tasks, ``call_soon``, ``call_later``, ``to_thread`` and ``run_coroutine_threadsafe`` carry context
+natively (PEP 567) and are left alone. A ``ThreadPoolExecutor`` is covered by the futures primitive
+where that is switched on.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _handoff
+from otel_concurrency._handoff import Call, Seam
+from otel_concurrency._patching import Layer
+
+_OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
+
+
+def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
+    loop = base_events.BaseEventLoop
+    return [
+        Layer(
+            loop,
+            "run_in_executor",
+            lambda original: _run_in_executor(original, seam, base_events.concurrent.futures),
+        )
+    ]
+
+
+MODULES = {"asyncio.base_events": _layers}
+
+
+def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
+    @functools.wraps(original)
+    def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
+        context = seam.capture(func)
+        if context is None or not _needs_us(self, executor, func, futures):
+            return original(self, executor, func, *args)
+        call = Call(context, func)
+        del context
+        try:
+            future = original(self, executor, call, *args)
+        except BaseException:
+            call.release()
+            raise
+        _release_when_done(future, call)
+        return future
+
+    return run_in_executor
+
+
+def _needs_us(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
+    try:
+        if not callable(func) or (loop.get_debug() and inspect.iscoroutinefunction(func)):
+            return False  # the loop refuses it, and must be able to tell
+        if executor is None:
+            executor = loop._default_executor or futures.ThreadPoolExecutor
+        if any(base.__module__ in _OTHER_INTERPRETERS for base in type(executor).__mro__):
+            return False  # pickles what it is given
+        seam = getattr(executor.submit, "_otel_concurrency_seam", None)
+        return seam is None or not seam.active
+    except Exception as error:
+        _handoff.report("run_in_executor", error)
+        return False
+
+
+def _release_when_done(future: Any, call: Call) -> None:
+    """Let go of the context when the work is cancelled: the executor may keep its item for long."""
+    try:
+        future.add_done_callback(lambda _: call.release())
+    except Exception as error:
+        _handoff.report("run_in_executor", error)

@@ -1,0 +1,77 @@
+"""``sched``: an action runs in the context in which it was entered.
+
+``scheduler.enterabs`` makes every event by the module's name ``Event``; while we are on, that name
+is a subclass that captures. The event that the user holds has the action that the user gave, in
+every way of looking at it. Only the loop of ``scheduler.run``, which unpacks an event to call its
+action, is given the one-shot call instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import CodeType, ModuleType
+from typing import Any
+
+from otel_concurrency._handoff import Call, Seam
+from otel_concurrency._patching import Layer
+
+
+def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
+    loop = sched.scheduler.run.__code__
+    return [
+        Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),
+        Layer(sched.scheduler, "cancel", _cancel),
+    ]
+
+
+MODULES = {"sched": _layers}
+
+
+def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
+    """Return a subclass of the named tuple ``plain`` whose instances carry a context."""
+    new = plain.__new__
+    iterate = tuple.__iter__
+
+    class EventType(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, plain)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, plain)
+
+    class Event(plain, metaclass=EventType):  # type: ignore[misc]  # a base known at run time
+        _otel_concurrency_call: Call | None = None
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            self = new(cls, *args, **kwargs)
+            context = seam.capture(self.action)
+            if context is not None:
+                self._otel_concurrency_call = Call(context, self.action)
+            return self
+
+        def __iter__(self) -> Any:
+            call = self._otel_concurrency_call
+            if call is None or sys._getframe(1).f_code is not loop:
+                return iterate(self)
+            time, priority, sequence, _, argument, kwargs = iterate(self)
+            return iter((time, priority, sequence, call, argument, kwargs))
+
+        def __reduce__(self) -> Any:
+            return sys.modules[plain.__module__].Event, tuple(self)
+
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(Event, attribute, getattr(plain, attribute))
+    return Event
+
+
+def _cancel(original: Any) -> Any:
+    @functools.wraps(original)
+    def cancel(self: Any, event: Any) -> Any:
+        result = original(self, event)
+        call = getattr(event, "_otel_concurrency_call", None)
+        if call is not None:
+            call.release()
+        return result
+
+    return cancel

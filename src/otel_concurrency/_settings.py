@@ -1,0 +1,132 @@
+"""The settings, from keywords and from the environment; the only reader of ``os.environ``.
+
+A keyword of ``instrument()`` has the name of its variable without the prefix, in lower case
+(``OTEL_PYTHON_CONCURRENCY_SCHED`` is ``sched``), takes the same words, and beats it. Nothing here
+raises: a value that cannot be used is reported once, in the user's own words, and counts as unset.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otel_concurrency import _report
+from otel_concurrency import environment_variables as variables
+from otel_concurrency._policy import Policy
+
+_logger = logging.getLogger(__name__)
+
+_PREFIX = "OTEL_PYTHON_CONCURRENCY_"
+
+_OF_ANY_INSTRUMENTOR = frozenset(
+    ("tracer_provider", "meter_provider", "logger_provider", "event_logger_provider")
+)
+"""Keywords that are passed to every instrumentor alike; this one has no use for them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One policy a primitive, by its setting's name in lower case, and the exclusions."""
+
+    policies: Mapping[str, Policy]
+    excluded: tuple[str, ...] = ()
+
+
+def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
+    """Return the settings for ``primitives``, from ``keywords`` first and the environment second."""
+    names = tuple(primitives)
+    _report_unknown(names, keywords)
+    default = _policy("policy", keywords) or Policy.PARENT
+    return Settings(
+        policies={name: _policy(name, keywords) or default for name in names},
+        excluded=_names("excluded", keywords),
+    )
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of the setting ``name``."""
+    return _PREFIX + name.upper()
+
+
+def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
+    known = (*primitives, "policy", "excluded")
+    for keyword in keywords:
+        if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
+            _report.once(
+                _logger,
+                ("keyword", keyword),
+                "%r is not a setting of otel-concurrency and is ignored. The settings are: %s.",
+                keyword,
+                ", ".join(sorted(known)),
+            )
+    spelled = {value for key, value in vars(variables).items() if key.startswith(_PREFIX)}
+    for key in os.environ:
+        if key.startswith(_PREFIX) and key not in spelled:
+            _report.once(
+                _logger,
+                ("variable", key),
+                "The environment variable %s is not a setting of otel-concurrency and is ignored. "
+                "The settings are: %s.",
+                key,
+                ", ".join(sorted(spelled)),
+            )
+
+
+def _given(name: str, keywords: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what the user gave for a setting, the strongest first, as (where, value)."""
+    sources = (
+        (f"instrument({name}=...)", keywords.get(name)),
+        (variable(name), os.environ.get(variable(name))),
+    )
+    return [(where, value) for where, value in sources if value is not None and value != ""]
+
+
+def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
+    for where, value in _given(name, keywords):
+        if isinstance(value, Policy):
+            policy = value
+        else:
+            try:
+                policy = Policy(str(value).strip().lower())
+            except ValueError:
+                _report_invalid(where, value, "one of " + ", ".join(p.value for p in Policy))
+                continue
+        if policy is Policy.LINK:
+            _report.once(
+                _logger,
+                (where, "link"),
+                "%s got %r: that policy is not available in this version; 'parent' applies.",
+                where,
+                value,
+            )
+            policy = Policy.PARENT
+        return policy
+    return None
+
+
+def _names(name: str, keywords: Mapping[str, Any]) -> tuple[str, ...]:
+    for where, value in _given(name, keywords):
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        try:
+            parts = tuple(value)
+        except TypeError:
+            parts = (value,)
+        if all(isinstance(part, str) for part in parts):
+            return tuple(part.strip() for part in parts if part.strip())
+        _report_invalid(where, value, "a comma-separated string, or strings")
+    return ()
+
+
+def _report_invalid(where: str, value: object, valid: str) -> None:
+    _report.once(
+        _logger,
+        (where, repr(value)),
+        "%s got %r, which is not valid and is ignored: it takes %s.",
+        where,
+        value,
+        valid,
+    )

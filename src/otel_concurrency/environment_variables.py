@@ -1,0 +1,68 @@
+"""The environment variables that the library reads, one constant each.
+
+Entry point of the group ``opentelemetry_environment_variables``: the parent process of
+``opentelemetry-instrument`` loads this file and turns every constant into a flag
+(``OTEL_PYTHON_CONCURRENCY_SCHED`` becomes ``--concurrency_sched``). It therefore imports nothing.
+"""
+
+OTEL_PYTHON_CONCURRENCY_POLICY = "OTEL_PYTHON_CONCURRENCY_POLICY"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_POLICY
+
+The policy of every primitive that has none of its own: ``parent`` (spans of the worker are children
+of the span that was current at the hand-off), ``link`` (not available yet: warns and means
+``parent``) or ``off`` (not patched). Case does not matter.
+
+Default: ``parent``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_THREADING = "OTEL_PYTHON_CONCURRENCY_THREADING"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_THREADING
+
+The policy for ``threading.Thread`` and its subclasses, ``threading.Timer`` and
+``_thread.start_new_thread``.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_FUTURES = "OTEL_PYTHON_CONCURRENCY_FUTURES"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_FUTURES
+
+The policy for ``ThreadPoolExecutor.submit`` and ``map`` and for ``Future.add_done_callback`` of
+``concurrent.futures``.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_ASYNCIO = "OTEL_PYTHON_CONCURRENCY_ASYNCIO"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_ASYNCIO
+
+The policy for ``loop.run_in_executor`` with an executor that
+``OTEL_PYTHON_CONCURRENCY_FUTURES`` does not cover.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_SCHED = "OTEL_PYTHON_CONCURRENCY_SCHED"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_SCHED
+
+The policy for ``sched.scheduler.enter`` and ``enterabs``.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_EXCLUDED = "OTEL_PYTHON_CONCURRENCY_EXCLUDED"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_EXCLUDED
+
+Comma-separated ``module.qualname`` prefixes of thread classes and of callables that start with a
+clean context, besides the infrastructure threads that the library knows by itself. An entry names
+the thing itself and everything below it (``myapp.poller`` covers ``myapp.poller.Poller.run``); with
+a trailing ``*`` it is a plain prefix (``myapp.poller.Poller._handle_*``).
+
+Default: empty.
+"""

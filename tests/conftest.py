@@ -1,0 +1,53 @@
+"""Fixtures that every test may use, and the rule that no test leaves a context behind."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry import context as context_api
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_concurrency import ConcurrencyInstrumentor, _report
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Fail a test that leaves a context attached or the instrumentor on."""
+    _report._reported.clear()
+    assert not context_api.get_current(), "an earlier test left its context attached"
+    yield
+    instrumentor = ConcurrencyInstrumentor()
+    was_on = instrumentor.is_instrumented_by_opentelemetry
+    if was_on:
+        instrumentor.uninstrument()
+    left = context_api.get_current()
+    if left:
+        context_api.attach(context_api.Context())
+    assert not left, "the test left its context attached"
+    assert not was_on, "the test left the instrumentor on"
+
+
+@pytest.fixture
+def instrumented():
+    """Switch every primitive on, with its default policy, for the length of a test."""
+    instrumentor = ConcurrencyInstrumentor()
+    instrumentor.instrument()
+    yield instrumentor
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+
+
+@pytest.fixture
+def exporter():
+    """Return an in-memory exporter that holds every finished span of ``tracer``."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(exporter):
+    """Return a tracer of a provider of its own; no global provider is set."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider.get_tracer("tests")
+    provider.shutdown()
