@@ -87,7 +87,10 @@ class Call:
         self._function = function
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        token = enter(self)
+        context = self._context
+        self._context = None
+        token = None if context is None else attach_safely(context)
+        del context
         try:
             return self._function(*args, **kwargs)
         finally:
@@ -116,13 +119,6 @@ class Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial, (self._function,)
-
-
-def enter(call: Call) -> Token[Context] | None:
-    """Take the context out of ``call`` and attach it; return what :func:`leave` needs."""
-    context = call._context
-    call._context = None
-    return None if context is None else attach_safely(context)
 
 
 def attach_safely(context: Context) -> Token[Context] | None:

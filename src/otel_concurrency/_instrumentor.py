@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
-    BaseInstrumentor,
-)
+# Its file asks not to be type-checked, so mypy sees nothing in it.
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import _handoff, _infrastructure, _patching, _policy, _primitives, _report
-from otel_concurrency._settings import Settings
-from otel_concurrency import _settings
-from otel_concurrency.package import _instruments
+from otel_concurrency import (
+    _handoff,
+    _infrastructure,
+    _patching,
+    _policy,
+    _primitives,
+    _report,
+    _settings,
+    package,
+)
 
 _logger = logging.getLogger(__name__)
 
 
-class ConcurrencyInstrumentor(BaseInstrumentor):
+class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
     """Carries OpenTelemetry context across the standard library's concurrency primitives.
 
     ``instrument()`` takes one keyword for each environment variable of
@@ -35,7 +41,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return no requirement: what is instrumented comes with Python."""
-        return _instruments
+        return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
 
     def _instrument(self, **kwargs: Any) -> None:
         try:
@@ -74,7 +80,7 @@ class _Primitive:
         with self._lock:
             self.seam.switch(capture)
         for module_name, advice in _primitives.modules_of(self.name).items():
-            _patching.when_imported(module_name, lambda module, advice=advice: self._patch(module, advice))
+            _patching.when_imported(module_name, functools.partial(self._patch, advice))
 
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
@@ -83,7 +89,7 @@ class _Primitive:
             for layers in self._layers.values():
                 _patching.undo_all(layers)
 
-    def _patch(self, module: ModuleType, advice: _primitives.Advice) -> None:
+    def _patch(self, advice: _primitives.Advice, module: ModuleType) -> None:
         with self._lock:
             if not self.seam.active:  # imported after uninstrument(): nothing to do
                 return
@@ -108,7 +114,7 @@ class _Primitive:
 _primitives_in_use: dict[str, _Primitive] = {}
 
 
-def _switch_on(name: str, settings: Settings) -> None:
+def _switch_on(name: str, settings: _settings.Settings) -> None:
     policy = settings.policies[name]
     if policy is _policy.Policy.OFF:
         return

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -87,7 +87,8 @@ def undo_all(layers: Iterable[Layer]) -> None:
 
 
 def _inherited(owner: type | ModuleType, name: str) -> Any:
-    for base in getattr(owner, "__mro__", ()):
+    bases: tuple[type, ...] = getattr(owner, "__mro__", ())
+    for base in bases:
         if name in vars(base):
             return vars(base)[name]
     raise AttributeError(f"{owner!r} has no attribute {name!r}")
@@ -103,7 +104,7 @@ class _Chain(list[Any]):
 def _chain(outermost: Any) -> _Chain:
     """Follow wrappers inwards: ``__wrapped__`` first, else whatever a closure holds."""
     found = _Chain()
-    pending = [outermost]
+    pending: list[Any] = [outermost]
     while pending and len(found) < _MAX_CHAIN:
         link = pending.pop(0)
         if link in found:
@@ -114,9 +115,6 @@ def _chain(outermost: Any) -> _Chain:
 
 
 def _wrapped_by(link: Any) -> Iterator[Any]:
-    if isinstance(link, (staticmethod, classmethod)):
-        yield link.__func__
-        return
     wrapped = getattr(link, "__wrapped__", None)
     if wrapped is not None:
         yield wrapped
@@ -130,7 +128,13 @@ def _wrapped_by(link: Any) -> Iterator[Any]:
             yield content
 
 
-class _BuiltinWrapper(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt 1.x has no types
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
+
+
+class _BuiltinWrapper(_FunctionWrapper):
     """A wrapped builtin that pickles by name, as the builtin does."""
 
     def __reduce_ex__(self, protocol: Any) -> str:

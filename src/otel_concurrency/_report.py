@@ -1,7 +1,7 @@
 """Says what went wrong, once per cause.
 
-The library runs inside programs that must not fall over and must not drown in log lines: every
-fault of ours is caught where it happens, handed to :func:`once`, and the program's own call goes on.
+The library runs inside programs that must not fall over and must not drown in log lines. Every
+fault of ours is caught where it happens and handed to :func:`once`; the program's own call goes on.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Settings:
 
 
 def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
-    """Return the settings for ``primitives``, from ``keywords`` first and the environment second."""
+    """Return the settings of ``primitives``: from ``keywords``, else from the environment."""
     names = tuple(primitives)
     _report_unknown(names, keywords)
     default = _policy("policy", keywords) or Policy.PARENT

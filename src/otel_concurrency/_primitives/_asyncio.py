@@ -25,7 +25,7 @@ def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
         Layer(
             loop,
             "run_in_executor",
-            lambda original: _run_in_executor(original, seam, base_events.concurrent.futures),
+            lambda raw: _run_in_executor(raw, seam, base_events.concurrent.futures),
         )
     ]
 
@@ -69,7 +69,11 @@ def _needs_us(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
 
 def _release_when_done(future: Any, call: Call) -> None:
     """Let go of the context when the work is cancelled: the executor may keep its item for long."""
+
+    def release(_: object) -> None:
+        call.release()
+
     try:
-        future.add_done_callback(lambda _: call.release())
+        future.add_done_callback(release)
     except Exception as error:
         _handoff.report("run_in_executor", error)

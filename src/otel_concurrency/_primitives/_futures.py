@@ -27,17 +27,17 @@ _KEY = "_otel_concurrency_call"
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
     return [
-        Layer(base.Future, "add_done_callback", lambda original: _add_done_callback(original, seam)),
-        Layer(base.Future, "_invoke_callbacks", lambda original: _invoke_callbacks(original, seam)),
+        Layer(base.Future, "add_done_callback", lambda raw: _add_done_callback(raw, seam)),
+        Layer(base.Future, "_invoke_callbacks", lambda raw: _invoke_callbacks(raw, seam)),
     ]
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
     executor = thread.ThreadPoolExecutor
     return [
-        Layer(executor, "submit", lambda original: _submit(original, seam, executor)),
-        Layer(thread._WorkItem, "run", lambda original: _run(original, seam)),
-        Layer(thread, "_worker", lambda original: _worker(original, seam)),
+        Layer(executor, "submit", lambda raw: _submit(raw, seam, executor)),
+        Layer(thread._WorkItem, "run", lambda raw: _run(raw, seam)),
+        Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
 
 

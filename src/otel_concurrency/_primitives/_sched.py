@@ -31,7 +31,7 @@ MODULES = {"sched": _layers}
 def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     """Return a subclass of the named tuple ``plain`` whose instances carry a context."""
     new = plain.__new__
-    iterate = tuple.__iter__
+    fields: Any = tuple.__iter__
 
     class EventType(type):
         def __instancecheck__(cls, instance: object) -> bool:
@@ -43,18 +43,28 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     class Event(plain, metaclass=EventType):  # type: ignore[misc]  # a base known at run time
         _otel_concurrency_call: Call | None = None
 
-        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            self = new(cls, *args, **kwargs)
-            context = seam.capture(self.action)
+        @functools.wraps(new)
+        def __new__(
+            _cls: Any,
+            time: Any,
+            priority: Any,
+            sequence: Any,
+            action: Any,
+            argument: Any,
+            kwargs: Any,
+        ) -> Any:
+            self = new(_cls, time, priority, sequence, action, argument, kwargs)
+            context = seam.capture(action)
             if context is not None:
-                self._otel_concurrency_call = Call(context, self.action)
+                self._otel_concurrency_call = Call(context, action)
             return self
 
         def __iter__(self) -> Any:
             call = self._otel_concurrency_call
-            if call is None or sys._getframe(1).f_code is not loop:
-                return iterate(self)
-            time, priority, sequence, _, argument, kwargs = iterate(self)
+            caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+            if call is None or caller.f_code is not loop:
+                return fields(self)
+            time, priority, sequence, _, argument, kwargs = fields(self)
             return iter((time, priority, sequence, call, argument, kwargs))
 
         def __reduce__(self) -> Any:

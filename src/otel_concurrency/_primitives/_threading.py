@@ -13,8 +13,10 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from opentelemetry.context import Context
+
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import Call, Context, Seam
+from otel_concurrency._handoff import Call, Seam
 from otel_concurrency._patching import Layer, wrap_builtin
 
 _KEY = "_otel_concurrency_context"
@@ -22,7 +24,7 @@ _KEY = "_otel_concurrency_context"
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
     return [
-        Layer(threading.Thread, "start", lambda start: _start(start, seam)),
+        Layer(threading.Thread, "start", lambda raw: _start(raw, seam)),
         Layer(threading.Thread, "_bootstrap_inner", _bootstrap_inner),
     ]
 
@@ -33,7 +35,7 @@ def _raw_thread_layers(_thread: ModuleType, seam: Seam) -> list[Layer]:
 
     names = ("start_new_thread", "start_new")  # one builtin under two names
     return [
-        Layer(_thread, name, lambda original: wrap_builtin(original, advice))
+        Layer(_thread, name, lambda raw: wrap_builtin(raw, advice))
         for name in names
         if hasattr(_thread, name)
     ]
@@ -49,7 +51,7 @@ def _start(original: Any, seam: Seam) -> Any:
         # A context that the user passes (3.14) is the user's word.
         if context is None or getattr(self, "_context", None) is not None:
             return original(self)
-        state = vars(self)
+        state = self.__dict__
         state[_KEY] = context
         try:
             return original(self)
@@ -64,11 +66,12 @@ def _start(original: Any, seam: Seam) -> Any:
 def _bootstrap_inner(original: Any) -> Any:
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        context = vars(self).pop(_KEY, None)
+        state = self.__dict__
+        context = state.pop(_KEY, None)
         if context is None:
             return original(self)
         # Left there by opentelemetry-instrumentation-threading, to be attached over ours.
-        vars(self).pop("_otel_context", None)
+        state.pop("_otel_context", None)
         return _run_in(context, original, self)
 
     return _bootstrap_inner
@@ -90,7 +93,7 @@ def _run_in(context: Context, original: Any, thread: Any) -> Any:
 
 
 def _start_new_thread(original: Any, seam: Seam, args: Any, kwargs: Any) -> Any:
-    function = args[0] if args else None
+    function: Any = args[0] if args else None
     context = seam.capture(function) if callable(function) else None
     if context is None:
         return original(*args, **kwargs)
