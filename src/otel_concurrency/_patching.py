@@ -134,6 +134,33 @@ else:
     _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
 
 
+class StandIn(type):
+    """The type of a class that takes another one's place under its name.
+
+    Such a class derives from ``stands_in_for``, which is written in its body, and counts every
+    instance of that class as its own: also those made before it was there.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> StandIn:
+        plain = body.get("stands_in_for")
+        if plain is not None:
+            for attribute in ("__module__", "__qualname__", "__doc__"):
+                body[attribute] = getattr(plain, attribute)
+        return super().__new__(mcs, name, bases, body)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        plain = cls.__dict__.get("stands_in_for")
+        return (
+            type.__instancecheck__(cls, instance) if plain is None else isinstance(instance, plain)
+        )
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        plain = cls.__dict__.get("stands_in_for")
+        return (
+            type.__subclasscheck__(cls, subclass) if plain is None else issubclass(subclass, plain)
+        )
+
+
 class _BuiltinWrapper(_FunctionWrapper):
     """A wrapped builtin that pickles by name, as the builtin does."""
 

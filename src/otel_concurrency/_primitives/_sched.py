@@ -9,16 +9,17 @@ action, is given the one-shot call instead.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from types import CodeType, ModuleType
 from typing import Any
 
 from otel_concurrency._handoff import Call, Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency._patching import Layer, StandIn
 
 
 def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
-    loop = sched.scheduler.run.__code__
+    loop = inspect.unwrap(sched.scheduler.run).__code__
     return [
         Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),
         Layer(sched.scheduler, "cancel", _cancel),
@@ -30,34 +31,13 @@ MODULES = {"sched": _layers}
 
 def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     """Return a subclass of the named tuple ``plain`` whose instances carry a context."""
-    new = plain.__new__
-    fields: Any = tuple.__iter__
+    fields = plain.__iter__
 
-    class EventType(type):
-        def __instancecheck__(cls, instance: object) -> bool:
-            return isinstance(instance, plain)
-
-        def __subclasscheck__(cls, subclass: type) -> bool:
-            return issubclass(subclass, plain)
-
-    class Event(plain, metaclass=EventType):  # type: ignore[misc]  # a base known at run time
+    class Event(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
         _otel_concurrency_call: Call | None = None
 
-        @functools.wraps(new)
-        def __new__(
-            _cls: Any,
-            time: Any,
-            priority: Any,
-            sequence: Any,
-            action: Any,
-            argument: Any,
-            kwargs: Any,
-        ) -> Any:
-            self = new(_cls, time, priority, sequence, action, argument, kwargs)
-            context = seam.capture(action)
-            if context is not None:
-                self._otel_concurrency_call = Call(context, action)
-            return self
+        __new__ = _new(plain.__new__, seam)
 
         def __iter__(self) -> Any:
             call = self._otel_concurrency_call
@@ -70,9 +50,27 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
 
-    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
-        setattr(Event, attribute, getattr(plain, attribute))
     return Event
+
+
+def _new(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __new__(  # noqa: N807 - its name is seen in the message of a TypeError
+        _cls: Any,
+        time: Any,
+        priority: Any,
+        sequence: Any,
+        action: Any,
+        argument: Any,
+        kwargs: Any,
+    ) -> Any:
+        self = original(_cls, time, priority, sequence, action, argument, kwargs)
+        context = seam.capture(action)
+        if context is not None:
+            self._otel_concurrency_call = Call(context, action)
+        return self
+
+    return __new__
 
 
 def _cancel(original: Any) -> Any:
