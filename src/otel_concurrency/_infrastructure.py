@@ -14,6 +14,7 @@ from typing import Any
 from otel_concurrency._infrastructure_table import TABLE
 
 _PLAIN_THREADS = (threading.Thread, threading.Timer)
+_NOBODYS = (*_PLAIN_THREADS, object)
 
 Matcher = Callable[[object], bool]
 
@@ -31,11 +32,11 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
             return matches(callable_name(work))
         if type(work) not in _PLAIN_THREADS:
             for base in type(work).__mro__:
-                if base is threading.Thread or base is threading.Timer:
-                    break
-                if matches(_dotted(base)):
+                if base not in _NOBODYS and matches(_dotted(base)):
                     return True
-        target = getattr(work, "_target", None)
+        target = (
+            work.function if isinstance(work, threading.Timer) else getattr(work, "_target", None)
+        )
         return target is not None and matches(callable_name(target))
 
     return starts_clean
@@ -62,7 +63,7 @@ def callable_name(work: object) -> str:
 
 
 def _dotted(named: Any) -> str:
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
 
 
 def _name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
