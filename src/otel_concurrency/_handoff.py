@@ -14,10 +14,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from contextvars import Token
-from typing import Any
+from contextvars import ContextVar, Token
+from typing import Any, cast
 
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry import context as context_api
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from otel_concurrency import _report
 
@@ -25,6 +27,25 @@ _logger = logging.getLogger(__name__)
 
 NO_CONTEXT = Context()
 """The empty context. Handing it off means: this work starts clean."""
+
+
+def _reader() -> Callable[[], Context]:
+    """Return the cheapest way to read the current context.
+
+    That is the ``get`` of the context variable behind OpenTelemetry's default runtime context (the
+    same private name since opentelemetry-api 1.0), at a fifth of the cost of the API's function;
+    with any other runtime context it is that function. Only reading is short-cut: others may have
+    patched attach and detach in order to see every switch.
+    """
+    context_api.get_current()  # the runtime context is loaded by the first use before API 1.21
+    runtime: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
+    variable: Any = getattr(runtime, "_current_context", None)
+    if type(runtime) is ContextVarsRuntimeContext and type(variable) is ContextVar:
+        return cast("ContextVar[Context]", variable).get
+    return context_api.get_current
+
+
+get_current = _reader()
 
 Capture = Callable[[object], "Context | None"]
 """Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
@@ -40,6 +61,15 @@ def capture_nothing(work: object) -> Context | None:
     return None
 
 
+Attached = tuple["Token[Context]", "Token[object]"]
+
+installed: ContextVar[object] = ContextVar("otel_concurrency_installed", default=None)
+"""What this library attached last in this flow and has not detached: a context, or an adopted item.
+
+While it is what is current, the flow has nothing of its own going.
+"""
+
+
 class Seam:
     """What all patches of one primitive share, and the only thing that settings change.
 
@@ -48,25 +78,22 @@ class Seam:
     switching it on again revives them.
     """
 
-    __slots__ = ("_capture", "name")
+    __slots__ = ("capture", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._capture: Capture = capture_nothing
+        self.capture: Capture = capture_nothing
+        """Called with the work at every hand-off; may raise."""
 
     @property
     def active(self) -> bool:
         """Whether hand-offs are captured at present."""
-        return self._capture is not capture_nothing
+        return self.capture is not capture_nothing
 
-    def switch(self, capture: Capture) -> None:
-        """Capture with ``capture`` from now on."""
-        self._capture = capture
-
-    def capture(self, work: object) -> Context | None:
+    def capture_safely(self, work: object) -> Context | None:
         """Return the context that ``work`` is to run in, or None. Never raises."""
         try:
-            return self._capture(work)
+            return self.capture(work)
         except Exception as error:
             report("capture", error)
             return None
@@ -89,13 +116,13 @@ class Call:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
         self._context = None
-        token = None if context is None else attach_safely(context)
+        attached = None if context is None else attach_safely(context)
         del context
         try:
             return self._function(*args, **kwargs)
         finally:
-            leave(token)
-            del token  # it refers to the worker's own context, and a traceback to this frame
+            leave(attached)
+            del attached  # it refers to the worker's own context, and a traceback to this frame
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""
@@ -121,21 +148,38 @@ class Call:
         return functools.partial, (self._function,)
 
 
-def attach_safely(context: Context) -> Token[Context] | None:
-    """Attach ``context``; return the token for :func:`leave`, or None after a reported fault."""
+def call(seam: Seam, function: Callable[..., Any]) -> Call | None:
+    """Return ``function`` as a call that is to run in the current context, or None without one.
+
+    None as well where it is such a call already. Never raises. The context is nowhere but in the
+    call: a frame that held it would keep it alive as long as a traceback that leads through it.
+    """
+    if type(function) is Call:
+        return None
     try:
-        return attach(context)
+        context = seam.capture(function)
+        return None if context is None else Call(context, function)
+    except Exception as error:
+        report("capture", error)
+        return None
+
+
+def attach_safely(context: Context) -> Attached | None:
+    """Attach ``context``; return what :func:`leave` needs, or None after a reported fault."""
+    try:
+        return attach(context), installed.set(context)
     except Exception as error:
         report("attach", error)
         return None
 
 
-def leave(token: Token[Context] | None) -> None:
-    """Detach what :func:`attach_safely` attached, and with it all that user code left behind."""
-    if token is None:
+def leave(attached: Attached | None) -> None:
+    """Detach what :func:`attach_safely` attached, and with it all that was left behind since."""
+    if attached is None:
         return
     try:
-        detach(token)
+        detach(attached[0])
+        installed.reset(attached[1])
     except Exception as error:
         report("detach", error)
 
@@ -150,10 +194,17 @@ def current_safely() -> Context | None:
 
 
 def report(step: str, error: Exception) -> None:
-    """Report a fault of ours in ``step``; to be called from its ``except`` block."""
+    """Report a fault of ours in ``step``; to be called from its ``except`` block.
+
+    Faults that come from the same line are one cause, whichever step they hit.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    origin = None if trace is None else (trace.tb_frame.f_code, trace.tb_lineno)
     _report.once(
         _logger,
-        (step, type(error)),
+        (type(error), origin),
         "OpenTelemetry context was not propagated: %s failed with %s: %s. The program's own call "
         "goes on. Reported once.",
         step,

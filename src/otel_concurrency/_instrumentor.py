@@ -78,14 +78,14 @@ class _Primitive:
         import system.
         """
         with self._lock:
-            self.seam.switch(capture)
+            self.seam.capture = capture
         for module_name, advice in _primitives.modules_of(self.name).items():
             _patching.when_imported(module_name, functools.partial(self._patch, advice))
 
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
         with self._lock:
-            self.seam.switch(_handoff.capture_nothing)
+            self.seam.capture = _handoff.capture_nothing
             for layers in self._layers.values():
                 _patching.undo_all(layers)
 

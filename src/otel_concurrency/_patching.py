@@ -9,11 +9,12 @@ become a pass-through), and a later :meth:`Layer.apply` finds it there instead o
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, MethodDescriptorType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
 
@@ -51,6 +52,8 @@ class Layer:
         if self._replacement is not _MISSING and self._replacement in _chain(original):
             return
         present = _inherited(self.owner, self.name) if original is _MISSING else original
+        if isinstance(self.owner, type):
+            present = _callable_with_self(present)
         replacement = self._wrap(present)
         self._original, self._replacement = original, replacement
         setattr(self.owner, self.name, replacement)
@@ -134,6 +137,27 @@ else:
     _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
 
 
+_CALLED_AS_THEY_ARE = (FunctionType, MethodDescriptorType, staticmethod, classmethod)
+
+
+def _callable_with_self(attribute: Any) -> Any:
+    """Return a method as it stands in its class so that it can be called with ``self`` first.
+
+    A function can; somebody else's wrapper may have to be bound, as attribute access does.
+    """
+    kind = cast(
+        "Any", type(attribute)
+    )  # isinstance() asks a wrapper, and it answers as what it wraps
+    if kind in _CALLED_AS_THEY_ARE or not (callable(attribute) and hasattr(kind, "__get__")):
+        return attribute
+
+    @functools.wraps(attribute)
+    def bound_first(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return kind.__get__(attribute, self, type(self))(*args, **kwargs)
+
+    return bound_first
+
+
 class StandIn(type):
     """The type of a class that takes another one's place under its name.
 
@@ -144,8 +168,8 @@ class StandIn(type):
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> StandIn:
         plain = body.get("stands_in_for")
         if plain is not None:
-            for attribute in ("__module__", "__qualname__", "__doc__"):
-                body[attribute] = getattr(plain, attribute)
+            body["__qualname__"] = plain.__qualname__
+            body["__doc__"] = plain.__doc__
         return super().__new__(mcs, name, bases, body)
 
     def __instancecheck__(cls, instance: object) -> bool:
@@ -166,6 +190,12 @@ class _BuiltinWrapper(_FunctionWrapper):
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__wrapped__.__qualname__)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
 
 
 def wrap_builtin(builtin: Any, advice: Callable[..., Any]) -> Any:

@@ -21,6 +21,8 @@ _logger = logging.getLogger(__name__)
 
 _PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 
+_WORDS = {policy.value: policy for policy in Policy}
+
 _OF_ANY_INSTRUMENTOR = frozenset(
     ("tracer_provider", "meter_provider", "logger_provider", "event_logger_provider")
 )
@@ -86,14 +88,10 @@ def _given(name: str, keywords: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
     for where, value in _given(name, keywords):
-        if isinstance(value, Policy):
-            policy = value
-        else:
-            try:
-                policy = Policy(str(value).strip().lower())
-            except ValueError:
-                _report_invalid(where, value, "one of " + ", ".join(p.value for p in Policy))
-                continue
+        policy = value if isinstance(value, Policy) else _WORDS.get(str(value).strip().lower())
+        if policy is None:
+            _report_invalid(where, value, "one of " + ", ".join(_WORDS))
+            continue
         if policy is Policy.LINK:
             _report.once(
                 _logger,

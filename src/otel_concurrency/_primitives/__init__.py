@@ -15,7 +15,7 @@ from typing import Final
 from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Layer
 
-NAMES: Final = ("threading", "futures", "asyncio", "sched")
+NAMES: Final = ("threading", "futures", "asyncio", "sched", "queue")
 
 Advice = Callable[[ModuleType, Seam], "list[Layer]"]
 

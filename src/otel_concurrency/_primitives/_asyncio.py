@@ -1,25 +1,29 @@
-"""``asyncio``: ``loop.run_in_executor`` with an executor that hands nothing off by itself.
+"""``asyncio``: the items of its queues, and ``run_in_executor`` with executors of the user's own.
 
 Tasks, ``call_soon``, ``call_later``, ``to_thread`` and ``run_coroutine_threadsafe`` carry context
 natively (PEP 567) and are left alone. A ``ThreadPoolExecutor`` is covered by the futures primitive
 where that is switched on.
+
+A queue belongs to one event loop, so an item and its context are paired without a lock, in
+``put_nowait`` and ``get_nowait``, which ``put`` and ``get`` call.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
+from otel_concurrency import _handoff, _items
 from otel_concurrency._handoff import Call, Seam
 from otel_concurrency._patching import Layer
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
 
 
-def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
+def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
     loop = base_events.BaseEventLoop
     return [
         Layer(
@@ -30,17 +34,26 @@ def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
     ]
 
 
-MODULES = {"asyncio.base_events": _layers}
+def _queue_layers(queues: ModuleType, seam: Seam) -> list[Layer]:
+    queue = queues.Queue
+    pairing = _items.Accompaniment(queues, seam, get=queue.get_nowait, size="qsize")
+    return [
+        Layer(queue, "put_nowait", lambda raw: _put_nowait(raw, pairing)),
+        Layer(queue, "get", _get),
+        Layer(queue, "get_nowait", _get_nowait),
+        Layer(queue, "task_done", _task_done),
+    ]
+
+
+MODULES = {"asyncio.base_events": _loop_layers, "asyncio.queues": _queue_layers}
 
 
 def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     @functools.wraps(original)
     def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
-        context = seam.capture(func)
-        if context is None or not _needs_us(self, executor, func, futures):
+        call = _handoff.call(seam, func) if _needs_us(self, executor, func, futures) else None
+        if call is None:
             return original(self, executor, func, *args)
-        call = Call(context, func)
-        del context
         try:
             future = original(self, executor, call, *args)
         except BaseException:
@@ -54,6 +67,8 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
 
 def _needs_us(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
     try:
+        if not _handoff.get_current():
+            return False
         if not callable(func) or (loop.get_debug() and inspect.iscoroutinefunction(func)):
             return False  # the loop refuses it, and must be able to tell
         if executor is None:
@@ -77,3 +92,59 @@ def _release_when_done(future: Any, call: Call) -> None:
         future.add_done_callback(release)
     except Exception as error:
         _handoff.report("run_in_executor", error)
+
+
+def _put_nowait(original: Any, pairing: _items.Accompaniment) -> Any:
+    @functools.wraps(original)
+    def put_nowait(self: Any, item: Any) -> Any:
+        if _handoff.get_current() and "_put" not in self.__dict__:
+            try:
+                pairing.start(self, getattr(self, "_queue", ()))
+            except Exception as error:
+                _handoff.report("put", error)
+        return original(self, item)
+
+    return put_nowait
+
+
+def _get(original: Any) -> Any:
+    # No coroutine function: `create_task(queue.get())` runs one in another task, and this one is
+    # to let go of its item.
+    @functools.wraps(original)
+    def get(self: Any) -> Any:
+        if _handoff.installed.get() is not None:
+            _items.let_go()
+        return original(self)
+
+    return _mark_as_coroutine_function(get)
+
+
+def _mark_as_coroutine_function(function: Any) -> Any:
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = sys.modules["asyncio.coroutines"]._is_coroutine
+    return function
+
+
+def _get_nowait(original: Any) -> Any:
+    @functools.wraps(original)
+    def get_nowait(self: Any) -> Any:
+        if _handoff.installed.get() is None and not _handoff.get_current():
+            return original(self)
+        if _handoff.installed.get() is not None:
+            _items.let_go()
+        item = original(self)
+        if "_get" not in self.__dict__:
+            _items.adopt_safely(None)
+        return item
+
+    return get_nowait
+
+
+def _task_done(original: Any) -> Any:
+    @functools.wraps(original)
+    def task_done(self: Any) -> Any:
+        _items.let_go()
+        return original(self)
+
+    return task_done

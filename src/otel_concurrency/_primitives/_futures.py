@@ -47,11 +47,9 @@ MODULES = {"concurrent.futures._base": _base_layers, "concurrent.futures.thread"
 def _submit(original: Any, seam: Seam, executor: type) -> Any:
     @functools.wraps(original)
     def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        context = seam.capture(fn)
-        if context is None or type(fn) is Call or not _runs_here(self, executor):
+        call = _handoff.call(seam, fn) if _runs_here(self, executor) else None
+        if call is None:
             return original(self, fn, *args, **kwargs)
-        call = Call(context, fn)
-        del context
         try:
             future = original(self, call, *args, **kwargs)
         except BaseException:
@@ -75,9 +73,7 @@ def _accompany(future: Any, call: Call) -> None:
     try:
         setattr(future, _KEY, call)
         if future._state != "PENDING":  # a worker was faster
-            delattr(future, _KEY)
-    except AttributeError:  # and _invoke_callbacks was faster than this
-        pass
+            future.__dict__.pop(_KEY, None)
     except Exception as error:
         _handoff.report("submit", error)
 
@@ -85,8 +81,7 @@ def _accompany(future: Any, call: Call) -> None:
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        context = seam.capture(fn)
-        return original(self, fn if context is None else Call(context, fn))
+        return original(self, _handoff.call(seam, fn) or fn)
 
     return add_done_callback
 
@@ -94,15 +89,21 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
 def _invoke_callbacks(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _invoke_callbacks(self: Any) -> Any:
-        call = getattr(self, _KEY, None)
-        if call is not None:
-            call.release()
-            delattr(self, _KEY)
+        if getattr(self, _KEY, None) is not None:
+            _release(self)
         if not self._done_callbacks:
             return original(self)
         return _in_no_context(seam, original, self)
 
     return _invoke_callbacks
+
+
+def _release(future: Any) -> None:
+    call: Call | None = future.__dict__.pop(
+        _KEY, None
+    )  # or else the submitter is doing the same in _accompany
+    if call is not None:
+        call.release()
 
 
 def _worker(original: Any, seam: Seam) -> Any:
@@ -115,24 +116,29 @@ def _worker(original: Any, seam: Seam) -> Any:
 
 def _in_no_context(seam: Seam, function: Any, *args: Any) -> Any:
     """Call ``function`` with nothing attached."""
-    if not seam.active or not _handoff.current_safely():
-        return function(*args)
-    token = _handoff.attach_safely(NO_CONTEXT)
+    if not _handoff.current_safely():
+        return _leaving_nothing_behind(seam, function, *args)
+    attached = _handoff.attach_safely(NO_CONTEXT) if seam.active else None
     try:
         return function(*args)
     finally:
-        _handoff.leave(token)
-        del token
+        _handoff.leave(attached)
+        del attached
 
 
 def _run(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def run(self: Any, *args: Any) -> Any:
-        before = _handoff.current_safely()
-        try:
-            return original(self, *args)
-        finally:
-            if seam.active and _handoff.current_safely() is not before and before is not None:
-                _handoff.attach_safely(before)
+        return _leaving_nothing_behind(seam, original, self, *args)
 
     return run
+
+
+def _leaving_nothing_behind(seam: Seam, function: Any, *args: Any) -> Any:
+    """Call ``function``, and see to it that what is current afterwards is what was before."""
+    before = _handoff.current_safely()
+    try:
+        return function(*args)
+    finally:
+        if seam.active and before is not None and _handoff.current_safely() is not before:
+            _handoff.attach_safely(before)

@@ -12,8 +12,9 @@ import functools
 import inspect
 import sys
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, cast
 
+from otel_concurrency import _handoff
 from otel_concurrency._handoff import Call, Seam
 from otel_concurrency._patching import Layer, StandIn
 
@@ -35,7 +36,8 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
     class Event(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
-        _otel_concurrency_call: Call | None = None
+        __module__ = plain.__module__
+        _otel_concurrency_call = cast("Call | None", None)
 
         __new__ = _new(plain.__new__, seam)
 
@@ -65,9 +67,9 @@ def _new(original: Any, seam: Seam) -> Any:
         kwargs: Any,
     ) -> Any:
         self = original(_cls, time, priority, sequence, action, argument, kwargs)
-        context = seam.capture(action)
-        if context is not None:
-            self._otel_concurrency_call = Call(context, action)
+        call = _handoff.call(seam, action)
+        if call is not None:
+            self._otel_concurrency_call = call
         return self
 
     return __new__
@@ -76,10 +78,24 @@ def _new(original: Any, seam: Seam) -> Any:
 def _cancel(original: Any) -> Any:
     @functools.wraps(original)
     def cancel(self: Any, event: Any) -> Any:
+        call = _call_of(self, event)
         result = original(self, event)
-        call = getattr(event, "_otel_concurrency_call", None)
         if call is not None:
             call.release()
         return result
 
     return cancel
+
+
+def _call_of(scheduler: Any, event: Any) -> Call | None:
+    """Return the call of the event that is about to be removed: ``event``, or one equal to it."""
+    try:
+        with scheduler._lock:
+            queued = scheduler._queue[scheduler._queue.index(event)]
+        call: Call | None = getattr(queued, "_otel_concurrency_call", None)
+        return call
+    except ValueError:  # as the scheduler is about to say
+        return None
+    except Exception as error:
+        _handoff.report("cancel", error)
+        return None

@@ -13,10 +13,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from opentelemetry.context import Context
-
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import Call, Seam
+from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Layer, wrap_builtin
 
 _KEY = "_otel_concurrency_context"
@@ -47,18 +45,16 @@ MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 def _start(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def start(self: Any) -> Any:
-        context = seam.capture(self)
         # A context that the user passes (3.14) is the user's word.
-        if context is None or getattr(self, "_context", None) is not None:
+        if getattr(self, "_context", None) is not None:
             return original(self)
         state = self.__dict__
-        state[_KEY] = context
+        state[_KEY] = seam.capture_safely(self)
         try:
             return original(self)
         finally:
             # Still there if the thread could not be started, or bypassed our bootstrap.
-            if state.get(_KEY) is context:
-                state.pop(_KEY, None)
+            state.pop(_KEY, None)
 
     return start
 
@@ -66,39 +62,36 @@ def _start(original: Any, seam: Seam) -> Any:
 def _bootstrap_inner(original: Any) -> Any:
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        state = self.__dict__
-        context = state.pop(_KEY, None)
-        if context is None:
+        if self.__dict__.get(_KEY) is None:
             return original(self)
-        # Left there by opentelemetry-instrumentation-threading, to be attached over ours.
-        state.pop("_otel_context", None)
-        return _run_in(context, original, self)
+        return _run_in_its_context(original, self)
 
     return _bootstrap_inner
 
 
-def _run_in(context: Context, original: Any, thread: Any) -> Any:
+def _run_in_its_context(original: Any, thread: Any) -> Any:
+    context = thread.__dict__.pop(_KEY)
+    # Left there by opentelemetry-instrumentation-threading, to be attached over ours.
+    thread.__dict__.pop("_otel_context", None)
     # Since 3.14 `run` is called inside a contextvars.Context of the thread's own, and the
     # excepthook outside it; what is attached here is seen by the latter alone.
     inner = getattr(thread, "_context", None)
-    outer_token = _handoff.attach_safely(context)
-    inner_token = None if inner is None else inner.run(_handoff.attach_safely, context)
-    del context
+    outside = _handoff.attach_safely(context)
+    inside = None if inner is None else inner.run(_handoff.attach_safely, context)
+    del context  # this frame lives as long as a traceback that the user keeps
     try:
         return original(thread)
     finally:
         if inner is not None:
-            inner.run(_handoff.leave, inner_token)
-        _handoff.leave(outer_token)
+            inner.run(_handoff.leave, inside)
+        _handoff.leave(outside)
+        del inner, inside, outside
 
 
 def _start_new_thread(original: Any, seam: Seam, args: Any, kwargs: Any) -> Any:
-    function: Any = args[0] if args else None
-    context = seam.capture(function) if callable(function) else None
-    if context is None:
+    call = _handoff.call(seam, args[0]) if args and callable(args[0]) else None
+    if call is None:
         return original(*args, **kwargs)
-    call = Call(context, function)
-    del context
     try:
         return original(call, *args[1:], **kwargs)
     except BaseException:
