@@ -15,10 +15,10 @@ import functools
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry import context as context_api
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from otel_concurrency import _report
@@ -29,23 +29,33 @@ NO_CONTEXT = Context()
 """The empty context. Handing it off means: this work starts clean."""
 
 
-def _reader() -> Callable[[], Context]:
-    """Return the cheapest way to read the current context.
+_VARIABLE: Any = ContextVar
 
-    That is the ``get`` of the context variable behind OpenTelemetry's default runtime context (the
-    same private name since opentelemetry-api 1.0), at a fifth of the cost of the API's function;
-    with any other runtime context it is that function. Only reading is short-cut: others may have
-    patched attach and detach in order to see every switch.
+
+def _runtime() -> tuple[Any, Any, Any]:
+    """Return the cheapest way to read the current context, to attach one, and to detach it.
+
+    Those are the methods of the context variable behind OpenTelemetry's default runtime context
+    (the same private name since opentelemetry-api 1.0), at a third of the cost of the API's
+    functions, which do nothing else. With any other runtime context, or where somebody has changed
+    what that one does, it is the API's functions.
     """
     context_api.get_current()  # the runtime context is loaded by the first use before API 1.21
     runtime: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
     variable: Any = getattr(runtime, "_current_context", None)
-    if type(runtime) is ContextVarsRuntimeContext and type(variable) is ContextVar:
-        return cast("ContextVar[Context]", variable).get
-    return context_api.get_current
+    stock = type(runtime) is ContextVarsRuntimeContext and isinstance(variable, _VARIABLE)
+    if stock and all(
+        getattr(ContextVarsRuntimeContext, name).__module__ == ContextVarsRuntimeContext.__module__
+        for name in ("get_current", "attach", "detach")
+    ):
+        return variable.get, variable.set, variable.reset
+    return context_api.get_current, context_api.attach, context_api.detach
 
 
-get_current = _reader()
+get_current: Callable[[], Context]
+attach: Callable[[Context], Token[Context]]
+detach: Callable[[Token[Context]], None]
+get_current, attach, detach = _runtime()
 
 Capture = Callable[[object], "Context | None"]
 """Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
@@ -61,7 +71,7 @@ def capture_nothing(work: object) -> Context | None:
     return None
 
 
-Attached = tuple["Token[Context]", "Token[object]"]
+Attached = tuple["Token[Context]", "Token[object] | None"]
 
 installed: ContextVar[object] = ContextVar("otel_concurrency_installed", default=None)
 """What this library attached last in this flow and has not detached: a context, or an adopted item.
@@ -115,14 +125,27 @@ class Call:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
-        self._context = None
-        attached = None if context is None else attach_safely(context)
-        del context
+        self._context = token = mark = None
+        if context is not None:
+            # What attach_safely and leave do, without their cost.
+            try:
+                token = attach(context)
+                mark = installed.set(context)
+            except Exception as error:
+                report("attach", error)
+            context = None
         try:
             return self._function(*args, **kwargs)
         finally:
-            leave(attached)
-            del attached  # it refers to the worker's own context, and a traceback to this frame
+            if token is not None:
+                try:
+                    if mark is not None:
+                        installed.reset(mark)
+                    detach(token)
+                except Exception as error:
+                    report("detach", error)
+                # They refer to the worker's own context, and a traceback to this frame.
+                token = mark = None
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""
@@ -177,9 +200,11 @@ def leave(attached: Attached | None) -> None:
     """Detach what :func:`attach_safely` attached, and with it all that was left behind since."""
     if attached is None:
         return
+    token, mark = attached
     try:
-        detach(attached[0])
-        installed.reset(attached[1])
+        if mark is not None:
+            installed.reset(mark)
+        detach(token)
     except Exception as error:
         report("detach", error)
 

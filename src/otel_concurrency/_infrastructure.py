@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 from otel_concurrency._infrastructure_table import TABLE
 
-_PLAIN_THREADS = (threading.Thread, threading.Timer)
-_NOBODYS = (*_PLAIN_THREADS, object)
+_NOBODYS = (threading.Thread, threading.Timer, object)
 
 Matcher = Callable[[object], bool]
 
@@ -25,18 +25,21 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
     It is true where the table or one of ``excluded`` names the thread's type, one of its bases, or
     the function that it runs.
     """
-    matches = _name_matcher((*TABLE, *excluded))
+    entries = (*TABLE, *excluded)
+    matches, concerns = _name_matcher(entries), _module_matcher(entries)
 
-    def starts_clean(work: object) -> bool:
-        if not isinstance(work, threading.Thread):
+    def starts_clean(work: Any) -> bool:
+        kind = cast("Any", type(work))
+        if not issubclass(kind, threading.Thread):
             return matches(callable_name(work))
-        if type(work) not in _PLAIN_THREADS:
-            for base in type(work).__mro__:
-                if base not in _NOBODYS and matches(_dotted(base)):
-                    return True
-        target = (
-            work.function if isinstance(work, threading.Timer) else getattr(work, "_target", None)
-        )
+        if kind is threading.Thread:
+            target = work._target
+            if type(target) is FunctionType and not concerns(target.__module__):
+                return False  # what nearly every thread is
+        else:
+            if any(base not in _NOBODYS and matches(_dotted(base)) for base in kind.__mro__):
+                return True
+            target = work.function if issubclass(kind, threading.Timer) else work._target
         return target is not None and matches(callable_name(target))
 
     return starts_clean
@@ -66,14 +69,30 @@ def _dotted(named: Any) -> str:
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
 
 
-def _name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
-    """Return a predicate for dotted names; its answers are remembered by name."""
-    prefixes = tuple(
+def _prefixes(entries: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
         entry.removesuffix("*") if entry.endswith("*") else f"{entry}." for entry in entries
     )
+
+
+def _name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
+    """Return a predicate for dotted names; its answers are remembered by name."""
+    prefixes = _prefixes(entries)
 
     @functools.lru_cache(maxsize=4096)
     def matches(name: str) -> bool:
         return f"{name}.".startswith(prefixes)
 
     return matches
+
+
+def _module_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
+    """Return a predicate for modules: whether an entry may name something in it."""
+    prefixes = _prefixes(entries)
+
+    @functools.lru_cache(maxsize=4096)
+    def concerns(module: str) -> bool:
+        inside = f"{module}."
+        return inside.startswith(prefixes) or any(entry.startswith(inside) for entry in prefixes)
+
+    return concerns

@@ -43,7 +43,12 @@ _PLUMBING = frozenset(
 Size = Callable[[Any], int]
 """Takes a queue, returns how many items it holds."""
 
-_PASSED_THROUGH = ("queue", "otel_concurrency._primitives._queue")
+_PASSED_THROUGH = (
+    "asyncio.queues",
+    "otel_concurrency._primitives._asyncio",
+    "otel_concurrency._primitives._queue",
+    "queue",
+)
 
 
 class _Item:
@@ -73,9 +78,9 @@ def let_go() -> None:
 def adopt(context: Context | None, get_code: CodeType | None = None) -> None:
     """Make ``context`` current until :func:`let_go`, unless the flow has something of its own.
 
-    None is the context of an item that was put without one. With ``get_code`` nothing is adopted
-    unless that is the code that got the item, two frames up from here, for somebody who is not the
-    standard library. May raise.
+    None is the context of an item that was put without one. Nothing is adopted where the standard
+    library has got the item for itself, nor, with ``get_code``, where the frame two up from here
+    runs other code: then the item has not left the queue to a consumer. May raise.
     """
     idle = _handoff.get_current()
     before = installed.get()
@@ -84,10 +89,9 @@ def adopt(context: Context | None, get_code: CodeType | None = None) -> None:
             return
     elif not context:
         return
-    if get_code is not None:
-        frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  # documented
-        if frame.f_code is not get_code or is_plumbing(frame):
-            return
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  # documented
+    if (get_code is not None and frame.f_code is not get_code) or is_plumbing(frame):
+        return
     wanted = context or NO_CONTEXT
     installed.set(_Item(wanted, idle, before))
     attach(wanted)

@@ -37,9 +37,9 @@ def capture_for(
         return _handoff.capture
 
     def capture(work: object) -> Context | None:
-        context = _handoff.capture(work)
-        if context is not None and starts_clean(work):
-            return _handoff.NO_CONTEXT
-        return context
+        context = _handoff.get_current()
+        if not context:
+            return None
+        return _handoff.NO_CONTEXT if starts_clean(work) else context
 
     return capture

@@ -14,7 +14,7 @@ import functools
 import inspect
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from otel_concurrency import _handoff, _items
 from otel_concurrency._handoff import Call, Seam
@@ -51,7 +51,12 @@ MODULES = {"asyncio.base_events": _loop_layers, "asyncio.queues": _queue_layers}
 def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     @functools.wraps(original)
     def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
-        call = _handoff.call(seam, func) if _needs_us(self, executor, func, futures) else None
+        try:
+            carry = _handoff.get_current() and _needs_us(self, executor, func, futures)
+        except Exception as error:
+            _handoff.report("run_in_executor", error)
+            carry = False
+        call = _handoff.call(seam, func) if carry else None
         if call is None:
             return original(self, executor, func, *args)
         try:
@@ -66,20 +71,18 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
 
 
 def _needs_us(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
-    try:
-        if not _handoff.get_current():
-            return False
-        if not callable(func) or (loop.get_debug() and inspect.iscoroutinefunction(func)):
-            return False  # the loop refuses it, and must be able to tell
-        if executor is None:
-            executor = loop._default_executor or futures.ThreadPoolExecutor
-        if any(base.__module__ in _OTHER_INTERPRETERS for base in type(executor).__mro__):
-            return False  # pickles what it is given
-        seam = getattr(executor.submit, "_otel_concurrency_seam", None)
-        return seam is None or not seam.active
-    except Exception as error:
-        _handoff.report("run_in_executor", error)
-        return False
+    """Whether ``executor`` would not carry the context of ``func`` by itself. May raise."""
+    pool = futures.ThreadPoolExecutor
+    used = loop._default_executor if executor is None else executor
+    kind = pool if used is None else cast("Any", type(used))
+    if kind is pool or kind.submit is pool.submit:
+        made = sys.modules[pool.__module__]._WorkItem.__init__
+        futures_seam: Seam | None = getattr(made, "_otel_concurrency_seam", None)
+        return futures_seam is None or not futures_seam.active
+    if any(base.__module__ in _OTHER_INTERPRETERS for base in kind.__mro__):
+        return False  # pickles what it is given
+    # In debug mode the loop refuses a coroutine function, and must be able to tell.
+    return callable(func) and not (loop.get_debug() and inspect.iscoroutinefunction(func))
 
 
 def _release_when_done(future: Any, call: Call) -> None:

@@ -1,8 +1,9 @@
 """``concurrent.futures``: work submitted to a thread pool, and callbacks of futures.
 
-``submit`` hands off a one-shot :class:`~otel_concurrency._handoff.Call`. Its future knows of it
-until it is done, so that a cancelled future, whose work item may wait for a worker for long, lets
-go of the context at once.
+What is submitted is made into a work item, which a worker runs. The context is captured where the
+item is made, attached where it is run, and rests with the item's future in between: so the user's
+callable is never replaced, and a future that is cancelled or failed before it runs lets go at once,
+though its item may wait for a worker for long.
 
 A callback runs in the context of its registration, as asyncio's do (PEP 567): where it was
 registered without one it runs without one, whoever completes the future.
@@ -15,28 +16,32 @@ found it, also the one that was handed off without a context and forgets to deta
 from __future__ import annotations
 
 import functools
+import sys
 from types import ModuleType
 from typing import Any
+
+from opentelemetry.context import Context
 
 from otel_concurrency import _handoff
 from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._patching import Layer
 
-_KEY = "_otel_concurrency_call"
-
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
     return [
         Layer(base.Future, "add_done_callback", lambda raw: _add_done_callback(raw, seam)),
-        Layer(base.Future, "_invoke_callbacks", lambda raw: _invoke_callbacks(raw, seam)),
+        Layer(base.Future, "cancel", _cancel),
+        Layer(base.Future, "set_exception", _set_exception),
     ]
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
-    executor = thread.ThreadPoolExecutor
+    item, executor = thread._WorkItem, thread.ThreadPoolExecutor
+    carrying = _carrying(item)
     return [
-        Layer(executor, "submit", lambda raw: _submit(raw, seam, executor)),
-        Layer(thread._WorkItem, "run", lambda raw: _run(raw, seam)),
+        Layer(item, "__init__", lambda raw: _make(raw, seam, carrying)),
+        Layer(item, "run", lambda raw: _run(raw, seam)),
+        Layer(executor, "_adjust_thread_count", _adjust_thread_count),
         Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
 
@@ -44,101 +49,167 @@ def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
 MODULES = {"concurrent.futures._base": _base_layers, "concurrent.futures.thread": _thread_layers}
 
 
-def _submit(original: Any, seam: Seam, executor: type) -> Any:
+def _make(original: Any, seam: Seam, carrying: type) -> Any:
+    """Return an ``__init__`` of work items that makes one with a context a ``carrying`` one."""
+
     @functools.wraps(original)
-    def submit(self: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        call = _handoff.call(seam, fn) if _runs_here(self, executor) else None
-        if call is None:
-            return original(self, fn, *args, **kwargs)
+    def from_fn(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
+        original(self, future, fn, args, kwargs)
         try:
-            future = original(self, call, *args, **kwargs)
-        except BaseException:
-            call.release()
-            raise
-        _accompany(future, call)
-        return future
+            context = seam.capture(fn)
+            if context is not None and type(fn) is not Call:
+                future._otel_concurrency_context = context
+                self.__class__ = carrying
+        except Exception as error:
+            _handoff.report("submit", error)
 
-    submit._otel_concurrency_seam = seam  # type: ignore[attr-defined]  # see _asyncio
-    return submit
+    @functools.wraps(original)
+    def from_task(self: Any, future: Any, task: Any) -> None:
+        original(self, future, task)
+        try:
+            context = seam.capture(task[0])
+            if context is not None and type(task[0]) is not Call:
+                future._otel_concurrency_context = context
+                self.__class__ = carrying
+        except Exception as error:
+            _handoff.report("submit", error)
+
+    make: Any = from_task if sys.version_info >= (3, 14) else from_fn
+    make._otel_concurrency_seam = seam  # see _asyncio
+    return make
 
 
-def _runs_here(pool: Any, executor: type) -> bool:
-    """Whether the pool calls what is submitted in this interpreter (3.14 has one that does not)."""
-    if type(pool) is executor:
-        return True
-    return all(base.__module__ != "concurrent.futures.interpreter" for base in type(pool).__mro__)
+def _carrying(item: Any) -> type:
+    """Return the class of the work items that have a context.
+
+    A class of its own, so that items which wait while the library is switched off still run in it.
+    """
+    plain_run = item.run
+
+    class CarryingWorkItem(item):  # type: ignore[misc]  # a base known at run time
+        def run(self, worker: Any = None) -> Any:
+            token = mark = None
+            try:
+                future = self.future
+                context = getattr(future, "_otel_concurrency_context", None)
+                if context is not None:  # it has not been cancelled
+                    _forget(future)
+                    token = _handoff.attach(context)
+                    mark = _handoff.installed.set(context)
+                    context = None  # it is not to outlive the work in this frame
+            except Exception as error:
+                _handoff.report("attach", error)
+            try:
+                if worker is None:  # to 3.13
+                    return plain_run(self)
+                return plain_run(self, worker)
+            finally:
+                try:
+                    if mark is not None:
+                        _handoff.installed.reset(mark)
+                    if token is not None:
+                        _handoff.detach(token)
+                except Exception as error:
+                    _handoff.report("detach", error)
+                token = mark = None  # nor are these: a traceback may lead through here
+
+    return CarryingWorkItem
 
 
-def _accompany(future: Any, call: Call) -> None:
+def _run(original: Any, seam: Seam) -> Any:
+    """Return a ``run`` for work items without a context, which leaves none behind either."""
+
+    @functools.wraps(original)
+    def run(self: Any, worker: Any = None) -> Any:
+        before = _handoff.current_safely()
+        try:
+            if worker is None:  # to 3.13
+                return original(self)
+            return original(self, worker)
+        finally:
+            if _handoff.current_safely() is not before:
+                _restore(seam, before)
+            before = None  # it is not to outlive the work in this frame
+
+    return run
+
+
+def _forget(future: Any) -> None:
+    """Drop the context of a future that is running or done."""
     try:
-        setattr(future, _KEY, call)
-        if future._state != "PENDING":  # a worker was faster
-            future.__dict__.pop(_KEY, None)
-    except Exception as error:
-        _handoff.report("submit", error)
+        del future._otel_concurrency_context
+    except AttributeError:
+        return  # it had none, or another thread was faster
+
+
+def _adjust_thread_count(original: Any) -> Any:
+    @functools.wraps(original)
+    def _adjust_thread_count(self: Any) -> Any:
+        try:
+            return original(self)
+        except BaseException:
+            # No thread could be started, and `submit` will raise. What it was about to return is
+            # nowhere but in its frame; the work item stays in the queue.
+            submit = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+            for value in submit.f_locals.values():
+                if getattr(value, "_otel_concurrency_context", None) is not None:
+                    _forget(value)
+            raise
+
+    return _adjust_thread_count
+
+
+def _cancel(original: Any) -> Any:
+    @functools.wraps(original)
+    def cancel(self: Any) -> Any:
+        cancelled = original(self)
+        if cancelled:
+            _forget(self)
+        return cancelled
+
+    return cancel
+
+
+def _set_exception(original: Any) -> Any:
+    @functools.wraps(original)
+    def set_exception(self: Any, exception: Any) -> Any:
+        _forget(self)  # a pool whose initializer failed fails what waits for it
+        return original(self, exception)
+
+    return set_exception
 
 
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        return original(self, _handoff.call(seam, fn) or fn)
+        if getattr(fn, "__module__", None) != _CHAINING and seam.active and callable(fn):
+            # Also without a context: whoever completes the future may be in somebody's.
+            fn = _handoff.call(seam, fn) or Call(NO_CONTEXT, fn)
+        return original(self, fn)
 
     return add_done_callback
 
 
-def _invoke_callbacks(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def _invoke_callbacks(self: Any) -> Any:
-        if getattr(self, _KEY, None) is not None:
-            _release(self)
-        if not self._done_callbacks:
-            return original(self)
-        return _in_no_context(seam, original, self)
-
-    return _invoke_callbacks
-
-
-def _release(future: Any) -> None:
-    call: Call | None = future.__dict__.pop(
-        _KEY, None
-    )  # or else the submitter is doing the same in _accompany
-    if call is not None:
-        call.release()
+_CHAINING = "asyncio.futures"
+"""Where asyncio's own callbacks come from: they pass a result on to the event loop's thread."""
 
 
 def _worker(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _worker(*args: Any) -> Any:
-        return _in_no_context(seam, original, *args)
+        attached = None
+        if seam.active and _handoff.current_safely():
+            attached = _handoff.attach_safely(NO_CONTEXT)
+        try:
+            return original(*args)
+        finally:
+            _handoff.leave(attached)
+            attached = None
 
     return _worker
 
 
-def _in_no_context(seam: Seam, function: Any, *args: Any) -> Any:
-    """Call ``function`` with nothing attached."""
-    if not _handoff.current_safely():
-        return _leaving_nothing_behind(seam, function, *args)
-    attached = _handoff.attach_safely(NO_CONTEXT) if seam.active else None
-    try:
-        return function(*args)
-    finally:
-        _handoff.leave(attached)
-        del attached
-
-
-def _run(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def run(self: Any, *args: Any) -> Any:
-        return _leaving_nothing_behind(seam, original, self, *args)
-
-    return run
-
-
-def _leaving_nothing_behind(seam: Seam, function: Any, *args: Any) -> Any:
-    """Call ``function``, and see to it that what is current afterwards is what was before."""
-    before = _handoff.current_safely()
-    try:
-        return function(*args)
-    finally:
-        if seam.active and before is not None and _handoff.current_safely() is not before:
-            _handoff.attach_safely(before)
+def _restore(seam: Seam, context: Context | None) -> None:
+    """Go back to ``context``: somebody has attached something and not detached it."""
+    if context is not None and seam.active:
+        _handoff.attach_safely(context)

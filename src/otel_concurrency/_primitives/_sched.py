@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from types import CodeType, ModuleType
-from typing import Any, cast
+from typing import Any
 
 from otel_concurrency import _handoff
 from otel_concurrency._handoff import Call, Seam
@@ -37,17 +37,38 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     class Event(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
-        _otel_concurrency_call = cast("Call | None", None)
+        _otel_concurrency_context = None
 
         __new__ = _new(plain.__new__, seam)
 
         def __iter__(self) -> Any:
-            call = self._otel_concurrency_call
+            context = self._otel_concurrency_context
+            if context is None:
+                return fields(self)
             caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            if call is None or caller.f_code is not loop:
+            if caller.f_code is not loop:
                 return fields(self)
             time, priority, sequence, _, argument, kwargs = fields(self)
+            call = self._otel_concurrency_call
             return iter((time, priority, sequence, call, argument, kwargs))
+
+        def _otel_concurrency_call(self, /, *args: Any, **kwargs: Any) -> Any:
+            token = mark = None
+            try:
+                context = self._otel_concurrency_context
+                if context is not None:
+                    self._otel_concurrency_context = None
+                    token = _handoff.attach(context)
+                    mark = _handoff.installed.set(context)
+                    context = None  # it is not to outlive the action in this frame
+            except Exception as error:
+                _handoff.report("attach", error)
+            try:
+                return self.action(*args, **kwargs)
+            finally:
+                if token is not None:
+                    _handoff.leave((token, mark))
+                    token = mark = None  # nor are these: a traceback may lead through here
 
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
@@ -56,6 +77,8 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
 
 def _new(original: Any, seam: Seam) -> Any:
+    make: Any = getattr(tuple, "__new__")  # noqa: B009 - typed for tuples alone
+
     @functools.wraps(original)
     def __new__(  # noqa: N807 - its name is seen in the message of a TypeError
         _cls: Any,
@@ -66,10 +89,13 @@ def _new(original: Any, seam: Seam) -> Any:
         argument: Any,
         kwargs: Any,
     ) -> Any:
-        self = original(_cls, time, priority, sequence, action, argument, kwargs)
-        call = _handoff.call(seam, action)
-        if call is not None:
-            self._otel_concurrency_call = call
+        self: Any = make(_cls, (time, priority, sequence, action, argument, kwargs))
+        try:
+            context = seam.capture(action)
+            if context is not None and type(action) is not Call:
+                self._otel_concurrency_context = context
+        except Exception as error:
+            _handoff.report("enter", error)
         return self
 
     return __new__
@@ -78,22 +104,20 @@ def _new(original: Any, seam: Seam) -> Any:
 def _cancel(original: Any) -> Any:
     @functools.wraps(original)
     def cancel(self: Any, event: Any) -> Any:
-        call = _call_of(self, event)
+        queued = _queued(self, event)
         result = original(self, event)
-        if call is not None:
-            call.release()
+        if getattr(queued, "_otel_concurrency_context", None) is not None:
+            queued._otel_concurrency_context = None
         return result
 
     return cancel
 
 
-def _call_of(scheduler: Any, event: Any) -> Call | None:
-    """Return the call of the event that is about to be removed: ``event``, or one equal to it."""
+def _queued(scheduler: Any, event: Any) -> Any:
+    """Return the event that is about to be removed: ``event``, or one equal to it."""
     try:
         with scheduler._lock:
-            queued = scheduler._queue[scheduler._queue.index(event)]
-        call: Call | None = getattr(queued, "_otel_concurrency_call", None)
-        return call
+            return scheduler._queue[scheduler._queue.index(event)]
     except ValueError:  # as the scheduler is about to say
         return None
     except Exception as error:

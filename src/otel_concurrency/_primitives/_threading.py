@@ -3,21 +3,32 @@
 A thread is captured when it is started. The context is attached around the thread's whole body, in
 ``Thread._bootstrap_inner`` (the same name since CPython 3.0): there it covers a ``run`` that a
 subclass overrides, and ``threading.excepthook``, and needs no reference from the thread to itself.
-Between the two it rests in the thread's ``__dict__``, which is empty of it again when ``start()``
-returns.
+Between the two it rests in an attribute of the thread, which is gone when ``start()`` returns.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from types import ModuleType
 from typing import Any
 
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import Seam
+from otel_concurrency._handoff import NO_CONTEXT, Seam
 from otel_concurrency._patching import Layer, wrap_builtin
 
+_INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether threads are started in a copy of their starter's context: by a flag, since 3.14."""
+
+_HAS_CONTEXT = sys.version_info >= (3, 14)
+"""Whether a thread runs in a ``contextvars.Context`` of its own."""
+
 _KEY = "_otel_concurrency_context"
+
+_NEIGHBOUR = "opentelemetry.instrumentation.threading"
+
+# Past what a subclass may do when an attribute is set.
+_set, _delete = object.__setattr__, object.__delattr__
 
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
@@ -45,16 +56,28 @@ MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 def _start(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def start(self: Any) -> Any:
-        # A context that the user passes (3.14) is the user's word.
-        if getattr(self, "_context", None) is not None:
+        if _HAS_CONTEXT and getattr(self, "_context", None) is not None:
+            return original(self)  # what the user passes is the user's word
+        try:
+            context = seam.capture(self)
+        except Exception as error:
+            _handoff.report("start", error)
+            context = None
+        if context is None:
             return original(self)
-        state = self.__dict__
-        state[_KEY] = seam.capture_safely(self)
+        _set(self, _KEY, context)
+        # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
+        attached = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
+        context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
         finally:
+            if attached is not None:
+                _handoff.leave(attached)
+                attached = None
             # Still there if the thread could not be started, or bypassed our bootstrap.
-            state.pop(_KEY, None)
+            if _KEY in self.__dict__:
+                _delete(self, _KEY)
 
     return start
 
@@ -62,30 +85,37 @@ def _start(original: Any, seam: Seam) -> Any:
 def _bootstrap_inner(original: Any) -> Any:
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        if self.__dict__.get(_KEY) is None:
+        context = self.__dict__.get(_KEY)
+        if context is None:
             return original(self)
-        return _run_in_its_context(original, self)
+        token = mark = inside = None
+        try:
+            _delete(self, _KEY)
+            token = _handoff.attach(context)
+            mark = _handoff.installed.set(context)
+            if _HAS_CONTEXT:
+                # `run` is called inside this contextvars.Context, and the excepthook outside it.
+                inside = self._context.run(_handoff.attach_safely, context)
+            if _NEIGHBOUR in sys.modules and "_otel_context" in self.__dict__:
+                self._otel_context = context  # what it has captured it will attach over ours
+        except Exception as error:
+            _handoff.report("attach", error)
+        context = None  # this frame lives as long as a traceback that the user keeps
+        try:
+            return original(self)
+        finally:
+            try:
+                if inside is not None:
+                    self._context.run(_handoff.leave, inside)
+                if token is not None:
+                    _handoff.leave((token, mark))
+                if _NEIGHBOUR in sys.modules:
+                    self.__dict__.pop("_otel_context", None)
+            except Exception as error:
+                _handoff.report("detach", error)
+            token = mark = inside = None
 
     return _bootstrap_inner
-
-
-def _run_in_its_context(original: Any, thread: Any) -> Any:
-    context = thread.__dict__.pop(_KEY)
-    # Left there by opentelemetry-instrumentation-threading, to be attached over ours.
-    thread.__dict__.pop("_otel_context", None)
-    # Since 3.14 `run` is called inside a contextvars.Context of the thread's own, and the
-    # excepthook outside it; what is attached here is seen by the latter alone.
-    inner = getattr(thread, "_context", None)
-    outside = _handoff.attach_safely(context)
-    inside = None if inner is None else inner.run(_handoff.attach_safely, context)
-    del context  # this frame lives as long as a traceback that the user keeps
-    try:
-        return original(thread)
-    finally:
-        if inner is not None:
-            inner.run(_handoff.leave, inside)
-        _handoff.leave(outside)
-        del inner, inside, outside
 
 
 def _start_new_thread(original: Any, seam: Seam, args: Any, kwargs: Any) -> Any:

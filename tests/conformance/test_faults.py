@@ -1,0 +1,197 @@
+"""A fault in the library, or in what it calls, costs the program a parent and nothing else.
+
+Faults are injected one at a time into every step of a hand-off, under every form. The program's
+results, exceptions and callbacks are what they are without the library, and each cause is logged
+once, however often it strikes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from forms import FORMS, WAIT, Submit, without_context
+from opentelemetry.context import attach, detach, get_current, set_value
+
+from otel_concurrency import (
+    ConcurrencyInstrumentor,
+    _handoff,
+    _infrastructure,
+    _policy,
+    _primitives,
+)
+
+patched = [form for form in FORMS if form.setting is not None]
+
+
+class InjectedError(Exception):
+    """A fault of the library's own."""
+
+
+def fail(*args):
+    """Stand in for a function of the library's, and raise."""
+    raise InjectedError
+
+
+def always_fail(*args):
+    """Stand in for a function that makes another one: one that raises."""
+    return fail
+
+
+FAULTS = {
+    "get_current raises": lambda patch: patch(_handoff, "get_current", fail),
+    "attach raises": lambda patch: patch(_handoff, "attach", fail),
+    "detach raises": lambda patch: patch(_handoff, "detach", fail),
+    "the policy raises": lambda patch: patch(_policy, "capture_for", always_fail),
+    "the matcher of threads raises": lambda patch: patch(
+        _infrastructure, "thread_matcher", always_fail
+    ),
+    "the matcher of callables raises": lambda patch: patch(
+        _infrastructure, "callable_matcher", always_fail
+    ),
+}
+strikes = {
+    "the matcher of threads raises": lambda form: form.setting == "threading",
+    "the matcher of callables raises": lambda form: form.setting != "threading",
+}
+
+every_fault = pytest.mark.parametrize(
+    ("form", "fault"),
+    [
+        pytest.param(form, FAULTS[name], id=f"{form.name}, {name}")
+        for form in patched
+        for name in FAULTS
+        if strikes.get(name, lambda form: True)(form)
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def fault(request, monkeypatch):
+    """Inject the fault, and see that nothing of it is left in this thread afterwards."""
+    request.param(monkeypatch.setattr)
+    return request.param
+
+
+@pytest.fixture
+def form(request, fault):
+    """Switch on what covers the form, with the fault in place, and open the form."""
+    others = [name for name in _primitives.NAMES if name != request.param.setting]
+    ConcurrencyInstrumentor().instrument(**dict.fromkeys(others, "off"))
+    with request.param() as opened:
+        yield opened
+    ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.fixture
+def warnings(caplog):
+    """Return a function that returns what the library has logged, without its own switching on."""
+    caplog.set_level(logging.WARNING, "otel_concurrency")
+
+    def logged():
+        return [record for record in caplog.records if record.name.startswith("otel_concurrency")]
+
+    return logged
+
+
+def in_context(function, *args):
+    """Call ``function`` where there is something to carry, in a flow that can be thrown away."""
+
+    def call():
+        attach(set_value("value", "a"))
+        return function(*args)
+
+    return without_context(call)
+
+
+@every_fault
+def test_a_fault_costs_the_program_nothing_and_is_logged_once(form, warnings):
+    """Three hand-offs all run, once each, with their results; the fault is in the log once."""
+    ran, result = [], object()
+
+    def work():
+        ran.append(threading.get_ident())
+        return result
+
+    for _ in range(3):
+        handle = in_context(form.hand_off, work)
+        handle.wait()
+        assert handle.result is None or handle.result() is result
+
+    assert len(ran) == 3
+    (record,) = warnings()
+    assert record.levelno == logging.WARNING
+    assert "InjectedError" in record.getMessage()
+    assert record.exc_info[0] is InjectedError
+
+
+@every_fault
+def test_an_exception_of_the_program_passes_a_fault_untouched(form):
+    """The work's own exception arrives, and not one of the library's, nor chained to one."""
+    raised = ValueError("of the program")
+
+    def work():
+        raise raised
+
+    handle = in_context(form.hand_off, work)
+    handle.wait()
+
+    assert handle.error() is raised
+    assert raised.__context__ is None
+    raised.__traceback__ = None
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS, indirect=True)
+@pytest.mark.parametrize("form", [Submit], ids=["submit"], indirect=True)
+def test_cancelling_and_completing_work_under_a_fault(form):
+    """A future is cancelled, completed, and calls its callbacks, whatever has failed on the way."""
+    called = []
+
+    with form.occupied():
+        cancelled = in_context(form.pool.submit, int)
+        in_context(cancelled.add_done_callback, called.append)
+        assert without_context(cancelled.cancel)
+    completed = in_context(form.pool.submit, int)
+    assert completed.result(WAIT) == 0
+    in_context(completed.add_done_callback, called.append)
+
+    assert called == [cancelled, completed]
+
+
+def test_a_logging_handler_that_raises_does_not_hurt_the_program(monkeypatch):
+    """Reporting a fault cannot fail, not even where the program's own handler does."""
+    monkeypatch.setattr(_handoff, "get_current", fail)
+
+    class Handler(logging.Handler):
+        def handle(self, record):
+            raise InjectedError
+
+    handler = Handler()
+    logger = logging.getLogger("otel_concurrency")
+    logger.addHandler(handler)
+    ConcurrencyInstrumentor().instrument()
+    try:
+        with Submit() as form:
+            assert in_context(form.pool.submit, int).result(WAIT) == 0
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+        logger.removeHandler(handler)
+
+
+def test_a_future_whose_context_is_given_up_while_its_item_waits():
+    """Work whose context somebody has dropped meanwhile runs all the same, in none."""
+    ConcurrencyInstrumentor().instrument()
+    token = attach(set_value("value", "a"))
+    try:
+        with Submit() as form:
+            with form.occupied():
+                future = form.pool.submit(lambda: dict(get_current()))
+                for name in [name for name in vars(future) if "otel" in name]:
+                    delattr(future, name)
+            assert future.result(WAIT) == {}
+            assert form.pool.submit(int).result(WAIT) == 0
+    finally:
+        detach(token)
+        ConcurrencyInstrumentor().uninstrument()
