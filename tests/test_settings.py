@@ -1,0 +1,393 @@
+"""Settings: keywords and environment in parity, and no value that can hurt the program."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_concurrency import ConcurrencyInstrumentor, Policy, _primitives, _settings
+from otel_concurrency import environment_variables as variables
+
+NAMES = _primitives.NAMES
+PREFIX = "OTEL_PYTHON_CONCURRENCY_"
+CONSTANTS = [name for name in vars(variables) if not name.startswith("_")]
+SETTINGS = (*NAMES, "policy", "excluded")
+
+texts = st.one_of(
+    st.sampled_from(["parent", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    st.binary().map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape")),
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary())
+    | st.sampled_from([*Policy, Policy, object()]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """Keep the settings of whoever runs the tests out of them."""
+    for variable in list(os.environ):
+        if variable.startswith("OTEL_"):
+            monkeypatch.delenv(variable)
+
+
+@pytest.fixture(params=["keyword", "environment"])
+def read(request, monkeypatch):
+    """Return a function that reads the settings given to it, from one of the two sources."""
+
+    def read_keywords(**given):
+        return _settings.read(NAMES, given)
+
+    def read_environment(**given):
+        for name, value in given.items():
+            monkeypatch.setenv(_settings.variable(name), value)
+        return _settings.read(NAMES, {})
+
+    return read_keywords if request.param == "keyword" else read_environment
+
+
+def only(name, policy, default=Policy.PARENT):
+    """Return the policies where ``name`` has ``policy`` and every other one the default."""
+    return {other: policy if other == name else default for other in NAMES}
+
+
+def test_default_is_parent_for_every_primitive():
+    """With nothing set, every primitive has the policy `parent` and nothing is excluded."""
+    assert _settings.read(NAMES, {}) == _settings.Settings(
+        policies=dict.fromkeys(NAMES, Policy.PARENT), excluded=()
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyword_and_environment_mean_the_same(name, read, caplog):
+    """A primitive's setting takes the same word from its keyword and from its variable."""
+    assert read(**{name: "off"}).policies == only(name, Policy.OFF)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyword_beats_environment(name, monkeypatch):
+    """Where both are given, the keyword's value applies."""
+    monkeypatch.setenv(_settings.variable(name), "off")
+    assert _settings.read(NAMES, {name: "parent"}).policies[name] is Policy.PARENT
+    monkeypatch.setenv(_settings.variable(name), "parent")
+    assert _settings.read(NAMES, {name: "off"}).policies[name] is Policy.OFF
+
+
+def test_policy_is_the_default_of_all(read):
+    """The setting `policy` applies to every primitive that has none of its own."""
+    assert read(policy="off").policies == dict.fromkeys(NAMES, Policy.OFF)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_primitive_of_its_own_mind_beats_the_default(name, read):
+    """A primitive's own setting beats `policy`."""
+    settings = read(policy="off", **{name: "parent"})
+    assert settings.policies == only(name, Policy.PARENT, default=Policy.OFF)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_primitive_of_its_own_in_the_environment_beats_the_default_keyword(name, monkeypatch):
+    """What is said of one primitive is more specific than what is said of all, wherever it is."""
+    monkeypatch.setenv(_settings.variable(name), "parent")
+    assert _settings.read(NAMES, {"policy": "off"}).policies[name] is Policy.PARENT
+
+
+@pytest.mark.parametrize("name", [*NAMES, "policy"])
+def test_empty_is_unset(name, read, caplog):
+    """An empty value is as if it had not been given, and is not worth a warning."""
+    assert read(**{name: ""}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+    assert not caplog.records
+
+
+def test_empty_keyword_leaves_the_environment_its_say(monkeypatch):
+    """A keyword that is empty or None does not hide the variable's value."""
+    monkeypatch.setenv(_settings.variable("sched"), "off")
+    for unset in ("", None):
+        assert _settings.read(NAMES, {"sched": unset}).policies == only("sched", Policy.OFF)
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "Off", " off ", "\toff\n"])
+def test_case_and_surrounding_space_do_not_matter(word, read, caplog):
+    """Policies are recognised in any case and with space around them."""
+    assert read(futures=word).policies == only("futures", Policy.OFF)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keyword_takes_the_enum(name, caplog):
+    """A keyword takes a `Policy` as well as its value."""
+    assert _settings.read(NAMES, {name: Policy.OFF}).policies == only(name, Policy.OFF)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", [*NAMES, "policy"])
+def test_unknown_value_is_one_warning_and_the_default(name, read, caplog):
+    """An unknown word is quoted in one warning that names the valid ones; the default applies."""
+    for _ in range(3):
+        assert read(**{name: "Chlid"}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    message = record.getMessage()
+    assert "'Chlid'" in message
+    assert all(policy.value in message for policy in Policy)
+    assert f"{name}=" in message or _settings.variable(name) in message
+
+
+def test_unknown_value_falls_back_to_the_default_that_was_set(read):
+    """An unknown word for one primitive leaves it the policy that `policy` gives to all."""
+    assert read(policy="off", sched="nonsense").policies == dict.fromkeys(NAMES, Policy.OFF)
+
+
+def test_unknown_keyword_value_leaves_the_environment_its_say(monkeypatch):
+    """An unknown keyword value counts as unset: the variable applies."""
+    monkeypatch.setenv(_settings.variable("asyncio"), "off")
+    assert _settings.read(NAMES, {"asyncio": 7}).policies == only("asyncio", Policy.OFF)
+
+
+def test_unknown_keyword_is_one_warning(caplog):
+    """A keyword that is no setting is quoted in one warning that names the settings."""
+    for _ in range(3):
+        _settings.read(NAMES, {"thraeding": "off"})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'thraeding'" in record.getMessage()
+    assert all(name in record.getMessage() for name in SETTINGS)
+
+
+def test_unknown_variable_is_one_warning(monkeypatch, caplog):
+    """A variable of our prefix that is no setting is named in one warning, with the settings."""
+    monkeypatch.setenv(PREFIX + "THRAEDING", "off")
+    for _ in range(3):
+        _settings.read(NAMES, {})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert PREFIX + "THRAEDING" in record.getMessage()
+    assert all(_settings.variable(name) in record.getMessage() for name in SETTINGS)
+
+
+def test_two_mistakes_are_two_warnings(monkeypatch, caplog):
+    """Each cause has its own warning."""
+    monkeypatch.setenv(_settings.variable("sched"), "wrong")
+    _settings.read(NAMES, {"futures": "wrong"})
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "tracer_provider",
+        "meter_provider",
+        "logger_provider",
+        "event_logger_provider",
+        "skip_dep_check",
+    ],
+)
+def test_keywords_of_any_instrumentor_are_accepted(keyword, caplog):
+    """What programs pass to every instrumentor alike is no mistake."""
+    instrumentor = ConcurrencyInstrumentor()
+    instrumentor.instrument(**{keyword: True})
+    instrumentor.uninstrument()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", [*NAMES, "policy"])
+@pytest.mark.parametrize("word", ["link", "LINK"])
+def test_link_is_refused_with_one_warning(name, word, read, caplog):
+    """`link` is not available yet: one warning says so, and `parent` applies."""
+    for _ in range(3):
+        assert read(**{name: word}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert repr(word) in record.getMessage()
+    assert "'parent' applies" in record.getMessage()
+
+
+def test_link_stands_in_the_way_of_a_weaker_setting(read):
+    """`link` for one primitive means `parent` for it, also where the default is `off`."""
+    settings = read(policy="off", sched="link")
+    assert settings.policies == only("sched", Policy.PARENT, default=Policy.OFF)
+
+
+def test_excluded_is_comma_separated(read, caplog):
+    """`excluded` is split at commas; space and empty parts are dropped."""
+    assert read(excluded=" app.poll ,,app.Loop.*,").excluded == ("app.poll", "app.Loop.*")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, dict.fromkeys])
+def test_excluded_keyword_takes_strings(kind, caplog):
+    """The keyword `excluded` takes any iterable of strings, in its order."""
+    assert _settings.read(NAMES, {"excluded": kind(["b", " a ", ""])}).excluded == ("b", "a")
+    assert not caplog.records
+
+
+def test_excluded_keyword_beats_environment(monkeypatch):
+    """The keyword replaces the names of the variable; an empty list is an answer too."""
+    monkeypatch.setenv(_settings.variable("excluded"), "from.environment")
+    assert _settings.read(NAMES, {"excluded": "given"}).excluded == ("given",)
+    assert _settings.read(NAMES, {"excluded": []}).excluded == ()
+    assert _settings.read(NAMES, {"excluded": ""}).excluded == ("from.environment",)
+
+
+@pytest.mark.parametrize("garbage", [7, b"bytes", [1, "a"], Policy.OFF, object])
+def test_excluded_garbage_is_one_warning(garbage, monkeypatch, caplog):
+    """What cannot be names is quoted in one warning and counts as unset."""
+    monkeypatch.setenv(_settings.variable("excluded"), "from.environment")
+    for _ in range(3):
+        assert _settings.read(NAMES, {"excluded": garbage}).excluded == ("from.environment",)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert repr(garbage) in record.getMessage()
+
+
+@settings(deadline=None, max_examples=200)
+@given(environment=st.dictionaries(st.sampled_from(SETTINGS), texts))
+def test_no_variable_can_make_read_raise(environment):
+    """Whatever is in the environment, reading gives every primitive a usable policy."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(_settings.variable(name), value)
+        check(_settings.read(NAMES, {}))
+
+
+@settings(deadline=None, max_examples=200)
+@given(keywords=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), values))
+def test_no_keyword_can_make_read_raise(keywords):
+    """Whatever the keywords hold, reading gives every primitive a usable policy."""
+    check(_settings.read(NAMES, keywords))
+
+
+def check(settings):
+    """Fail unless the settings can be used as they are."""
+    assert set(settings.policies) == set(NAMES)
+    assert set(settings.policies.values()) <= {Policy.PARENT, Policy.OFF}
+    assert all(isinstance(name, str) and name for name in settings.excluded)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    environment=st.dictionaries(st.sampled_from(SETTINGS), texts),
+    keywords=st.dictionaries(st.sampled_from(SETTINGS), values),
+)
+def test_no_setting_can_make_instrument_raise(environment, keywords):
+    """Whatever is set, `instrument()` neither raises nor fails to be undone."""
+    before = patched_names()
+    instrumentor = ConcurrencyInstrumentor()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(_settings.variable(name), value)
+        try:
+            instrumentor.instrument(**keywords)
+        finally:
+            instrumentor.uninstrument()
+    assert not differences(before, patched_names())
+
+
+class Hostile:
+    """A value that cannot even be looked at."""
+
+    def __iter__(self):
+        raise RuntimeError("iterated")
+
+    def __str__(self):
+        raise RuntimeError("shown")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_hostile_value_does_not_make_instrument_raise(name):
+    """Also where a keyword's value raises when it is looked at, `instrument()` does not."""
+    ConcurrencyInstrumentor().instrument(**{name: Hostile()})
+    ConcurrencyInstrumentor().uninstrument()
+
+
+def patched_names(*names):
+    """Return every attribute of the modules that primitives patch, and of their classes."""
+    attributes = {}
+    for name in names or NAMES:
+        for module_name in _primitives.modules_of(name):
+            module = importlib.import_module(module_name)
+            owners = [module, *(cls for cls in vars(module).values() if isinstance(cls, type))]
+            for owner in owners:
+                for attribute, value in vars(owner).items():
+                    attributes[module_name, owner.__name__, attribute] = value
+    return attributes
+
+
+def differences(before, after):
+    """Return the names whose values are not the identical objects."""
+    return {
+        name for name in before.keys() | after.keys() if before.get(name) is not after.get(name)
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("source", ["keyword", "environment"])
+def test_off_is_not_patched_at_all(name, source, monkeypatch):
+    """A primitive that is `off` is left exactly as it is, while the others are patched."""
+    before = patched_names(name)
+    others = [other for other in NAMES if other != name]
+    others_before = patched_names(*others)
+    if source == "environment":
+        monkeypatch.setenv(_settings.variable(name), "off")
+    ConcurrencyInstrumentor().instrument(**({name: "off"} if source == "keyword" else {}))
+    try:
+        assert not differences(before, patched_names(name))
+        assert differences(others_before, patched_names(*others))
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_is_patched(name, instrumented):
+    """A primitive that is on is patched, so that the test of `off` can fail."""
+    during = patched_names(name)
+    instrumented.uninstrument()
+    assert differences(during, patched_names(name))
+
+
+def test_every_setting_has_its_variable():
+    """Every primitive, `policy` and `excluded` have a constant, and there are no other ones."""
+    assert set(CONSTANTS) == {_settings.variable(name) for name in SETTINGS}
+
+
+def test_every_variable_is_a_documented_literal():
+    """Each constant is the literal of its own name, with a docstring that gives its default."""
+    body = ast.parse(Path(variables.__file__).read_text(encoding="utf-8")).body[1:]
+    assert len(body) == 2 * len(CONSTANTS)
+    for assignment, docstring in zip(body[::2], body[1::2], strict=True):
+        name = assignment.targets[0].id
+        assert assignment.value.value == name
+        assert f".. envvar:: {name}\n" in docstring.value.value
+        assert "\nDefault: " in docstring.value.value
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """Return the flags that a real `opentelemetry-instrument` has."""
+    command = Path(sys.executable).with_name("opentelemetry-instrument")
+    shown = subprocess.run(
+        [command, "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not shown.stderr
+    return set(re.findall(r"--(\w+)", shown.stdout))
+
+
+@pytest.mark.parametrize("constant", CONSTANTS)
+def test_every_variable_is_a_flag(constant, flags):
+    """Each variable is also a flag of `opentelemetry-instrument`."""
+    assert constant.removeprefix("OTEL_PYTHON_").lower() in flags
