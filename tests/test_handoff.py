@@ -64,7 +64,6 @@ def broken(monkeypatch):
 
     yield break_
     context_api.attach(before)  # a broken detach has left something behind
-    _handoff.installed.set(None)
 
 
 # --- capture ---
@@ -325,12 +324,6 @@ def test_running_call_holds_no_context(context):
     assert call() == (None, context)
 
 
-def test_flow_knows_what_was_installed_in_it(context):
-    """While the function runs, the flow knows that its context came with the hand-off."""
-    assert Call(context, _handoff.installed.get)() is context
-    assert _handoff.installed.get() is None
-
-
 def test_traceback_of_a_raising_call_holds_neither_context_nor_token(context):
     """The frames of ours in a traceback that is kept refer to no context and no token."""
 
@@ -544,16 +537,6 @@ def test_broken_context_api_does_not_break_the_call(broken, context, caplog, nam
     assert f"{name} is broken" in record.getMessage()
 
 
-@pytest.mark.parametrize("name", ["attach", "detach"])
-def test_broken_context_api_leaves_no_context_installed(broken, context, name):
-    """Also then the flow refers to the context of the work that is done no more."""
-    broken(name)
-    Call(context, add)(1)
-    assert _handoff.installed.get() is None
-    _handoff.leave(_handoff.attach_safely(context))
-    assert _handoff.installed.get() is None
-
-
 def test_broken_detach_does_not_hide_the_users_exception(broken, context):
     """The user's exception passes also where detaching fails."""
     broken("detach")
@@ -585,10 +568,9 @@ def test_each_step_has_its_own_report(broken, context, caplog):
 def test_attach_and_leave_are_a_pair(context):
     """Leaving takes off what was attached."""
     attached = _handoff.attach_safely(context)
-    assert context_api.get_current() is _handoff.installed.get() is context
+    assert context_api.get_current() is context
     _handoff.leave(attached)
     assert not context_api.get_current()
-    assert _handoff.installed.get() is None
 
 
 def test_leave_takes_off_what_was_attached_on_top(context):

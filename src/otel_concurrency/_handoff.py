@@ -71,15 +71,6 @@ def capture_nothing(work: object) -> Context | None:
     return None
 
 
-Attached = tuple["Token[Context]", "Token[object] | None"]
-
-installed: ContextVar[object] = ContextVar("otel_concurrency_installed", default=None)
-"""What this library attached last in this flow and has not detached: a context, or an adopted item.
-
-While it is what is current, the flow has nothing of its own going.
-"""
-
-
 class Seam:
     """What all patches of one primitive share, and the only thing that settings change.
 
@@ -125,27 +116,14 @@ class Call:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
-        self._context = token = mark = None
-        if context is not None:
-            # What attach_safely and leave do, without their cost.
-            try:
-                token = attach(context)
-                mark = installed.set(context)
-            except Exception as error:
-                report("attach", error)
-            context = None
+        self._context = None
+        token = None if context is None else attach_safely(context)
+        context = None
         try:
             return self._function(*args, **kwargs)
         finally:
-            if token is not None:
-                try:
-                    if mark is not None:
-                        installed.reset(mark)
-                    detach(token)
-                except Exception as error:
-                    report("detach", error)
-                # They refer to the worker's own context, and a traceback to this frame.
-                token = mark = None
+            leave(token)
+            token = None  # it refers to the worker's own context, and a traceback to this frame
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""
@@ -187,23 +165,20 @@ def call(seam: Seam, function: Callable[..., Any]) -> Call | None:
         return None
 
 
-def attach_safely(context: Context) -> Attached | None:
-    """Attach ``context``; return what :func:`leave` needs, or None after a reported fault."""
+def attach_safely(context: Context) -> Token[Context] | None:
+    """Attach ``context``; return the token for :func:`leave`, or None after a reported fault."""
     try:
-        return attach(context), installed.set(context)
+        return attach(context)
     except Exception as error:
         report("attach", error)
         return None
 
 
-def leave(attached: Attached | None) -> None:
+def leave(token: Token[Context] | None) -> None:
     """Detach what :func:`attach_safely` attached, and with it all that was left behind since."""
-    if attached is None:
+    if token is None:
         return
-    token, mark = attached
     try:
-        if mark is not None:
-            installed.reset(mark)
         detach(token)
     except Exception as error:
         report("detach", error)

@@ -15,7 +15,7 @@ from typing import Final
 from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Layer
 
-NAMES: Final = ("threading", "futures", "asyncio", "sched", "queue")
+NAMES: Final = ("threading", "futures", "asyncio", "sched")
 
 Advice = Callable[[ModuleType, Seam], "list[Layer]"]
 

@@ -88,14 +88,13 @@ def _carrying(item: Any) -> type:
 
     class CarryingWorkItem(item):  # type: ignore[misc]  # a base known at run time
         def run(self, worker: Any = None) -> Any:
-            token = mark = None
+            token = None
             try:
                 future = self.future
                 context = getattr(future, "_otel_concurrency_context", None)
                 if context is not None:  # it has not been cancelled
                     _forget(future)
                     token = _handoff.attach(context)
-                    mark = _handoff.installed.set(context)
                     context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
@@ -105,13 +104,11 @@ def _carrying(item: Any) -> type:
                 return plain_run(self, worker)
             finally:
                 try:
-                    if mark is not None:
-                        _handoff.installed.reset(mark)
                     if token is not None:
                         _handoff.detach(token)
                 except Exception as error:
                     _handoff.report("detach", error)
-                token = mark = None  # nor are these: a traceback may lead through here
+                token = None  # nor is this: a traceback may lead through here
 
     return CarryingWorkItem
 
@@ -197,14 +194,14 @@ _CHAINING = "asyncio.futures"
 def _worker(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _worker(*args: Any) -> Any:
-        attached = None
+        token = None
         if seam.active and _handoff.current_safely():
-            attached = _handoff.attach_safely(NO_CONTEXT)
+            token = _handoff.attach_safely(NO_CONTEXT)
         try:
             return original(*args)
         finally:
-            _handoff.leave(attached)
-            attached = None
+            _handoff.leave(token)
+            token = None
 
     return _worker
 

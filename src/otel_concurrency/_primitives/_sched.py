@@ -53,22 +53,20 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             return iter((time, priority, sequence, call, argument, kwargs))
 
         def _otel_concurrency_call(self, /, *args: Any, **kwargs: Any) -> Any:
-            token = mark = None
+            token = None
             try:
                 context = self._otel_concurrency_context
                 if context is not None:
                     self._otel_concurrency_context = None
                     token = _handoff.attach(context)
-                    mark = _handoff.installed.set(context)
                     context = None  # it is not to outlive the action in this frame
             except Exception as error:
                 _handoff.report("attach", error)
             try:
                 return self.action(*args, **kwargs)
             finally:
-                if token is not None:
-                    _handoff.leave((token, mark))
-                    token = mark = None  # nor are these: a traceback may lead through here
+                _handoff.leave(token)
+                token = None  # nor is this: a traceback may lead through here
 
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)

@@ -67,14 +67,14 @@ def _start(original: Any, seam: Seam) -> Any:
             return original(self)
         _set(self, _KEY, context)
         # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
-        attached = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
+        token = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
         finally:
-            if attached is not None:
-                _handoff.leave(attached)
-                attached = None
+            if token is not None:
+                _handoff.leave(token)
+                token = None
             # Still there if the thread could not be started, or bypassed our bootstrap.
             if _KEY in self.__dict__:
                 _delete(self, _KEY)
@@ -88,11 +88,10 @@ def _bootstrap_inner(original: Any) -> Any:
         context = self.__dict__.get(_KEY)
         if context is None:
             return original(self)
-        token = mark = inside = None
+        token = inside = None
         try:
             _delete(self, _KEY)
             token = _handoff.attach(context)
-            mark = _handoff.installed.set(context)
             if _HAS_CONTEXT:
                 # `run` is called inside this contextvars.Context, and the excepthook outside it.
                 inside = self._context.run(_handoff.attach_safely, context)
@@ -107,13 +106,12 @@ def _bootstrap_inner(original: Any) -> Any:
             try:
                 if inside is not None:
                     self._context.run(_handoff.leave, inside)
-                if token is not None:
-                    _handoff.leave((token, mark))
+                _handoff.leave(token)
                 if _NEIGHBOUR in sys.modules:
                     self.__dict__.pop("_otel_context", None)
             except Exception as error:
                 _handoff.report("detach", error)
-            token = mark = inside = None
+            token = inside = None
 
     return _bootstrap_inner
 
