@@ -71,6 +71,10 @@ def capture_nothing(work: object) -> Context | None:
     return None
 
 
+seams: dict[str, Seam] = {}
+"""The seam of each primitive that was switched on at least once."""
+
+
 class Seam:
     """What all patches of one primitive share, and the only thing that settings change.
 
@@ -85,6 +89,7 @@ class Seam:
         self.name = name
         self.capture: Capture = capture_nothing
         """Called with the work at every hand-off; may raise."""
+        seams[name] = self
 
     @property
     def active(self) -> bool:

@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 from otel_concurrency._infrastructure_table import TABLE
 
@@ -29,17 +29,17 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
     matches, concerns = _name_matcher(entries), _module_matcher(entries)
 
     def starts_clean(work: Any) -> bool:
-        kind = cast("Any", type(work))
-        if not issubclass(kind, threading.Thread):
-            return matches(callable_name(work))
+        kind = work.__class__
         if kind is threading.Thread:
             target = work._target
-            if type(target) is FunctionType and not concerns(target.__module__):
+            if target.__class__ is FunctionType and not concerns(target.__module__):
                 return False  # what nearly every thread is
-        else:
+        elif issubclass(kind, threading.Thread):
             if any(base not in _NOBODYS and matches(_dotted(base)) for base in kind.__mro__):
                 return True
             target = work.function if issubclass(kind, threading.Timer) else work._target
+        else:
+            target = work
         return target is not None and matches(callable_name(target))
 
     return starts_clean

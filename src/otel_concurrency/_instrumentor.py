@@ -112,6 +112,7 @@ class _Primitive:
 
 
 _primitives_in_use: dict[str, _Primitive] = {}
+_creating = threading.Lock()
 
 
 def _switch_on(name: str, settings: _settings.Settings) -> None:
@@ -123,5 +124,7 @@ def _switch_on(name: str, settings: _settings.Settings) -> None:
         if name == "threading"
         else _infrastructure.callable_matcher(settings.excluded)
     )
-    primitive = _primitives_in_use.setdefault(name, _Primitive(name))
-    primitive.switch_on(_policy.capture_for(policy, match))
+    with _creating:
+        if name not in _primitives_in_use:
+            _primitives_in_use[name] = _Primitive(name)
+    _primitives_in_use[name].switch_on(_policy.capture_for(policy, match))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from otel_concurrency import _handoff
 from otel_concurrency._handoff import Call, Seam
@@ -38,7 +37,7 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     @functools.wraps(original)
     def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
         try:
-            carry = _handoff.get_current() and _needs_us(self, executor, func, futures)
+            carry = _handoff.get_current() and not _is_covered(self, executor, func, futures)
         except Exception as error:
             _handoff.report("run_in_executor", error)
             carry = False
@@ -56,19 +55,18 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     return run_in_executor
 
 
-def _needs_us(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
-    """Whether ``executor`` would not carry the context of ``func`` by itself. May raise."""
-    pool = futures.ThreadPoolExecutor
+def _is_covered(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
+    """Whether ``executor`` carries the context of ``func`` by itself, or cannot. May raise."""
     used = loop._default_executor if executor is None else executor
-    kind = pool if used is None else cast("Any", type(used))
+    pool = futures.ThreadPoolExecutor
+    kind = pool if used is None else used.__class__
     if kind is pool or kind.submit is pool.submit:
-        made = sys.modules[pool.__module__]._WorkItem.__init__
-        futures_seam: Seam | None = getattr(made, "_otel_concurrency_seam", None)
-        return futures_seam is None or not futures_seam.active
+        seam = _handoff.seams.get("futures")
+        return seam is not None and seam.capture is not _handoff.capture_nothing
     if any(base.__module__ in _OTHER_INTERPRETERS for base in kind.__mro__):
-        return False  # pickles what it is given
+        return True  # it pickles what it is given
     # In debug mode the loop refuses a coroutine function, and must be able to tell.
-    return callable(func) and not (loop.get_debug() and inspect.iscoroutinefunction(func))
+    return not callable(func) or (loop.get_debug() and inspect.iscoroutinefunction(func))
 
 
 def _release_when_done(future: Any, call: Call) -> None:

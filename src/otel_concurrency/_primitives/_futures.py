@@ -74,9 +74,7 @@ def _make(original: Any, seam: Seam, carrying: type) -> Any:
         except Exception as error:
             _handoff.report("submit", error)
 
-    make: Any = from_task if sys.version_info >= (3, 14) else from_fn
-    make._otel_concurrency_seam = seam  # see _asyncio
-    return make
+    return from_task if sys.version_info >= (3, 14) else from_fn
 
 
 def _carrying(item: Any) -> type:

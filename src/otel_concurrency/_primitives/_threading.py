@@ -3,7 +3,7 @@
 A thread is captured when it is started. The context is attached around the thread's whole body, in
 ``Thread._bootstrap_inner`` (the same name since CPython 3.0): there it covers a ``run`` that a
 subclass overrides, and ``threading.excepthook``, and needs no reference from the thread to itself.
-Between the two it rests in an attribute of the thread, which is gone when ``start()`` returns.
+Between the two it rests here, until ``start()`` returns at the latest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import functools
 import sys
 from types import ModuleType
 from typing import Any
+
+from opentelemetry.context import Context
 
 from otel_concurrency import _handoff
 from otel_concurrency._handoff import NO_CONTEXT, Seam
@@ -23,12 +25,10 @@ _INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
 _HAS_CONTEXT = sys.version_info >= (3, 14)
 """Whether a thread runs in a ``contextvars.Context`` of its own."""
 
-_KEY = "_otel_concurrency_context"
-
 _NEIGHBOUR = "opentelemetry.instrumentation.threading"
 
-# Past what a subclass may do when an attribute is set.
-_set, _delete = object.__setattr__, object.__delattr__
+_starting: dict[int, Context] = {}
+"""The contexts of threads that are being started, by the id of the thread."""
 
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
@@ -56,16 +56,17 @@ MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 def _start(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def start(self: Any) -> Any:
-        if _HAS_CONTEXT and getattr(self, "_context", None) is not None:
-            return original(self)  # what the user passes is the user's word
+        context = None
         try:
-            context = seam.capture(self)
+            # What the user passes as the thread's context (3.14) is the user's word.
+            if not _HAS_CONTEXT or self._context is None:
+                context = seam.capture(self)
         except Exception as error:
-            _handoff.report("start", error)
-            context = None
+            if getattr(self, "_initialized", False):  # otherwise `start` is about to say so
+                _handoff.report("start", error)
         if context is None:
             return original(self)
-        _set(self, _KEY, context)
+        _starting[id(self)] = context
         # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
         token = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
@@ -76,8 +77,7 @@ def _start(original: Any, seam: Seam) -> Any:
                 _handoff.leave(token)
                 token = None
             # Still there if the thread could not be started, or bypassed our bootstrap.
-            if _KEY in self.__dict__:
-                _delete(self, _KEY)
+            _starting.pop(id(self), None)
 
     return start
 
@@ -85,12 +85,11 @@ def _start(original: Any, seam: Seam) -> Any:
 def _bootstrap_inner(original: Any) -> Any:
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        context = self.__dict__.get(_KEY)
+        context = _starting.pop(id(self), None)
         if context is None:
             return original(self)
         token = inside = None
         try:
-            _delete(self, _KEY)
             token = _handoff.attach(context)
             if _HAS_CONTEXT:
                 # `run` is called inside this contextvars.Context, and the excepthook outside it.
@@ -106,7 +105,8 @@ def _bootstrap_inner(original: Any) -> Any:
             try:
                 if inside is not None:
                     self._context.run(_handoff.leave, inside)
-                _handoff.leave(token)
+                if token is not None:
+                    _handoff.detach(token)
                 if _NEIGHBOUR in sys.modules:
                     self.__dict__.pop("_otel_context", None)
             except Exception as error:
