@@ -1,0 +1,319 @@
+"""What is measured: each operation as the program writes it, and as one carries context by hand.
+
+An operation is a context manager that sets the scene and yields ``run(loops)``; only ``run`` is
+timed. ``by_hand`` asks for the second way of writing it. A *waiting* operation yields a function
+that hands off and returns what then waits; the memory that it holds is what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sched
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.context import attach, detach, get_current
+from opentelemetry.sdk.trace import TracerProvider
+
+TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("benchmark")
+
+PLAIN, BY_HAND, OFFICIAL, OURS = VARIANTS = ("plain", "by hand", "official", "ours")
+WITHOUT_OFFICIAL = (PLAIN, BY_HAND, OURS)
+"""The variants of what the official instrumentation leaves alone."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One row of the table.
+
+    ``unit`` is ``second`` or ``byte``; ``at_most`` are the limits of ours with a span and without
+    any context, as a ratio to plain or in bytes beyond it; ``count`` is how many of a waiting
+    operation's hand-offs wait at a time.
+    """
+
+    name: str
+    unit: str
+    at_most: tuple[float | None, float | None]
+    variants: tuple[str, ...]
+    count: int
+    setting: Callable[[bool], AbstractContextManager[Callable[[int], Any]]]
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+Setting = Callable[[bool], Iterator[Callable[[int], Any]]]
+
+
+def timed(
+    name: str,
+    at_most: float | None,
+    without: float | None = None,
+    variants: tuple[str, ...] = VARIANTS,
+) -> Callable[[Setting], None]:
+    """Add an operation of which the time is measured; ``without`` any context it may have less."""
+
+    def add(setting: Setting) -> None:
+        limits = at_most, without or at_most
+        entry = Operation(name, "second", limits, variants, 0, contextmanager(setting))
+        OPERATIONS[name] = entry
+
+    return add
+
+
+def waiting(
+    name: str, variants: tuple[str, ...] = VARIANTS, count: int = 2_000
+) -> Callable[[Setting], None]:
+    """Add an operation of which the memory is measured."""
+
+    def add(setting: Setting) -> None:
+        entry = Operation(name, "byte", (100, 100), variants, count, contextmanager(setting))
+        OPERATIONS[name] = entry
+
+    return add
+
+
+def work(*args: object) -> None:
+    """Do nothing: the hand-off is all there is to see."""
+
+
+def carrying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` bound to the current context, as one writes it by hand."""
+    context = get_current()
+
+    def carried(*args: Any) -> Any:
+        token = attach(context)
+        try:
+            return function(*args)
+        finally:
+            detach(token)
+
+    return carried
+
+
+class CarryingPool(concurrent.futures.ThreadPoolExecutor):
+    """A pool whose ``map`` carries context, item by item, as one writes it by hand."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return super().submit(carrying(fn), *args, **kwargs)
+
+
+@timed("submit().result()", at_most=1.07)
+def _submit(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            pool.submit(work).result()
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            pool.submit(carrying(work)).result()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield hand_written if by_hand else plain
+
+
+@timed("burst of submit(), 1000", at_most=1.10)
+def _burst(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            concurrent.futures.wait([pool.submit(work) for _ in range(1000)])
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            concurrent.futures.wait([pool.submit(carrying(work)) for _ in range(1000)])
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        yield hand_written if by_hand else plain
+
+
+@timed("Executor.map, 1000", at_most=1.06)
+def _map(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            for _ in pool.map(work, range(1000)):
+                pass
+
+    kind = CarryingPool if by_hand else concurrent.futures.ThreadPoolExecutor
+    with kind(1) as pool:
+        yield run
+
+
+@timed("Thread start + join", at_most=1.03)
+def _thread(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            thread = threading.Thread(target=carrying(work))
+            thread.start()
+            thread.join()
+
+    yield hand_written if by_hand else plain
+
+
+@timed("run_in_executor", at_most=1.05)
+def _run_in_executor(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    async def plain(loops: int) -> None:
+        run_in_executor = asyncio.get_running_loop().run_in_executor
+        for _ in range(loops):
+            await run_in_executor(pool, work)
+
+    async def hand_written(loops: int) -> None:
+        run_in_executor = asyncio.get_running_loop().run_in_executor
+        for _ in range(loops):
+            await run_in_executor(pool, carrying(work))
+
+    variant = hand_written if by_hand else plain
+    loop = asyncio.new_event_loop()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            yield lambda loops: loop.run_until_complete(variant(loops))
+    finally:
+        loop.close()
+
+
+@timed("sched enter + run", at_most=1.5, variants=WITHOUT_OFFICIAL)
+def _sched(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            scheduler.enter(0, 1, work)
+            scheduler.run()
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            scheduler.enter(0, 1, carrying(work))
+            scheduler.run()
+
+    scheduler = sched.scheduler(delayfunc=lambda _: None)  # time.sleep(0) takes up to 50 µs
+    yield hand_written if by_hand else plain
+
+
+@timed("Future.add_done_callback + set_result", at_most=None, variants=WITHOUT_OFFICIAL)
+def _done_callback(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            future: concurrent.futures.Future[None] = concurrent.futures.Future()
+            future.add_done_callback(work)
+            future.set_result(None)
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            future: concurrent.futures.Future[None] = concurrent.futures.Future()
+            future.add_done_callback(carrying(work))
+            future.set_result(None)
+
+    yield hand_written if by_hand else plain
+
+
+@timed("starting a span", at_most=1.02, variants=(PLAIN, OURS))
+def _span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            TRACER.start_span("work").end()
+
+    yield run
+
+
+class Blocked(concurrent.futures.ThreadPoolExecutor):
+    """A pool whose only worker is busy until the pool is left."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._go_on = threading.Event()
+        self.submit(self._go_on.wait)
+
+    def __exit__(self, *exception: Any) -> Any:
+        self._go_on.set()
+        return super().__exit__(*exception)
+
+
+@waiting("waiting submit()")
+def _waiting_submit(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    with Blocked() as pool:
+        if by_hand:
+            yield lambda count: [pool.submit(carrying(work)) for _ in range(count)]
+        else:
+            yield lambda count: [pool.submit(work) for _ in range(count)]
+
+
+class Elsewhere(concurrent.futures.Executor):
+    """A home-made executor; what is submitted to it waits for ever."""
+
+    def __init__(self) -> None:
+        self._queue: list[Any] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._queue.append((future, fn, args, kwargs))
+        return future
+
+
+def _waiting_run_in_executor(executor: Any, by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    loop = asyncio.new_event_loop()
+    futures: list[Any] = []
+
+    def hand_off(count: int) -> None:
+        for _ in range(count):
+            futures.append(loop.run_in_executor(executor, carrying(work) if by_hand else work))
+
+    yield hand_off
+    for future in futures:
+        future.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+@waiting("waiting run_in_executor")
+def _waiting_in_pool(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    with Blocked() as pool:
+        yield from _waiting_run_in_executor(pool, by_hand)
+
+
+@waiting("waiting in a home-made executor", variants=WITHOUT_OFFICIAL)
+def _waiting_elsewhere(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _waiting_run_in_executor(Elsewhere(), by_hand)
+
+
+@waiting("waiting done-callback", variants=WITHOUT_OFFICIAL)
+def _waiting_done_callback(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def hand_off(count: int) -> Any:
+        futures: list[concurrent.futures.Future[None]] = []
+        for _ in range(count):
+            futures.append(concurrent.futures.Future())
+        for future in futures:
+            future.add_done_callback(carrying(work) if by_hand else work)
+        return futures
+
+    yield hand_off
+
+
+@waiting("waiting sched event", variants=WITHOUT_OFFICIAL)
+def _waiting_sched(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    scheduler = sched.scheduler()
+    if by_hand:
+        yield lambda count: [scheduler.enter(3600, 1, carrying(work)) for _ in range(count)]
+    else:
+        yield lambda count: [scheduler.enter(3600, 1, work) for _ in range(count)]
+
+
+@waiting("waiting Timer", count=200)
+def _waiting_timer(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    timers: list[threading.Timer] = []
+
+    def hand_off(count: int) -> None:
+        for _ in range(count):
+            timers.append(threading.Timer(3600, carrying(work) if by_hand else work))
+            timers[-1].start()
+
+    yield hand_off
+    for timer in timers:
+        timer.cancel()
+    for timer in timers:
+        timer.join()

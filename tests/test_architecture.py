@@ -1,0 +1,312 @@
+"""The house: who may import whom, and what a primitive consists of, read from the code itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from otel_concurrency import _primitives, _settings, environment_variables
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCE = REPOSITORY / "src"
+PACKAGE = "otel_concurrency"
+FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
+
+API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
+BELOW_ADVICE = "_report _handoff _items _carrier _patching _policy _settings _infrastructure*"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A group of modules, and what they may import of ours and of others."""
+
+    name: str
+    modules: str
+    ours: str = ""
+    others: str = ""
+
+
+LAYERS = (
+    Layer("facts", "version package environment_variables"),
+    Layer("reports", "_report"),
+    Layer("hot path", "_handoff _items _carrier", "_report _handoff", API),
+    Layer("patching", "_patching", "_report", "wrapt"),
+    Layer(
+        "choice",
+        "_policy _settings _infrastructure*",
+        "environment_variables _report _handoff _items _carrier _policy _infrastructure*",
+        API,
+    ),
+    Layer("advice", "_primitives._* _adapters._*", BELOW_ADVICE, API),
+    Layer("registries of advice", "_primitives _adapters", BELOW_ADVICE),
+    Layer(
+        "orchestration",
+        "_instrumentor",
+        f"version package {BELOW_ADVICE} _primitives _adapters",
+        f"{API} opentelemetry.instrumentation",
+    ),
+    Layer("edges", "__init__ __main__ testing pytest_plugin _cli _cli.*", "*", "*"),
+)
+
+
+class Import(NamedTuple):
+    """One imported module or name."""
+
+    name: str
+    line: int
+    lazy: bool
+    """Inside a function, or for type checkers alone: importing the file does not import it."""
+
+
+def module_name(path: Path) -> str:
+    """Return the module's name inside the package; the package itself is `__init__`."""
+    parts = path.relative_to(SOURCE / PACKAGE).with_suffix("").parts
+    if len(parts) > 1 and parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def imports(tree: ast.AST, *, lazy: bool = False) -> list[Import]:
+    """Return what a module imports, by absolute names, with `from a import b` as `a.b`."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            inside = True
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node.lineno, inside) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            found += [Import(f"{node.module}.{a.name}", node.lineno, inside) for a in node.names]
+        else:
+            found += imports(node, lazy=inside)
+    return [one for one in found if not one.name.startswith("__future__.")]
+
+
+def is_in(name: str, packages: str) -> bool:
+    """Whether a dotted name is one of some packages, or inside one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages.split())
+
+
+def module_of_ours(name: str) -> str | None:
+    """Return the module of ours that an imported name belongs to, or None for somebody else's."""
+    if not is_in(name, PACKAGE):
+        return None
+    parts = name.split(".")[1:]
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def matches(name: str, patterns: str) -> bool:
+    """Whether a module's name is matched by one of some patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns.split())
+
+
+def layer_of(module: str) -> Layer:
+    """Return the first layer that has the module."""
+    return next(layer for layer in LAYERS if matches(module, layer.modules))
+
+
+def modules(patterns: str = "*", *, but: str = "") -> pytest.MarkDecorator:
+    """Run a test for every module that is matched by one of some patterns."""
+    names = [name for name in MODULES if matches(name, patterns) and not matches(name, but)]
+    return pytest.mark.parametrize("module", names)
+
+
+EDGES = LAYERS[-1].modules
+FACTS = LAYERS[0].modules
+
+
+def test_imports_are_found_in_every_form():
+    """The reader of imports, on which this file rests, sees them wherever they stand."""
+    source = """
+from __future__ import annotations
+import a, b.c as d
+from e import f, g
+if TYPE_CHECKING:
+    import h
+try:
+    import i
+except ImportError:
+    pass
+class Class:
+    import j
+    def method(self):
+        from k import l
+async def function():
+    import m
+"""
+    assert {(one.name, one.lazy) for one in imports(ast.parse(source))} == {
+        ("a", False),
+        ("b.c", False),
+        ("e.f", False),
+        ("e.g", False),
+        ("h", True),
+        ("i", False),
+        ("j", False),
+        ("k.l", True),
+        ("m", True),
+    }
+
+
+@modules()
+def test_module_has_exactly_one_layer(module):
+    """Every module belongs to one layer of the house."""
+    assert len([layer for layer in LAYERS if matches(module, layer.modules)]) == 1
+
+
+@modules()
+def test_module_imports_only_what_its_layer_may(module):
+    """A layer imports what is below it, and of other packages what is its business."""
+    layer = layer_of(module)
+    for one in imports(MODULES[module]):
+        ours = module_of_ours(one.name)
+        if ours is not None:
+            allowed = matches(ours, layer.ours)
+        elif one.name.split(".")[0] in sys.stdlib_module_names:
+            allowed = layer.name != "facts"
+        else:
+            allowed = layer.others == "*" or is_in(one.name, layer.others)
+        assert allowed, f"{module}:{one.line}: {layer.name} may not import {one.name}"
+
+
+@modules(but="_patching")
+def test_only_patching_imports_wrapt(module):
+    """How attributes are replaced is known in one place."""
+    assert not [one for one in imports(MODULES[module]) if is_in(one.name, "wrapt")]
+
+
+@modules(but=EDGES)
+def test_nothing_but_an_edge_imports_an_edge(module):
+    """The façade, the command and the tests' helpers are used by nothing inside."""
+    for one in imports(MODULES[module]):
+        ours = module_of_ours(one.name)
+        assert ours is None or not matches(ours, EDGES), f"{module}:{one.line}"
+
+
+@modules()
+def test_sdk_and_rich_are_imported_when_they_are_used(module):
+    """Extras are imported inside functions of the edges: without them the rest still works."""
+    for one in imports(MODULES[module]):
+        if is_in(one.name, "opentelemetry.sdk rich"):
+            assert one.lazy, f"{module}:{one.line}"
+            assert matches(module, EDGES), f"{module}:{one.line}"
+
+
+@modules(but="_cli _cli.*")
+def test_nothing_that_programs_may_not_use_is_imported_with_us(module):
+    """Importing the library imports none of the modules that it patches when they are imported."""
+    for one in imports(MODULES[module]):
+        unused = is_in(one.name, "asyncio concurrent multiprocessing sched subprocess")
+        assert one.lazy or not unused, f"{module}:{one.line}"
+
+
+@modules(but="_settings _cli _cli.*")
+def test_only_settings_reads_the_environment(module):
+    """Outside the command, `os.environ` is read in one place."""
+    for node in ast.walk(MODULES[module]):
+        name = getattr(node, "attr", None) or getattr(node, "id", None)
+        reads = name in {"environ", "environb", "getenv", "getenvb"}
+        assert not reads, f"{module}:{node.lineno}"
+
+
+@modules(FACTS)
+def test_facts_are_literals(module):
+    """The files that the command line's parent process loads define names, and do nothing."""
+    for statement in MODULES[module].body:
+        assert isinstance(statement, ast.Assign | ast.AnnAssign | ast.Expr)
+        ast.literal_eval(statement.value)
+
+
+@modules()
+def test_module_says_why_it_exists(module):
+    """Every module has a docstring."""
+    assert ast.get_docstring(MODULES[module])
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_module_is_not_large(path):
+    """A file that one person can hold in mind has at most 450 lines."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *(REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml"))],
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
+)
+def test_text_has_no_paths_of_a_machine(path):
+    """What is published names no place on the machine where it was written."""
+    machine = r"(?<![\w.])/(?:Users|etc|home|mnt|opt|root|srv|tmp|usr|var|work)\b"
+    assert not re.findall(machine, path.read_text(encoding="utf-8"))
+
+
+# --- what a primitive consists of ---
+
+primitives = pytest.mark.parametrize("name", _primitives.NAMES)
+
+
+def test_files_of_primitives_are_the_named_ones():
+    """Every file in `_primitives` is in NAMES, and everything in NAMES has its file."""
+    files = {name for name in MODULES if name.startswith("_primitives.")}
+    assert files == {f"_primitives._{name}" for name in _primitives.NAMES}
+
+
+@primitives
+def test_primitive_says_what_it_patches(name):
+    """A primitive maps modules of the standard library to its advice."""
+    patched = _primitives.modules_of(name)
+    assert patched
+    for module, advice in patched.items():
+        assert module.split(".")[0] in sys.stdlib_module_names
+        assert callable(advice)
+
+
+@primitives
+def test_primitive_has_its_environment_constant(name):
+    """A primitive can be set from the environment."""
+    assert hasattr(environment_variables, _settings.variable(name))
+
+
+@primitives
+def test_primitive_has_its_row_in_the_readme(name):
+    """A primitive's setting stands in a table of the README."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("|")]
+    assert [row for row in rows if _settings.variable(name) in row]
+
+
+@primitives
+def test_primitive_goes_through_the_conformance_suite(name):
+    """A primitive has at least one form in the suite that all go through."""
+    settings = {
+        value.value
+        for path in (REPOSITORY / "tests" / "conformance").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for target, value in named_values(node)
+        if target == "setting" and isinstance(value, ast.Constant)
+    }
+    assert name in settings
+
+
+def named_values(node: ast.AST) -> list[tuple[str | None, ast.expr | None]]:
+    """Return the values that a node gives to names: by assignment, or as keywords of a call."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return [(name, value)]
+        case ast.AnnAssign(target=ast.Name(id=name), value=value):
+            return [(name, value)]
+        case ast.keyword(arg=name, value=value):
+            return [(name, value)]
+    return []

@@ -1,0 +1,236 @@
+"""The package: what is published, and that importing it costs next to nothing."""
+
+from __future__ import annotations
+
+import configparser
+import email.parser
+import importlib
+import json
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+import otel_concurrency
+from otel_concurrency import _instrumentor, _policy, environment_variables
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCE = REPOSITORY / "src"
+
+
+def run(*command, cwd=None):
+    """Run a command to its end; return what it printed."""
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(target, directory):
+    """Build a distribution of the working tree; return its one file."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", directory, cwd=REPOSITORY)
+    (built,) = directory.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the built wheel."""
+    with zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel"))) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def dist_info(wheel):
+    """Return a function that reads a file of the wheel's metadata."""
+    version = otel_concurrency.__version__
+
+    def read(name):
+        return wheel.read(f"otel_concurrency-{version}.dist-info/{name}").decode()
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def metadata(dist_info):
+    """Return the wheel's core metadata."""
+    return email.parser.Parser().parsestr(dist_info("METADATA"))
+
+
+def test_wheel_has_the_package_and_nothing_else(wheel):
+    """The wheel holds every file of the package, the type marker among them, and metadata."""
+    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packed == {
+        path.relative_to(SOURCE).as_posix()
+        for path in (SOURCE / "otel_concurrency").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "otel_concurrency/py.typed" in packed
+
+
+def test_wheel_is_for_every_platform(dist_info):
+    """The wheel is pure Python."""
+    assert "Tag: py3-none-any" in dist_info("WHEEL")
+
+
+def test_wheel_has_its_licence(metadata, dist_info):
+    """The licence is named, and its text is packed."""
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert dist_info("licenses/LICENSE") == (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_wheel_has_the_version_and_the_readme(metadata):
+    """Name, version, Python versions and description are those of the tree."""
+    assert metadata["Name"] == "otel-concurrency"
+    assert metadata["Version"] == otel_concurrency.__version__
+    assert metadata["Requires-Python"] == ">=3.10"
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert metadata.get_payload().strip() == readme.strip()
+
+
+def test_library_has_three_dependencies(metadata):
+    """At run time the library needs three packages; everything else is an extra."""
+    required = [one for one in metadata.get_all("Requires-Dist") if "extra ==" not in one]
+    names = {re.match(r"[\w-]+", one).group() for one in required}
+    assert names == {"opentelemetry-api", "opentelemetry-instrumentation", "wrapt"}
+    assert len(required) == 3
+    assert {"cli", "dev"} <= set(metadata.get_all("Provides-Extra"))
+
+
+def test_wheel_has_its_entry_points(dist_info):
+    """The instrumentor, the settings and the command are found by those who look for them."""
+    points = configparser.ConfigParser()
+    points.read_string(dist_info("entry_points.txt"))
+    assert {name: dict(points[name]) for name in points.sections()} == {
+        "console_scripts": {"otel-concurrency": "otel_concurrency._cli:main"},
+        "opentelemetry_instrumentor": {"concurrency": "otel_concurrency:ConcurrencyInstrumentor"},
+        "opentelemetry_environment_variables": {
+            "concurrency": "otel_concurrency.environment_variables"
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "target"),
+    [
+        ("opentelemetry_instrumentor", _instrumentor.ConcurrencyInstrumentor),
+        ("opentelemetry_environment_variables", environment_variables),
+    ],
+)
+def test_installed_entry_point_loads(group, target):
+    """An entry point of the installed distribution is the object itself."""
+    (point,) = entry_points(group=group, name="concurrency")
+    assert point.load() is target
+
+
+def test_installed_version_is_the_one_of_the_code():
+    """The distribution's version and `__version__` are one."""
+    assert distribution("otel-concurrency").version == otel_concurrency.__version__
+
+
+def test_source_distribution_can_be_built_and_tested_from(tmp_path):
+    """The source distribution holds the code, its tests and the texts, and nothing of the gate."""
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "tests/conftest.py"} <= names
+    assert "src/otel_concurrency/py.typed" in names
+    assert not [name for name in names if name.startswith((".ci", ".git/"))]
+    assert not [name for name in names if "__pycache__" in name]
+
+
+# --- what importing it costs ---
+
+
+def imported_by(statement):
+    """Return the modules that a statement imports in a fresh interpreter."""
+    program = (
+        "import sys; before = set(sys.modules)\n"
+        f"{statement}\n"
+        "import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    return set(json.loads(run(sys.executable, "-c", program)))
+
+
+@pytest.mark.parametrize("statement", ["otel_concurrency", "otel_concurrency.version"])
+def test_importing_the_package_imports_nothing_heavy(statement):
+    """The façade is itself and its version: nothing of ours, of OpenTelemetry, of the threads."""
+    imported = imported_by(f"import {statement}")
+    assert {name for name in imported if name.startswith("otel_concurrency")} == {
+        "otel_concurrency",
+        "otel_concurrency.version",
+    }
+    assert {name.split(".")[0] for name in imported} - {"otel_concurrency"} <= (
+        sys.stdlib_module_names
+    )
+    assert not imported & {"asyncio", "concurrent.futures", "logging", "sched", "threading"}
+
+
+def test_importing_the_settings_variables_imports_them_alone():
+    """What `opentelemetry-instrument` loads in its own process adds one module, of literals."""
+    package = imported_by("import otel_concurrency")
+    variables = imported_by("import otel_concurrency.environment_variables")
+    assert variables - package == {"otel_concurrency.environment_variables"}
+
+
+def test_instrumenting_imports_nothing_that_it_patches():
+    """Switching on imports none of the modules that the program has not imported itself."""
+    needed = "import logging, wrapt, opentelemetry.instrumentation.instrumentor"
+    on = "from otel_concurrency import ConcurrencyInstrumentor as I; I().instrument()"
+    added = imported_by(f"{needed}; {on}") - imported_by(needed)
+    assert {name.split(".")[0] for name in added} == {"otel_concurrency"}
+
+
+# --- the façade ---
+
+
+def test_facade_gives_the_public_names():
+    """The three public names are there, and are the objects of the modules that define them."""
+    assert otel_concurrency.ConcurrencyInstrumentor is _instrumentor.ConcurrencyInstrumentor
+    assert otel_concurrency.Policy is _policy.Policy
+    assert re.fullmatch(r"\d+\.\d+\.\d+([ab]\d+|rc\d+|\.dev\d+)?", otel_concurrency.__version__)
+
+
+@pytest.mark.parametrize("name", otel_concurrency.__all__)
+def test_public_name_is_resolved_when_it_is_used(name):
+    """Each public name can be imported first, in a fresh interpreter."""
+    run(sys.executable, "-c", f"from otel_concurrency import {name}")
+
+
+def test_star_import_gives_the_public_names():
+    """`from otel_concurrency import *` gives what `__all__` names."""
+    names = {}
+    exec("from otel_concurrency import *", names)
+    assert set(otel_concurrency.__all__) == set(names) - {"__builtins__"}
+
+
+def test_dir_gives_the_public_names():
+    """`dir()` names what may be used, whether or not it has been used already."""
+    assert dir(otel_concurrency) == sorted(otel_concurrency.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    """A name that does not exist fails as it does in any module."""
+    with pytest.raises(AttributeError) as raised:
+        _ = otel_concurrency.Instrumentor
+    assert str(raised.value) == "module 'otel_concurrency' has no attribute 'Instrumentor'"
+    with pytest.raises(ImportError, match="cannot import name 'Instrumentor'"):
+        exec("from otel_concurrency import Instrumentor", {})
+
+
+def test_policy_pickles_to_itself():
+    """A policy is the same object in whatever process it arrives."""
+    for policy in otel_concurrency.Policy:
+        assert pickle.loads(pickle.dumps(policy)) is policy
+
+
+def test_package_can_be_reloaded():
+    """Reloading the package, as interactive users do, keeps the classes that are in use."""
+    reloaded = importlib.reload(otel_concurrency)
+    assert reloaded.ConcurrencyInstrumentor is _instrumentor.ConcurrencyInstrumentor
