@@ -96,14 +96,6 @@ class Seam:
         """Whether hand-offs are captured at present."""
         return self.capture is not capture_nothing
 
-    def capture_safely(self, work: object) -> Context | None:
-        """Return the context that ``work`` is to run in, or None. Never raises."""
-        try:
-            return self.capture(work)
-        except Exception as error:
-            report("capture", error)
-            return None
-
 
 class Call:
     """A callable together with the context that it is to run in, once.

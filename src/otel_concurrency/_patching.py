@@ -145,9 +145,8 @@ def _callable_with_self(attribute: Any) -> Any:
 
     A function can; somebody else's wrapper may have to be bound, as attribute access does.
     """
-    kind = cast(
-        "Any", type(attribute)
-    )  # isinstance() asks a wrapper, and it answers as what it wraps
+    # Not isinstance(): that asks a wrapper, which answers for what it wraps.
+    kind = cast("Any", type(attribute))
     if kind in _CALLED_AS_THEY_ARE or not (callable(attribute) and hasattr(kind, "__get__")):
         return attribute
 

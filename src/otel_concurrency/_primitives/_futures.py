@@ -40,7 +40,7 @@ def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
     carrying = _carrying(item)
     return [
         Layer(item, "__init__", lambda raw: _make(raw, seam, carrying)),
-        Layer(item, "run", lambda raw: _run(raw, seam)),
+        Layer(item, "run", lambda raw: _run(raw, seam, carrying)),
         Layer(executor, "_adjust_thread_count", _adjust_thread_count),
         Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
@@ -49,7 +49,7 @@ def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
 MODULES = {"concurrent.futures._base": _base_layers, "concurrent.futures.thread": _thread_layers}
 
 
-def _make(original: Any, seam: Seam, carrying: type) -> Any:
+def _make(original: Any, seam: Seam, carrying: Any) -> Any:
     """Return an ``__init__`` of work items that makes one with a context a ``carrying`` one."""
 
     @functools.wraps(original)
@@ -77,14 +77,16 @@ def _make(original: Any, seam: Seam, carrying: type) -> Any:
     return from_task if sys.version_info >= (3, 14) else from_fn
 
 
-def _carrying(item: Any) -> type:
+def _carrying(item: Any) -> Any:
     """Return the class of the work items that have a context.
 
     A class of its own, so that items which wait while the library is switched off still run in it.
     """
-    plain_run = item.run
 
     class CarryingWorkItem(item):  # type: ignore[misc]  # a base known at run time
+        tidied: Any = None  # what our patch of `run` replaces
+        tidying: Any = None  # what it replaces it by
+
         def run(self, worker: Any = None) -> Any:
             token = None
             try:
@@ -96,10 +98,13 @@ def _carrying(item: Any) -> type:
                     context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
+            run = item.run  # somebody may have patched it meanwhile; ours has nothing to add
+            if run is CarryingWorkItem.tidying:
+                run = CarryingWorkItem.tidied
             try:
                 if worker is None:  # to 3.13
-                    return plain_run(self)
-                return plain_run(self, worker)
+                    return run(self)
+                return run(self, worker)
             finally:
                 try:
                     if token is not None:
@@ -111,7 +116,7 @@ def _carrying(item: Any) -> type:
     return CarryingWorkItem
 
 
-def _run(original: Any, seam: Seam) -> Any:
+def _run(original: Any, seam: Seam, carrying: Any) -> Any:
     """Return a ``run`` for work items without a context, which leaves none behind either."""
 
     @functools.wraps(original)
@@ -126,6 +131,7 @@ def _run(original: Any, seam: Seam) -> Any:
                 _restore(seam, before)
             before = None  # it is not to outlive the work in this frame
 
+    carrying.tidied, carrying.tidying = original, run
     return run
 
 
