@@ -1,9 +1,9 @@
 """``sched``: an action runs in the context in which it was entered.
 
 ``scheduler.enterabs`` makes every event by the module's name ``Event``; while we are on, that name
-is a subclass that captures. The event that the user holds has the action that the user gave, in
-every way of looking at it. Only the loop of ``scheduler.run``, which unpacks an event to call its
-action, is given the one-shot call instead.
+is a subclass that captures. In the place of the action its instances hold a one-shot call, and only
+the loop of ``scheduler.run``, which unpacks an event to call its action, gets to see that. Whoever
+else looks at the event finds the action that the user gave.
 """
 
 from __future__ import annotations
@@ -30,43 +30,37 @@ def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
 MODULES = {"sched": _layers}
 
 
+_ACTION = 3
+"""The place of the action in an event."""
+
+# What a tuple does by itself, whatever its class: to type checkers a class's own affair.
+_make: Any = getattr(tuple, "__new__")  # noqa: B009
+_held: Any = getattr(tuple, "__getitem__")  # noqa: B009
+
+
 def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     """Return a subclass of the named tuple ``plain`` whose instances carry a context."""
-    fields = plain.__iter__
+    held = plain.__iter__
+
+    def seen(event: Any) -> list[Any]:
+        values = list(held(event))
+        if type(values[_ACTION]) is Call:
+            values[_ACTION] = values[_ACTION].__wrapped__
+        return values
 
     class Event(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
-        _otel_concurrency_context = None
-
+        __slots__ = ()
         __new__ = _new(plain.__new__, seam)
+        action = property(lambda self: seen(self)[_ACTION], doc=plain.action.__doc__)
 
         def __iter__(self) -> Any:
-            context = self._otel_concurrency_context
-            if context is None:
-                return fields(self)
             caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            if caller.f_code is not loop:
-                return fields(self)
-            time, priority, sequence, _, argument, kwargs = fields(self)
-            call = self._otel_concurrency_call
-            return iter((time, priority, sequence, call, argument, kwargs))
+            return held(self) if caller.f_code is loop else iter(seen(self))
 
-        def _otel_concurrency_call(self, /, *args: Any, **kwargs: Any) -> Any:
-            token = None
-            try:
-                context = self._otel_concurrency_context
-                if context is not None:
-                    self._otel_concurrency_context = None
-                    token = _handoff.attach(context)
-                    context = None  # it is not to outlive the action in this frame
-            except Exception as error:
-                _handoff.report("attach", error)
-            try:
-                return self.action(*args, **kwargs)
-            finally:
-                _handoff.leave(token)
-                token = None  # nor is this: a traceback may lead through here
+        def __getitem__(self, index: Any) -> Any:
+            return tuple(seen(self))[index]
 
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
@@ -75,8 +69,6 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
 
 def _new(original: Any, seam: Seam) -> Any:
-    make: Any = getattr(tuple, "__new__")  # noqa: B009 - typed for tuples alone
-
     @functools.wraps(original)
     def __new__(  # noqa: N807 - its name is seen in the message of a TypeError
         _cls: Any,
@@ -87,14 +79,8 @@ def _new(original: Any, seam: Seam) -> Any:
         argument: Any,
         kwargs: Any,
     ) -> Any:
-        self: Any = make(_cls, (time, priority, sequence, action, argument, kwargs))
-        try:
-            context = seam.capture(action)
-            if context is not None and type(action) is not Call:
-                self._otel_concurrency_context = context
-        except Exception as error:
-            _handoff.report("enter", error)
-        return self
+        action = _handoff.call(seam, action) or action
+        return _make(_cls, (time, priority, sequence, action, argument, kwargs))
 
     return __new__
 
@@ -102,20 +88,22 @@ def _new(original: Any, seam: Seam) -> Any:
 def _cancel(original: Any) -> Any:
     @functools.wraps(original)
     def cancel(self: Any, event: Any) -> Any:
-        queued = _queued(self, event)
+        call = _call_of(self, event)
         result = original(self, event)
-        if getattr(queued, "_otel_concurrency_context", None) is not None:
-            queued._otel_concurrency_context = None
+        if call is not None:
+            call.release()
         return result
 
     return cancel
 
 
-def _queued(scheduler: Any, event: Any) -> Any:
-    """Return the event that is about to be removed: ``event``, or one equal to it."""
+def _call_of(scheduler: Any, event: Any) -> Call | None:
+    """Return the call of the event that is about to be removed: ``event``, or one equal to it."""
     try:
         with scheduler._lock:
-            return scheduler._queue[scheduler._queue.index(event)]
+            queued = scheduler._queue[scheduler._queue.index(event)]
+        action = _held(queued, _ACTION)
+        return action if type(action) is Call else None
     except ValueError:  # as the scheduler is about to say
         return None
     except Exception as error:
