@@ -1,9 +1,9 @@
 """``concurrent.futures``: work submitted to a thread pool, and callbacks of futures.
 
 What is submitted is made into a work item, which a worker runs. The context is captured where the
-item is made, attached where it is run, and rests with the item's future in between: so the user's
-callable is never replaced, and a future that is cancelled or failed before it runs lets go at once,
-though its item may wait for a worker for long.
+item is made and attached where it is run, so the user's callable is never replaced. In between it
+rests with the item's future, in the place of the result that it does not have yet: a future that is
+cancelled or failed before it runs lets go at once, though its item may wait for a worker for long.
 
 A callback runs in the context of its registration, as asyncio's do (PEP 567): where it was
 registered without one it runs without one, whoever completes the future.
@@ -58,7 +58,7 @@ def _make(original: Any, seam: Seam, carrying: Any) -> Any:
         try:
             context = seam.capture(fn)
             if context is not None and type(fn) is not Call:
-                future._otel_concurrency_context = context
+                future._result = context
                 self.__class__ = carrying
         except Exception as error:
             _handoff.report("submit", error)
@@ -69,7 +69,7 @@ def _make(original: Any, seam: Seam, carrying: Any) -> Any:
         try:
             context = seam.capture(task[0])
             if context is not None and type(task[0]) is not Call:
-                future._otel_concurrency_context = context
+                future._result = context
                 self.__class__ = carrying
         except Exception as error:
             _handoff.report("submit", error)
@@ -91,11 +91,11 @@ def _carrying(item: Any) -> Any:
             token = None
             try:
                 future = self.future
-                context = getattr(future, "_otel_concurrency_context", None)
-                if context is not None:  # it has not been cancelled
-                    _forget(future)
+                context = future._result
+                if isinstance(context, Context):  # neither cancelled nor completed by somebody
+                    future._result = None
                     token = _handoff.attach(context)
-                    context = None  # it is not to outlive the work in this frame
+                context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
             run = item.run  # somebody may have patched it meanwhile; ours has nothing to add
@@ -135,14 +135,6 @@ def _run(original: Any, seam: Seam, carrying: Any) -> Any:
     return run
 
 
-def _forget(future: Any) -> None:
-    """Drop the context of a future that is running or done."""
-    try:
-        del future._otel_concurrency_context
-    except AttributeError:
-        return  # it had none, or another thread was faster
-
-
 def _adjust_thread_count(original: Any) -> Any:
     @functools.wraps(original)
     def _adjust_thread_count(self: Any) -> Any:
@@ -153,8 +145,8 @@ def _adjust_thread_count(original: Any) -> Any:
             # nowhere but in its frame; the work item stays in the queue.
             submit = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
             for value in submit.f_locals.values():
-                if getattr(value, "_otel_concurrency_context", None) is not None:
-                    _forget(value)
+                if isinstance(getattr(value, "_result", None), Context):
+                    value._result = None
             raise
 
     return _adjust_thread_count
@@ -165,7 +157,7 @@ def _cancel(original: Any) -> Any:
     def cancel(self: Any) -> Any:
         cancelled = original(self)
         if cancelled:
-            _forget(self)
+            self._result = None
         return cancelled
 
     return cancel
@@ -174,8 +166,8 @@ def _cancel(original: Any) -> Any:
 def _set_exception(original: Any) -> Any:
     @functools.wraps(original)
     def set_exception(self: Any, exception: Any) -> Any:
-        _forget(self)  # a pool whose initializer failed fails what waits for it
-        return original(self, exception)
+        original(self, exception)
+        self._result = None  # a pool whose initializer failed fails what waits for it
 
     return set_exception
 
