@@ -176,7 +176,7 @@ def test_rounds_do_not_pile_up(instrumentor, untouched):
     instrumentor.instrument()
     try:
         assert layers_of_ours(threading.Thread, "start") == 1
-        assert layers_of_ours(concurrent.futures.thread._WorkItem, "run") == 1
+        assert layers_of_ours(concurrent.futures.Future, "add_done_callback") == 1
     finally:
         instrumentor.uninstrument()
 
@@ -210,7 +210,7 @@ def test_instrumenting_from_eight_threads(instrumentor, untouched):
             thread.join(WAIT)
         if switch == "instrument":
             assert are_on() == {*SETTINGS}
-            assert layers_of_ours(concurrent.futures.thread._WorkItem, "run") == 1
+            assert layers_of_ours(concurrent.futures.Future, "add_done_callback") == 1
     assert not instrumentor.is_instrumented_by_opentelemetry
 
 
@@ -222,7 +222,7 @@ ESSENTIAL = {
     "futures": [
         (concurrent.futures.Future, "add_done_callback"),
         (concurrent.futures.Future, "set_exception"),
-        (concurrent.futures.thread._WorkItem, "run"),
+        (concurrent.futures.thread, "_WorkItem"),
         (concurrent.futures.thread, "_worker"),
     ],
     "sched": [(sched, "Event"), (sched.scheduler, "cancel")],
@@ -455,7 +455,7 @@ def test_beside_the_official_instrumentor(on, off, instrumentor, untouched, offi
     monkeypatch.setitem(carried, "threading", [ThreadTarget])
     both["ours"].instrument()
     assert are_on() == {*SETTINGS}
-    assert layers_of_ours(concurrent.futures.thread._WorkItem, "run") == 1
+    assert layers_of_ours(concurrent.futures.Future, "add_done_callback") == 1
     assert layers_of_ours(threading.Thread, "start") == 1
     both["ours"].uninstrument()
 

@@ -24,7 +24,7 @@ from opentelemetry.context import Context
 
 from otel_concurrency import _handoff
 from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency._patching import Layer, StandIn
 
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
@@ -36,12 +36,9 @@ def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
-    item, executor = thread._WorkItem, thread.ThreadPoolExecutor
-    carrying = _carrying(item)
     return [
-        Layer(item, "__init__", lambda raw: _make(raw, seam, carrying)),
-        Layer(item, "run", lambda raw: _run(raw, seam, carrying)),
-        Layer(executor, "_adjust_thread_count", _adjust_thread_count),
+        Layer(thread, "_WorkItem", lambda raw: _work_item(raw, seam)),
+        Layer(thread.ThreadPoolExecutor, "_adjust_thread_count", _adjust_thread_count),
         Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
 
@@ -49,90 +46,66 @@ def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
 MODULES = {"concurrent.futures._base": _base_layers, "concurrent.futures.thread": _thread_layers}
 
 
-def _make(original: Any, seam: Seam, carrying: Any) -> Any:
-    """Return an ``__init__`` of work items that makes one with a context a ``carrying`` one."""
+def _work_item(plain: Any, seam: Seam) -> Any:
+    """Return a class of work items that carry a context, and leave none behind on their worker.
 
-    @functools.wraps(original)
-    def from_fn(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
-        original(self, future, fn, args, kwargs)
+    It is a class of its own, and not a patch of ``plain``, so that an item that waits while the
+    library is switched off still runs in its context.
+    """
+
+    def capture(future: Any, fn: Any) -> None:
         try:
             context = seam.capture(fn)
             if context is not None and type(fn) is not Call:
                 future._result = context
-                self.__class__ = carrying
         except Exception as error:
             _handoff.report("submit", error)
 
-    @functools.wraps(original)
-    def from_task(self: Any, future: Any, task: Any) -> None:
-        original(self, future, task)
-        try:
-            context = seam.capture(task[0])
-            if context is not None and type(task[0]) is not Call:
-                future._result = context
-                self.__class__ = carrying
-        except Exception as error:
-            _handoff.report("submit", error)
+    class _WorkItem(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
+        __module__ = plain.__module__
 
-    return from_task if sys.version_info >= (3, 14) else from_fn
+        if sys.version_info >= (3, 14):
 
+            @functools.wraps(plain.__init__)
+            def __init__(self, future: Any, task: Any) -> None:
+                plain.__init__(self, future, task)
+                capture(future, task[0])
 
-def _carrying(item: Any) -> Any:
-    """Return the class of the work items that have a context.
+        else:
 
-    A class of its own, so that items which wait while the library is switched off still run in it.
-    """
+            @functools.wraps(plain.__init__)  # type: ignore[misc]  # it looks like the plain one
+            def __init__(self, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
+                plain.__init__(self, future, fn, args, kwargs)
+                capture(future, fn)
 
-    class CarryingWorkItem(item):  # type: ignore[misc]  # a base known at run time
-        tidied: Any = None  # what our patch of `run` replaces
-        tidying: Any = None  # what it replaces it by
-
+        @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
-            token = None
+            before = token = None
             try:
-                future = self.future
-                context = future._result
+                before = _handoff.get_current()
+                context = self.future._result
                 if isinstance(context, Context):  # neither cancelled nor completed by somebody
-                    future._result = None
+                    self.future._result = None
                     token = _handoff.attach(context)
                 context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
-            run = item.run  # somebody may have patched it meanwhile; ours has nothing to add
-            if run is CarryingWorkItem.tidying:
-                run = CarryingWorkItem.tidied
             try:
                 if worker is None:  # to 3.13
-                    return run(self)
-                return run(self, worker)
+                    return plain.run(self)
+                return plain.run(self, worker)
             finally:
                 try:
                     if token is not None:
                         _handoff.detach(token)
+                    elif _handoff.get_current() is not before and before is not None:
+                        _handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
                     _handoff.report("detach", error)
-                token = None  # nor is this: a traceback may lead through here
+                before = token = None  # nor are these: a traceback may lead through here
 
-    return CarryingWorkItem
-
-
-def _run(original: Any, seam: Seam, carrying: Any) -> Any:
-    """Return a ``run`` for work items without a context, which leaves none behind either."""
-
-    @functools.wraps(original)
-    def run(self: Any, worker: Any = None) -> Any:
-        before = _handoff.current_safely()
-        try:
-            if worker is None:  # to 3.13
-                return original(self)
-            return original(self, worker)
-        finally:
-            if _handoff.current_safely() is not before:
-                _restore(seam, before)
-            before = None  # it is not to outlive the work in this frame
-
-    carrying.tidied, carrying.tidying = original, run
-    return run
+    return _WorkItem
 
 
 def _adjust_thread_count(original: Any) -> Any:
@@ -200,9 +173,3 @@ def _worker(original: Any, seam: Seam) -> Any:
             token = None
 
     return _worker
-
-
-def _restore(seam: Seam, context: Context | None) -> None:
-    """Go back to ``context``: somebody has attached something and not detached it."""
-    if context is not None and seam.active:
-        _handoff.attach_safely(context)
