@@ -53,31 +53,34 @@ def _work_item(plain: Any, seam: Seam) -> Any:
     library is switched off still runs in its context.
     """
 
-    def capture(future: Any, fn: Any) -> None:
-        try:
-            context = seam.capture(fn)
-            if context is not None and type(fn) is not Call:
-                future._result = context
-        except Exception as error:
-            _handoff.report("submit", error)
-
     class _WorkItem(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
 
+        # The body is written twice: a call more would cost as much as the rest of it.
         if sys.version_info >= (3, 14):
 
             @functools.wraps(plain.__init__)
             def __init__(self, future: Any, task: Any) -> None:
                 plain.__init__(self, future, task)
-                capture(future, task[0])
+                try:
+                    context = seam.capture(task[0])
+                    if context is not None and type(task[0]) is not Call:
+                        future._result = context
+                except Exception as error:
+                    _handoff.report("submit", error)
 
         else:
 
             @functools.wraps(plain.__init__)  # type: ignore[misc]  # it looks like the plain one
             def __init__(self, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
                 plain.__init__(self, future, fn, args, kwargs)
-                capture(future, fn)
+                try:
+                    context = seam.capture(fn)
+                    if context is not None and type(fn) is not Call:
+                        future._result = context
+                except Exception as error:
+                    _handoff.report("submit", error)
 
         @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
