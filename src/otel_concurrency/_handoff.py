@@ -113,14 +113,22 @@ class Call:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
-        self._context = None
-        token = None if context is None else attach_safely(context)
-        context = None
+        self._context = token = None
+        if context is not None:
+            try:
+                token = attach(context)
+            except Exception as error:
+                report("attach", error)
+            context = None
         try:
             return self._function(*args, **kwargs)
         finally:
-            leave(token)
-            token = None  # it refers to the worker's own context, and a traceback to this frame
+            if token is not None:
+                try:
+                    detach(token)
+                except Exception as error:
+                    report("detach", error)
+                token = None  # it refers to the worker's own context, and a traceback to this frame
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""

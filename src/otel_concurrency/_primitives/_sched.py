@@ -79,7 +79,12 @@ def _new(original: Any, seam: Seam) -> Any:
         argument: Any,
         kwargs: Any,
     ) -> Any:
-        action = _handoff.call(seam, action) or action
+        try:
+            context = seam.capture(action)
+            if context is not None and type(action) is not Call:
+                action = Call(context, action)
+        except Exception as error:
+            _handoff.report("enter", error)
         return _make(_cls, (time, priority, sequence, action, argument, kwargs))
 
     return __new__
