@@ -185,7 +185,10 @@ class StandIn(type):
 
 
 class _BuiltinWrapper(_FunctionWrapper):
-    """A wrapped builtin that pickles by name, as the builtin does."""
+    """A wrapped builtin that pickles by name and does not bind, as the builtin does."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> str:
         return str(self.__wrapped__.__qualname__)
