@@ -7,10 +7,12 @@ import concurrent.futures.thread
 import contextvars
 import decimal
 import functools
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -477,3 +479,30 @@ def test_a_future_that_completes_while_submit_returns_is_not_disturbed(in_a):
         futures = [pool.submit(value) for _ in range(2000)]
         assert {future.result(WAIT) for future in futures} == {"a"}
         assert [future for future in futures if len(vars(future)) != len(vars(Future()))] == []
+
+
+def test_a_failed_task_is_freed_with_its_future_without_gc():
+    """A pool's future that holds an exception is in no reference cycle, as without the library."""
+
+    class Argument:
+        pass
+
+    def fail(_argument):
+        raise LookupError
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for context in (None, set_value("key", "value")):
+                argument = Argument()
+                token = None if context is None else attach(context)
+                future = pool.submit(fail, argument)
+                if token is not None:
+                    detach(token)
+                assert isinstance(future.exception(WAIT), LookupError)
+                pool.submit(int).result(WAIT)  # the worker is done with the one before
+                freed = [weakref.ref(argument), weakref.ref(future)]
+                del argument, future
+                assert [reference() for reference in freed] == [None, None]
+    finally:
+        gc.enable()

@@ -106,7 +106,9 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                         _handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
                     _handoff.report("detach", error)
-                before = token = None  # nor are these: a traceback may lead through here
+                # Nor are these: a traceback may lead through here, and the future may hold it.
+                before = token = None
+                del self
 
     return _WorkItem
 

@@ -9,6 +9,7 @@ Between the two it rests here, until ``start()`` returns at the latest.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,9 @@ _NEIGHBOUR = "opentelemetry.instrumentation.threading"
 
 _starting: dict[int, Context] = {}
 """The contexts of threads that are being started, by the id of the thread."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_starting.clear)  # those threads are not in the child
 
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
