@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+from _thread import get_ident
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
@@ -56,6 +58,15 @@ get_current: Callable[[], Context]
 attach: Callable[[Context], Token[Context]]
 detach: Callable[[Token[Context]], None]
 get_current, attach, detach = _runtime()
+
+bodies: dict[int, Context] = {}
+"""By thread: the context that the work which it runs at present was handed off in, if any.
+
+A consumer loop that is such work has nothing of its own going, though a span is current.
+"""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=bodies.clear)
 
 Capture = Callable[[object], "Context | None"]
 """Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
@@ -154,17 +165,36 @@ class Call:
         return functools.partial, (self._function,)
 
 
-def call(seam: Seam, function: Callable[..., Any]) -> Call | None:
+class BodyCall(Call):
+    """A call that is all that its thread, or an executor's worker, has to do meanwhile."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        before = bodies.get(thread)
+        bodies[thread] = self._context or NO_CONTEXT
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            if before is None:
+                bodies.pop(thread, None)
+            else:
+                bodies[thread] = before
+                before = None
+
+
+def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:
     """Return ``function`` as a call that is to run in the current context, or None without one.
 
     None as well where it is such a call already. Never raises. The context is nowhere but in the
     call: a frame that held it would keep it alive as long as a traceback that leads through it.
     """
-    if type(function) is Call:
+    if isinstance(function, Call):
         return None
     try:
         context = seam.capture(function)
-        return None if context is None else Call(context, function)
+        return None if context is None else kind(context, function)
     except Exception as error:
         report("capture", error)
         return None

@@ -65,7 +65,7 @@ class _Primitive:
     def __init__(self, name: str) -> None:
         self.name = name
         self.seam = _handoff.Seam(name)
-        self._layers: dict[str, list[_patching.Layer]] = {}
+        self._layers: dict[str, list[_patching.Patch]] = {}
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:

@@ -9,12 +9,13 @@ become a pass-through), and a later :meth:`Layer.apply` finds it there instead o
 
 from __future__ import annotations
 
+import abc
 import functools
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import wrapt
 
@@ -25,6 +26,16 @@ _logger = logging.getLogger(__name__)
 _MISSING: Any = object()
 _MAX_CHAIN = 64
 """How many callables are looked at when searching for a buried layer."""
+
+
+class Patch(Protocol):
+    """What can be applied, undone, and applied again."""
+
+    def apply(self) -> None:
+        """Put it in place, or find it still in place."""
+
+    def undo(self) -> None:
+        """Take it away, as far as nobody else has built on it."""
 
 
 class Layer:
@@ -71,9 +82,9 @@ class Layer:
         self._original = self._replacement = _MISSING
 
 
-def apply_all(layers: Iterable[Layer]) -> None:
+def apply_all(layers: Iterable[Patch]) -> None:
     """Apply every layer or, where one raises, none of them."""
-    applied: list[Layer] = []
+    applied: list[Patch] = []
     try:
         for layer in layers:
             applied.append(layer)
@@ -83,7 +94,7 @@ def apply_all(layers: Iterable[Layer]) -> None:
         raise
 
 
-def undo_all(layers: Iterable[Layer]) -> None:
+def undo_all(layers: Iterable[Patch]) -> None:
     """Undo every layer, the last one first."""
     for layer in reversed(list(layers)):
         layer.undo()
@@ -157,7 +168,7 @@ def _callable_with_self(attribute: Any) -> Any:
     return bound_first
 
 
-class StandIn(type):
+class StandIn(abc.ABCMeta):
     """The type of a class that takes another one's place under its name.
 
     Such a class derives from ``stands_in_for``, which is written in its body, and counts every
@@ -173,15 +184,11 @@ class StandIn(type):
 
     def __instancecheck__(cls, instance: object) -> bool:
         plain = cls.__dict__.get("stands_in_for")
-        return (
-            type.__instancecheck__(cls, instance) if plain is None else isinstance(instance, plain)
-        )
+        return super().__instancecheck__(instance) if plain is None else isinstance(instance, plain)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
         plain = cls.__dict__.get("stands_in_for")
-        return (
-            type.__subclasscheck__(cls, subclass) if plain is None else issubclass(subclass, plain)
-        )
+        return super().__subclasscheck__(subclass) if plain is None else issubclass(subclass, plain)
 
 
 class _BuiltinWrapper(_FunctionWrapper):

@@ -40,8 +40,8 @@ OTEL_PYTHON_CONCURRENCY_ASYNCIO = "OTEL_PYTHON_CONCURRENCY_ASYNCIO"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_ASYNCIO
 
-The policy for ``loop.run_in_executor`` with an executor that
-``OTEL_PYTHON_CONCURRENCY_FUTURES`` does not cover.
+The policy for ``asyncio.Queue``, ``LifoQueue`` and ``PriorityQueue``, and for
+``loop.run_in_executor`` with an executor that ``OTEL_PYTHON_CONCURRENCY_FUTURES`` does not cover.
 
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
 """
@@ -51,6 +51,15 @@ OTEL_PYTHON_CONCURRENCY_SCHED = "OTEL_PYTHON_CONCURRENCY_SCHED"
 .. envvar:: OTEL_PYTHON_CONCURRENCY_SCHED
 
 The policy for ``sched.scheduler.enter`` and ``enterabs``.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_QUEUE = "OTEL_PYTHON_CONCURRENCY_QUEUE"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_QUEUE
+
+The policy for ``queue.Queue``, ``LifoQueue``, ``PriorityQueue`` and ``SimpleQueue``.
 
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
 """

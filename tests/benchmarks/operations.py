@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import queue
 import sched
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.context import attach, detach, get_current
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("benchmark")
@@ -212,6 +213,73 @@ def _done_callback(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     yield hand_written if by_hand else plain
 
 
+def _items(kind: Any, by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    """Put 100 items in the current context, and get them where there is none: as a worker does."""
+    items = kind()
+
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            for _ in range(100):
+                items.put(work)
+            idle = attach(Context())
+            for _ in range(100):
+                items.get()
+            detach(idle)
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            for _ in range(100):
+                items.put((get_current(), work))
+            idle = attach(Context())
+            for _ in range(100):
+                context, _item = items.get()
+                detach(attach(context))
+            detach(idle)
+
+    yield hand_written if by_hand else plain
+
+
+@timed("queue.Queue put + get, 100", at_most=1.6, without=1.15, variants=WITHOUT_OFFICIAL)
+def _queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _items(queue.Queue, by_hand)
+
+
+@timed("queue.SimpleQueue put + get, 100", at_most=12, variants=WITHOUT_OFFICIAL)
+def _simple_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _items(queue.SimpleQueue, by_hand)
+
+
+@timed("asyncio.Queue put + get, 100", at_most=1.8, without=1.2, variants=WITHOUT_OFFICIAL)
+def _asyncio_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    async def plain(loops: int) -> None:
+        items: asyncio.Queue[Any] = asyncio.Queue()
+        for _ in range(loops):
+            for _ in range(100):
+                await items.put(work)
+            idle = attach(Context())
+            for _ in range(100):
+                await items.get()
+            detach(idle)
+
+    async def hand_written(loops: int) -> None:
+        items: asyncio.Queue[Any] = asyncio.Queue()
+        for _ in range(loops):
+            for _ in range(100):
+                await items.put((get_current(), work))
+            idle = attach(Context())
+            for _ in range(100):
+                context, _item = await items.get()
+                detach(attach(context))
+            detach(idle)
+
+    variant = hand_written if by_hand else plain
+    loop = asyncio.new_event_loop()
+    try:
+        yield lambda loops: loop.run_until_complete(variant(loops))
+    finally:
+        loop.close()
+
+
 @timed("starting a span", at_most=1.02, variants=(PLAIN, OURS))
 def _span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     def run(loops: int) -> None:
@@ -301,6 +369,31 @@ def _waiting_sched(by_hand: bool) -> Iterator[Callable[[int], Any]]:
         yield lambda count: [scheduler.enter(3600, 1, carrying(work)) for _ in range(count)]
     else:
         yield lambda count: [scheduler.enter(3600, 1, work) for _ in range(count)]
+
+
+def _waiting_items(kind: Any, by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    items = kind()
+
+    def hand_off(count: int) -> None:
+        for _ in range(count):
+            items.put_nowait((get_current(), work) if by_hand else work)
+
+    yield hand_off
+
+
+@waiting("waiting in queue.Queue", variants=WITHOUT_OFFICIAL)
+def _waiting_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _waiting_items(queue.Queue, by_hand)
+
+
+@waiting("waiting in queue.SimpleQueue", variants=WITHOUT_OFFICIAL)
+def _waiting_simple_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _waiting_items(queue.SimpleQueue, by_hand)
+
+
+@waiting("waiting in asyncio.Queue", variants=WITHOUT_OFFICIAL)
+def _waiting_asyncio_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _waiting_items(asyncio.Queue, by_hand)
 
 
 @waiting("waiting Timer", count=200)

@@ -6,9 +6,12 @@ import _thread
 import asyncio.base_events
 import concurrent.futures._base
 import concurrent.futures.thread
+import contextlib
+import contextvars
 import functools
 import itertools
 import logging
+import queue
 import sched
 import subprocess
 import sys
@@ -38,18 +41,48 @@ OWNERS = (
     asyncio.base_events,
     asyncio.base_events.BaseEventLoop,
     asyncio.AbstractEventLoop,
+    asyncio.queues,
+    asyncio.Queue,
+    asyncio.LifoQueue,
+    asyncio.PriorityQueue,
     sched,
     sched.Event,
     sched.scheduler,
+    queue,
+    queue.Queue,
+    queue.LifoQueue,
+    queue.PriorityQueue,
 )
 
-SETTINGS = ("threading", "futures", "asyncio", "sched")
+SETTINGS = ("threading", "futures", "asyncio", "sched", "queue")
+
+
+def through(make):
+    """Return a form that puts the work to a queue, from which somebody gets it and does it."""
+
+    @contextlib.contextmanager
+    def form():
+        yield types.SimpleNamespace(hand_off=hand_off)
+
+    def hand_off(work):
+        items = make()
+        items.put_nowait(work)
+        contextvars.Context().run(lambda: items.get_nowait()())
+        return types.SimpleNamespace(wait=lambda: None)
+
+    return form
+
 
 carried = {
     "threading": [ThreadTarget, Timer],
     "futures": [form for form in FORMS if form.setting == "futures"][:1],
     "sched": [form for form in FORMS if form.setting == "sched"],
-    "asyncio": [form for form in FORMS if "own worker" in form.name],
+    "asyncio": [
+        *(form for form in FORMS if "own worker" in form.name),
+        through(asyncio.Queue),
+        through(asyncio.LifoQueue),
+    ],
+    "queue": [through(queue.Queue), through(lambda: queue.SimpleQueue())],
 }
 """Forms that show whether a primitive is on."""
 
@@ -83,9 +116,15 @@ def owners():
     """Return all that may be patched: the list above, and what the library says that it patches."""
     found = list(OWNERS)
     for primitive in _instrumentor._primitives_in_use.values():
-        for layers in primitive._layers.values():
-            found += [layer.owner for layer in layers if layer.owner not in found]
+        found += [layer.owner for layer in layers_of(primitive) if layer.owner not in found]
     return found
+
+
+def layers_of(primitive):
+    """Return the layers of a primitive, also those that a pairing of queues has set."""
+    for patches in primitive._layers.values():
+        for patch in patches:
+            yield from getattr(patch, "layers", (patch,))
 
 
 def snapshot():
@@ -154,11 +193,7 @@ def test_one_primitive_is_switched_on_by_itself(setting, instrumentor, untouched
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_one_primitive_is_off_and_not_patched(setting, instrumentor, untouched):
     """A primitive that is off leaves its owners as they are; the others carry on."""
-    mine = {
-        layer.owner
-        for layers in _instrumentor._primitives_in_use[setting]._layers.values()
-        for layer in layers
-    }
+    mine = {layer.owner for layer in layers_of(_instrumentor._primitives_in_use[setting])}
     instrumentor.instrument(**{setting: "off"})
     try:
         assert [owner for owner, _ in differences(untouched) if owner in mine] == []

@@ -1,8 +1,8 @@
 """The hand-offs of the standard library, one file each.
 
 To add one: write ``_<name>.py`` with a constant ``MODULES`` that maps each standard-library module
-to a function ``(module, seam) -> list of layers``, add ``<name>`` to :data:`NAMES`, and give it its
-constant in ``environment_variables.py``, its row in the README and its case in
+to a function ``(module, seam) -> list of patches``, add ``<name>`` to :data:`NAMES`, and give it
+its constant in ``environment_variables.py``, its row in the README and its case in
 ``tests/conformance``; a test names what is missing.
 """
 
@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Final
 
 from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency._patching import Patch
 
-NAMES: Final = ("threading", "futures", "asyncio", "sched")
+NAMES: Final = ("threading", "futures", "asyncio", "sched", "queue")
 
-Advice = Callable[[ModuleType, Seam], "list[Layer]"]
+Advice = Callable[[ModuleType, Seam], "list[Patch]"]
 
 
 def modules_of(name: str) -> Mapping[str, Advice]:

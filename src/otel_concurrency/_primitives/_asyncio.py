@@ -1,25 +1,32 @@
-"""``asyncio``: ``loop.run_in_executor`` with an executor that hands nothing off by itself.
+"""``asyncio``: the items of its queues, and ``run_in_executor`` with executors of the user's own.
 
 Tasks, ``call_soon``, ``call_later``, ``to_thread`` and ``run_coroutine_threadsafe`` carry context
 natively (PEP 567) and are left alone. A ``ThreadPoolExecutor`` is covered by the futures primitive
 where that is switched on.
+
+A consumer lets go of its item when it calls ``get``, and not when that runs: in
+``create_task(queue.get())`` it runs in another task.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import Call, Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency import _handoff, _items, _pairing
+from otel_concurrency._handoff import BodyCall, Call, Seam, attach, get_current
+from otel_concurrency._items import adopt, adopted
+from otel_concurrency._pairing import Pairing
+from otel_concurrency._pairs import Fifo
+from otel_concurrency._patching import Layer, Patch
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
 
 
-def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
+def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
     loop = base_events.BaseEventLoop
     return [
         Layer(
@@ -30,7 +37,23 @@ def _layers(base_events: ModuleType, seam: Seam) -> list[Layer]:
     ]
 
 
-MODULES = {"asyncio.base_events": _layers}
+def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Pairing(
+            queues,
+            seam,
+            container="_queue",
+            size="qsize",
+            waits=("empty", True),
+            inlined=_inlined,
+        ),
+        Layer(queues.Queue, "get", _get),
+        Layer(queues.Queue, "task_done", _pairing.task_done),
+        *_pairing.shutdown_layers(queues.Queue),
+    ]
+
+
+MODULES = {"asyncio.base_events": _loop_layers, "asyncio.queues": _queue_layers}
 
 
 def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
@@ -41,7 +64,7 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
         except Exception as error:
             _handoff.report("run_in_executor", error)
             carry = False
-        call = _handoff.call(seam, func) if carry else None
+        call = _handoff.call(seam, func, BodyCall) if carry else None
         if call is None:
             return original(self, executor, func, *args)
         try:
@@ -79,3 +102,81 @@ def _release_when_done(future: Any, call: Call) -> None:
         future.add_done_callback(release)
     except Exception as error:
         _handoff.report("run_in_executor", error)
+
+
+def _get(original: Any) -> Any:
+    @functools.wraps(original)
+    def get(self: Any) -> Any:
+        record = adopted.get()
+        if record is not None:
+            try:
+                if not self._queue:
+                    _items.let_go()
+                elif get_current() is record[0]:
+                    attach(record[1])  # and leave the record: it is about to be written again
+            except Exception:
+                _items.let_go()
+            record = None
+        return original(self)
+
+    return _as_coroutine_function(get)
+
+
+def _as_coroutine_function(function: Any) -> Any:
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = sys.modules["asyncio.coroutines"]._is_coroutine
+    return function
+
+
+def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
+    owner, start, remember = pairing.stock, pairing.start, pairing.remember
+    deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
+
+    def _put(self: Any, item: Any) -> None:
+        container = self._queue
+        container.append(item)
+        try:
+            pairs = self._otel_concurrency_pairs
+            if pairs is None:
+                if get_current():
+                    start(self, item, owner)
+            elif type(pairs) is Fifo:
+                pairs.append(item)
+                pairs.append(get_current())
+                if len(pairs) != 2 * len(container):
+                    pairs.forget(len(container))
+            else:
+                remember(self, item, owner)
+        except Exception as error:
+            fault("put", error)
+
+    def _get(self: Any) -> Any:
+        container = self._queue
+        item = container.popleft()
+        try:
+            pairs = self._otel_concurrency_pairs
+            if pairs is None:
+                if get_current():
+                    deliver(self, item, owner)
+            elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                pairs.popleft()
+                adopt(pairs.popleft())
+            else:
+                deliver(self, item, owner)
+        except Exception as error:
+            fault("get", error)
+        return item
+
+    def empty(self: Any) -> bool:
+        if self._queue:
+            return False
+        if adopted.get() is not None:
+            wait()
+        return True
+
+    return {
+        "_put": (_put, "_queue", "append"),
+        "_get": (_get, "_queue", "popleft"),
+        "empty": (empty, "_queue"),
+    }

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import functools
 import sys
+from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff
+from otel_concurrency import _handoff, _items
 from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._patching import Layer, StandIn
 
@@ -65,7 +66,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 plain.__init__(self, future, task)
                 try:
                     context = seam.capture(task[0])
-                    if context is not None and type(task[0]) is not Call:
+                    if context is not None and not isinstance(task[0], Call):
                         future._result = context
                 except Exception as error:
                     _handoff.report("submit", error)
@@ -77,7 +78,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 plain.__init__(self, future, fn, args, kwargs)
                 try:
                     context = seam.capture(fn)
-                    if context is not None and type(fn) is not Call:
+                    if context is not None and not isinstance(fn, Call):
                         future._result = context
                 except Exception as error:
                     _handoff.report("submit", error)
@@ -85,12 +86,14 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
             before = token = None
+            thread = get_ident()
             try:
                 before = _handoff.get_current()
                 context = self.future._result
                 if isinstance(context, Context):  # neither cancelled nor completed by somebody
                     self.future._result = None
                     token = _handoff.attach(context)
+                    _handoff.bodies[thread] = context
                 context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
@@ -100,7 +103,10 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 return plain.run(self, worker)
             finally:
                 try:
+                    if _items.adopted.get() is not None:
+                        _items.adopted.set(None)  # with the task ends what a consumer loop adopted
                     if token is not None:
+                        _handoff.bodies.pop(thread, None)
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach

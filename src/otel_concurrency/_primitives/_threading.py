@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Seam
+from otel_concurrency import _handoff, _items
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._patching import Layer, wrap_builtin
 
 _INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
@@ -91,7 +92,10 @@ def _bootstrap_inner(original: Any) -> Any:
     def _bootstrap_inner(self: Any) -> Any:
         context = _starting.pop(id(self), None)
         if context is None:
-            return original(self)
+            try:
+                return original(self)
+            finally:
+                _let_go(self)
         token = inside = None
         try:
             token = _handoff.attach(context)
@@ -102,10 +106,14 @@ def _bootstrap_inner(original: Any) -> Any:
                 self._otel_context = context  # what it has captured it will attach over ours
         except Exception as error:
             _handoff.report("attach", error)
+        thread = get_ident()
+        _handoff.bodies[thread] = context
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
         finally:
+            _handoff.bodies.pop(thread, None)
+            _let_go(self)
             try:
                 if inside is not None:
                     self._context.run(_handoff.leave, inside)
@@ -120,8 +128,14 @@ def _bootstrap_inner(original: Any) -> Any:
     return _bootstrap_inner
 
 
+def _let_go(thread: Any) -> None:
+    """Let go of an item in the thread's own contextvars.Context, which a kept thread keeps."""
+    if _HAS_CONTEXT and thread._context is not None and thread._context.get(_items.adopted):
+        thread._context.run(_items.let_go)
+
+
 def _start_new_thread(original: Any, seam: Seam, args: Any, kwargs: Any) -> Any:
-    call = _handoff.call(seam, args[0]) if args and callable(args[0]) else None
+    call = _handoff.call(seam, args[0], BodyCall) if args and callable(args[0]) else None
     if call is None:
         return original(*args, **kwargs)
     try:

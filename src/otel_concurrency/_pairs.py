@@ -1,0 +1,149 @@
+"""The contexts of the items that wait in one queue, beside them.
+
+An item is known by its identity, and by the place in the order in which items are due. After each
+step the size of the queue is told. Where that is not what it should be, or another item comes out
+than the one that is due, then somebody has reached into the queue, or a subclass drops, merges or
+transforms items. All contexts are dropped then: a missing parent is better than a wrong one.
+
+Nothing here is thread-safe: pairs are used under their queue's own lock, or in its event loop. To
+who copies or pickles a queue they are None.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+from opentelemetry.context import Context
+
+_NONE = type(None)
+_UNKNOWN = object()
+"""Stands for an item that was in the queue already."""
+
+
+class Fifo(deque[Any]):
+    """For a container that gives the first of its items: items and contexts in turn.
+
+    It refers to the items themselves, so nothing else can have their identity while they are due.
+    The hooks of the stock queues do what :meth:`put` and :meth:`take` do without calling them.
+    """
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: object, size: int) -> None:
+        """Start with ``size`` items in the queue."""
+        super().__init__((_UNKNOWN, None) * size)
+        self.owner = owner
+
+    def put(self, item: object, context: Context | None, size: int) -> None:
+        """Remember the context of an item that has just been put; the queue holds ``size`` now."""
+        self.append(item)
+        self.append(context)
+        if len(self) != 2 * size:
+            self.forget(size)
+
+    def take(self, item: object, size: int) -> Context | None:
+        """Return the context of an item that has just been got; the queue holds ``size`` now."""
+        if len(self) == 2 * size + 2:
+            due, context = self.popleft(), self.popleft()
+            if due is item:
+                return cast("Context | None", context)
+            if due is _UNKNOWN:
+                return None
+        self.forget(size)
+        return None
+
+    def forget(self, size: int) -> None:
+        """Drop all contexts; the queue holds ``size`` items."""
+        self.clear()
+        self.extend((_UNKNOWN, None) * size)
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return _NONE, ()
+
+
+class Lifo(Fifo):
+    """For a container that gives the last of its items."""
+
+    __slots__ = ()
+
+    def take(self, item: object, size: int) -> Context | None:
+        """Do as the first-in first-out one, from the other end."""
+        self.rotate(2)
+        return super().take(item, size)
+
+
+class Keyed:
+    """For a container that gives its items in an order of its own.
+
+    Identical items are given their contexts in the order in which they were put. While the queue
+    holds items from before, or from before contexts were dropped, nothing is remembered: one of
+    them might be identical to one that is put now.
+    """
+
+    __slots__ = ("_contexts", "_count", "_held", "_unknown", "owner")
+
+    def __init__(self, owner: object, size: int, items: Sequence[object] | None = None) -> None:
+        """Start with ``size`` items in the queue; with ``items`` where its container is known."""
+        self.owner = owner
+        self._contexts: dict[int, Context | deque[Context | None] | None] = {}
+        # A container of the user's own may hold something else than the item, which then dies,
+        # and leaves its identity to another.
+        self._held: dict[int, object] | None = {} if items is None else None
+        self._count = 0
+        self._unknown = size - len(items or ())
+        for item in items or ():
+            self._remember(item, None)
+
+    def put(self, item: object, context: Context | None, size: int) -> None:
+        """Remember the context of an item that has just been put; the queue holds ``size`` now."""
+        if self._unknown or self._count + 1 != size:
+            self.forget(size)
+            return
+        self._remember(item, context)
+
+    def _remember(self, item: object, context: Context | None) -> None:
+        self._count += 1
+        contexts, key = self._contexts, id(item)
+        if self._held is not None:
+            self._held[key] = item
+        if key not in contexts:
+            contexts[key] = context
+            return
+        several = contexts[key]
+        if isinstance(several, deque):
+            several.append(context)
+        else:
+            contexts[key] = deque((several, context))
+
+    def take(self, item: object, size: int) -> Context | None:
+        """Return the context of an item that has just been got; the queue holds ``size`` now."""
+        self._count -= 1
+        contexts, key = self._contexts, id(item)
+        if self._unknown or self._count != size or key not in contexts:
+            self.forget(size)
+            return None
+        several = contexts[key]
+        if isinstance(several, deque) and len(several) > 1:
+            return several.popleft()
+        del contexts[key]
+        if self._held is not None:
+            del self._held[key]
+        if not contexts:
+            self.forget(size)  # gives back the memory of a dictionary that was large
+        return several.popleft() if isinstance(several, deque) else several
+
+    def forget(self, size: int) -> None:
+        """Drop all contexts; the queue holds ``size`` items."""
+        self._contexts.clear()
+        if self._held is not None:
+            self._held.clear()
+        self._count = 0
+        self._unknown = size
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return _NONE, ()
+
+
+Pairs = Fifo | Keyed

@@ -1,0 +1,174 @@
+"""``queue``: an item carries the context in which it was put to the consumer that gets it.
+
+The contexts lie beside the items of a ``Queue``. ``SimpleQueue`` is a C type whose items nobody can
+look at, so there an item and its context are stored as one, in a subclass that takes its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any, cast
+
+from opentelemetry.context import Context
+
+from otel_concurrency import _handoff, _items, _pairing
+from otel_concurrency._handoff import Seam, get_current
+from otel_concurrency._items import adopt, adopted
+from otel_concurrency._pairing import Pairing
+from otel_concurrency._pairs import Fifo
+from otel_concurrency._patching import Layer, Patch, StandIn
+
+
+def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Pairing(
+            queue,
+            seam,
+            container="queue",
+            size="_qsize",
+            waits=("_qsize", False),
+            inlined=_inlined,
+        ),
+        Layer(queue.Queue, "task_done", _pairing.task_done),
+        *_pairing.shutdown_layers(queue.Queue),
+        Layer(queue, "SimpleQueue", lambda raw: _simple_queue(raw, seam)),
+    ]
+
+
+MODULES = {"queue": _layers}
+
+
+def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
+    owner, start, remember = pairing.stock, pairing.start, pairing.remember
+    deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
+
+    def _put(self: Any, item: Any) -> None:
+        container = self.queue
+        container.append(item)
+        try:
+            pairs = self._otel_concurrency_pairs
+            if pairs is None:
+                if get_current():
+                    start(self, item, owner)
+            elif type(pairs) is Fifo:
+                pairs.append(item)
+                pairs.append(get_current())
+                if len(pairs) != 2 * len(container):
+                    pairs.forget(len(container))
+            else:
+                remember(self, item, owner)
+        except Exception as error:
+            fault("put", error)
+
+    def _get(self: Any) -> Any:
+        container = self.queue
+        item = container.popleft()
+        try:
+            pairs = self._otel_concurrency_pairs
+            if pairs is None:
+                if get_current():
+                    deliver(self, item, owner)
+            elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                pairs.popleft()
+                adopt(pairs.popleft())
+            else:
+                deliver(self, item, owner)
+        except Exception as error:
+            fault("get", error)
+        return item
+
+    def _qsize(self: Any) -> int:
+        size = len(self.queue)
+        if not size and adopted.get() is not None:
+            wait()
+        return size
+
+    return {
+        "_put": (_put, "queue", "append"),
+        "_get": (_get, "queue", "popleft"),
+        "_qsize": (_qsize, "len", "queue"),
+    }
+
+
+_MARK = object()
+"""The first of the three parts in which a ``SimpleQueue`` stores an item with its context."""
+
+
+def _simple_queue(plain: Any, seam: Seam) -> Any:
+    plain_new, plain_put, plain_get = plain.__new__, plain.put, plain.get
+    module = sys.modules["queue"]
+
+    def deliver(stored: Any) -> Any:
+        context: Context | None = None
+        kind = cast("Any", type(stored))
+        if kind is tuple and len(stored) == 3 and stored[0] is _MARK:
+            _, stored, context = stored
+        try:
+            if not seam.active:
+                _items.let_go()
+            elif context or get_current():
+                _items.adopt(context)
+        except Exception as error:
+            _handoff.report("get", error)
+        return stored
+
+    class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
+        __module__ = "queue"
+        __slots__ = ()
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls is SimpleQueue and (args or kwargs or _is_plumbing()):
+                return plain(*args, **kwargs)
+            return plain_new(cls, *args, **kwargs)
+
+        @functools.wraps(plain.put)
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
+            try:
+                context = get_current()
+                if context and seam.active:
+                    item = _MARK, item, context
+            except Exception as error:
+                _handoff.report("put", error)
+            return plain_put(self, item, block, timeout)
+
+        @functools.wraps(plain.put_nowait)
+        def put_nowait(self, item: Any) -> Any:
+            try:
+                context = get_current()
+                if context and seam.active and not _is_plumbing():
+                    item = _MARK, item, context
+            except Exception as error:
+                _handoff.report("put", error)
+            return plain_put(self, item)
+
+        @functools.wraps(plain.get)
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if adopted.get() is not None:
+                if timeout is None:
+                    try:
+                        return deliver(plain_get(self, False))
+                    except module.Empty:
+                        pass
+                _items.let_go()
+            return deliver(plain_get(self, block, timeout))
+
+        @functools.wraps(plain.get_nowait)
+        def get_nowait(self) -> Any:
+            if adopted.get() is not None:
+                _items.let_go()
+            return deliver(plain_get(self, False))
+
+    for name in ("put", "put_nowait", "get", "get_nowait"):
+        SimpleQueue.__dict__[name].__annotations__ = {}
+    return SimpleQueue
+
+
+def _is_plumbing() -> bool:
+    try:
+        return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+    except Exception as error:
+        _handoff.report("SimpleQueue", error)
+        return False
