@@ -20,7 +20,9 @@ PACKAGE = "otel_concurrency"
 FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
-BELOW_ADVICE = "_report _handoff _items _carrier _patching _policy _settings _infrastructure*"
+BELOW_ADVICE = (
+    "_report _handoff _items _pair* _carrier _patching _policy _settings _infrastructure*"
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Layer:
 LAYERS = (
     Layer("facts", "version package environment_variables"),
     Layer("reports", "_report"),
-    Layer("hot path", "_handoff _items _carrier", "_report _handoff", API),
+    Layer("hot path", "_handoff _items _pairs _carrier", "_report _handoff", API),
     Layer("patching", "_patching", "_report", "wrapt"),
+    Layer("hooks", "_pairing", "_handoff _items _pairs _patching"),
     Layer(
         "choice",
         "_policy _settings _infrastructure*",

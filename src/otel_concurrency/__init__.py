@@ -1,4 +1,4 @@
-"""OpenTelemetry context that follows the work: threads, pools, executors, timers, schedulers.
+"""OpenTelemetry context that follows the work: threads, pools, timers, schedulers, queues.
 
 Names are resolved on first use (PEP 562): ``opentelemetry-instrument`` imports this package in its
 own process only to read :mod:`otel_concurrency.environment_variables`, and must not pay for, or

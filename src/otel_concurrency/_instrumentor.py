@@ -31,10 +31,10 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     ``instrument()`` takes one keyword for each environment variable of
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
-    ``threading``, ``futures``, ``asyncio``, ``sched`` (a :class:`~otel_concurrency.Policy` or its
-    value) and ``excluded`` (a comma-separated string, or strings). Neither ``instrument()`` nor
-    ``uninstrument()`` raises: what cannot be done is logged, and the program runs as it would
-    without.
+    ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue`` (a
+    :class:`~otel_concurrency.Policy` or its value) and ``excluded`` (a comma-separated string, or
+    strings). Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged,
+    and the program runs as it would without.
     """
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.

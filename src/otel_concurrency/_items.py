@@ -29,6 +29,9 @@ adopted: ContextVar[tuple[Context, Context] | None] = ContextVar(
 )
 """The context that this flow has adopted last and may still be in, and its idle context."""
 
+ABSTAINS = (Context(), Context())
+"""In place of a record: this flow adopts nothing, since it gets items for the standard library."""
+
 
 def adopt(context: Context | None) -> None:
     """Make ``context`` current until :func:`let_go`, unless the flow has something of its own.
@@ -41,7 +44,7 @@ def adopt(context: Context | None) -> None:
         if context is current:
             return
         idle = record[1]
-    elif current and current is not bodies.get(get_ident()) and _is_alive(current):
+    elif record is ABSTAINS or (current and _is_busy(current)):
         return
     if not context:
         if not idle:
@@ -56,9 +59,11 @@ def adopt(context: Context | None) -> None:
     attach(context)
 
 
-def _is_alive(context: Context) -> bool:
-    """Whether ``context`` holds a span that is not known to have ended."""
-    span: Any = context.get(_SPAN_KEY)
+def _is_busy(current: Context) -> bool:
+    """Whether a flow has something of its own going: a span that is not known to have ended."""
+    if current is bodies.get(get_ident()):
+        return False  # all that it has was handed to it
+    span: Any = current.get(_SPAN_KEY)
     if span is None or span is trace.INVALID_SPAN:
         return False
     return getattr(span, "end_time", None) is None
@@ -67,7 +72,7 @@ def _is_alive(context: Context) -> bool:
 def let_go() -> None:
     """Go back to the idle context if the flow still is where its last item put it."""
     record = adopted.get()
-    if record is None:
+    if record is None or record is ABSTAINS:
         return
     try:
         current = get_current()

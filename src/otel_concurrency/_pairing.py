@@ -27,7 +27,7 @@ from otel_concurrency import _handoff, _items
 from otel_concurrency._handoff import Seam, get_current
 from otel_concurrency._items import adopted
 from otel_concurrency._pairs import Fifo, Keyed, Lifo, Pairs
-from otel_concurrency._patching import Layer, apply_all
+from otel_concurrency._patching import Layer, apply_all, undo_all
 
 KEY = "_otel_concurrency_pairs"
 """The attribute of a queue that holds its pairs."""
@@ -107,12 +107,15 @@ class Pairing:
         size: str,
         waits: tuple[str, bool],
         inlined: Callable[[Pairing], dict[str, tuple[Any, ...]]],
+        later: tuple[Layer, ...] = (),
     ) -> None:
         """Take the names of the stock queue's parts.
 
         ``container`` holds the items, ``size`` says how many there are. ``waits`` is what a
         consumer asks, and the truth of the answer by which it has to wait. ``inlined`` returns
         hooks that contain the body of the stock method, with the names by which that body is known.
+        The layers ``later`` are applied when the first queue is accompanied: a program that never
+        has a context does not pay for them.
         """
         self._module: Any = module
         self._seam = seam
@@ -122,10 +125,12 @@ class Pairing:
         self._consumers = (_code(self.stock.get), _code(self.stock.get_nowait))
         self._inlined = inlined(self)
         self.layers = [Layer(self.stock, "__init__", self._init)]
+        self._later = later
         self._owners: set[type] = set()
         self._askers: set[type] = set()
         self._covered: weakref.WeakSet[type] = weakref.WeakSet()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
+        self._any_accompanied = False
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew_lock)
@@ -149,8 +154,8 @@ class Pairing:
     def undo(self) -> None:
         """Take the hooks away, and every context that waits."""
         with self._lock:
-            for layer in reversed(self.layers):
-                layer.undo()
+            undo_all((*self.layers, *self._later))
+            self._any_accompanied = False
             for queue in self._forget_accompanied():
                 queue.__dict__.pop(KEY, None)
                 if "_get" not in vars(queue):
@@ -305,8 +310,16 @@ class Pairing:
             pairs = Keyed(owner, size, cast("list[object]", container))
         else:
             pairs = Keyed(owner, size)
+        if not self._any_accompanied:
+            self._accompany_first()
         object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
         self._note(queue)
+
+    def _accompany_first(self) -> None:
+        with self._lock:
+            if self._seam.active:
+                apply_all(self._later)
+                self._any_accompanied = True
 
     def remember(self, queue: Any, item: Any, owner: type) -> None:
         """Pair ``item``, which has just been put, with the current context. May raise."""

@@ -59,7 +59,7 @@ OTEL_PYTHON_CONCURRENCY_QUEUE = "OTEL_PYTHON_CONCURRENCY_QUEUE"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_QUEUE
 
-The policy for ``queue.Queue``, ``LifoQueue``, ``PriorityQueue`` and ``SimpleQueue``.
+The policy for the items of ``queue.Queue``, ``LifoQueue``, ``PriorityQueue`` and ``SimpleQueue``.
 
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
 """

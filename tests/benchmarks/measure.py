@@ -97,16 +97,17 @@ def measure(operations: Sequence[Operation], effort: Effort) -> list[Result]:
     """Measure ``operations``."""
     runs: dict[tuple[Operation, bool, str], list[list[float]]] = {}
     for number in range(effort.processes):
-        with _workers() as workers:
-            for operation in operations:
-                if operation.unit == "byte" and number > 0:
-                    continue  # memory does not vary
-                turns = {
-                    variant: worker
-                    for variant, worker in workers.items()
-                    if variant in (*operation.variants, PLAIN_AGAIN)
-                }
-                for span in (True, False):
+        # A program that never has a span is a process of its own: it does not pay for one that had.
+        for span in (True, False):
+            with _workers() as workers:
+                for operation in operations:
+                    if operation.unit == "byte" and number > 0:
+                        continue  # memory does not vary
+                    turns = {
+                        variant: worker
+                        for variant, worker in workers.items()
+                        if variant in (*operation.variants, PLAIN_AGAIN)
+                    }
                     for variant, values in _values(turns, operation, span, effort).items():
                         runs.setdefault((operation, span, variant), []).append(values)
     return [_result(operation, runs) for operation in operations]

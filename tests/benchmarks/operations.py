@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import queue
 import sched
 import threading
@@ -17,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.sdk.trace import TracerProvider
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("benchmark")
@@ -242,6 +243,31 @@ def _items(kind: Any, by_hand: bool) -> Iterator[Callable[[int], Any]]:
 @timed("queue.Queue put + get, 100", at_most=1.6, without=1.15, variants=WITHOUT_OFFICIAL)
 def _queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     yield from _items(queue.Queue, by_hand)
+
+
+@timed("queue.Queue, two producers in turn", at_most=None, variants=WITHOUT_OFFICIAL)
+def _two_producers(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    items: queue.Queue[Any] = queue.Queue()
+
+    def put() -> None:
+        items.put((get_current(), work) if by_hand else work)
+
+    def run(loops: int) -> None:
+        one, other = contextvars.copy_context(), contextvars.copy_context()
+        if get_current():
+            other.run(attach, set_value("producer", "other"))
+        for _ in range(loops):
+            for _ in range(50):
+                one.run(put)
+                other.run(put)
+            idle = attach(Context())
+            for _ in range(100):
+                item = items.get()
+                if by_hand:
+                    detach(attach(item[0]))
+            detach(idle)
+
+    yield run
 
 
 @timed("queue.SimpleQueue put + get, 100", at_most=12, variants=WITHOUT_OFFICIAL)

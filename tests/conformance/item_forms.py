@@ -85,7 +85,12 @@ class ItemForm:
     takes: str = "anything"
     """What it can hold: ``anything``, ``hashable`` or ``sortable`` items."""
     blocking: bool = True
-    asynchronous: bool = False
+    setting: str = "queue"
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether its methods are coroutines."""
+        return self.setting == "asyncio"
 
     @property
     def empty(self) -> type[Exception]:
@@ -310,18 +315,18 @@ FORMS = [
         for mixin, base, facts in _OVERRIDING
     ),
     *(
-        ItemForm(f"asyncio.{name}", getattr(asyncio, name), asynchronous=True, **facts)
+        ItemForm(f"asyncio.{name}", getattr(asyncio, name), setting="asyncio", **facts)
         for name, facts in _STOCK
     ),
-    ItemForm("asyncio, Stamping", AsyncStamping, order="first", asynchronous=True),
+    ItemForm("asyncio, Stamping", AsyncStamping, order="first", setting="asyncio"),
     ItemForm(
-        "asyncio, Stamping coroutines", AsyncStampingCoroutines, order="first", asynchronous=True
+        "asyncio, Stamping coroutines", AsyncStampingCoroutines, order="first", setting="asyncio"
     ),
     *(
         ItemForm(
             f"asyncio, {mixin.__name__}",
             _subclass(mixin, getattr(asyncio, base)),
-            asynchronous=True,
+            setting="asyncio",
             **facts,
         )
         for mixin, base, facts in _OVERRIDING

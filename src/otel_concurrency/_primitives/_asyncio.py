@@ -46,8 +46,8 @@ def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
             size="qsize",
             waits=("empty", True),
             inlined=_inlined,
+            later=(Layer(queues.Queue, "get", _get),),
         ),
-        Layer(queues.Queue, "get", _get),
         Layer(queues.Queue, "task_done", _pairing.task_done),
         *_pairing.shutdown_layers(queues.Queue),
     ]

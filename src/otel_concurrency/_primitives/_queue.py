@@ -37,7 +37,33 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-MODULES = {"queue": _layers}
+def _listener_layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(handlers.QueueListener, "_monitor", _abstaining)]
+
+
+def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(managers.Server, "serve_client", _abstaining)]
+
+
+MODULES = {
+    "queue": _layers,
+    "logging.handlers": _listener_layers,
+    "multiprocessing.managers": _manager_layers,
+}
+
+
+def _abstaining(original: Any) -> Any:
+    """Wrap what a thread of the standard library does all its life: it is no consumer."""
+
+    @functools.wraps(original)
+    def body(self: Any, *args: Any) -> Any:
+        token = adopted.set(_items.ABSTAINS)
+        try:
+            return original(self, *args)
+        finally:
+            adopted.reset(token)
+
+    return body
 
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
