@@ -23,7 +23,8 @@ from otel_concurrency._cli import CommandError, demo, tree
 from otel_concurrency._cli.spans import Span, SpanId, Standing, parse, plant, summary
 
 HANDED_OFF = Counter(
-    ["reserve_stock"] * 3 + ["quote_shipping", "fulfil", "notify", "follow_up", "reconcile"]
+    ["reserve_stock"] * 3
+    + ["quote_shipping", "fulfil", "notify", "send_receipt", "follow_up", "reconcile"]
 )
 """The spans that the order service starts on the far side of a hand-off."""
 
@@ -159,7 +160,7 @@ def test_demo_crosses_threads(shown):
 def test_demo_sums_up(shown):
     """The last line says in a few words how the two runs differ."""
     last = shown.stdout.splitlines()[-1]
-    assert last == "off: 1 trace + 8 orphans; on: 1 trace, 11 spans, 0 orphans"
+    assert last == "off: 1 trace + 9 orphans; on: 1 trace, 12 spans, 0 orphans"
 
 
 def test_demo_fits_the_terminal(narrow, wide):
@@ -176,6 +177,7 @@ def test_demo_fits_the_terminal(narrow, wide):
         ("THREADING", ["notify", "follow_up"]),
         ("FUTURES", ["reserve_stock"] * 3 + ["fulfil"]),
         ("SCHED", ["reconcile"]),
+        ("QUEUE", ["send_receipt"]),
     ],
 )
 def test_demo_tells_what_is_lost(setting, lost):
@@ -192,7 +194,7 @@ def test_demo_tells_what_is_lost(setting, lost):
 def test_demo_is_red_where_context_is_lost():
     """Orphans are red in a terminal with colours."""
     result = command("demo", FORCE_COLOR="1")
-    assert result.stdout.count("\x1b[1;31morphan: new trace") == 8
+    assert result.stdout.count("\x1b[1;31morphan: new trace") == 9
 
 
 def test_demo_without_colours(narrow):

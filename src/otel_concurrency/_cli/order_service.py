@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
 import sched
 import sys
 import threading
@@ -25,6 +26,7 @@ from opentelemetry.trace import Span, SpanKind
 tracer = trace.get_tracer("order_service")
 warehouse = ThreadPoolExecutor(max_workers=4, thread_name_prefix="warehouse")
 bookkeeping = sched.scheduler()
+receipts: queue.Queue[str | None] = queue.Queue()
 
 
 def step(name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManager[Span]:
@@ -60,6 +62,7 @@ def accept(order: dict[str, Any]) -> None:
         warehouse.submit(fulfil)
         Notification().start()
         threading.Timer(0.06, follow_up).start()
+        receipts.put("receipt")
         bookkeeping.enter(0.12, 1, reconcile)
         time.sleep(0.01)
 
@@ -95,6 +98,13 @@ class Notification(threading.Thread):
             time.sleep(0.015)
 
 
+def send_receipts() -> None:
+    """Work for whoever puts something: the loop of a thread that has run since start-up."""
+    for _receipt in iter(receipts.get, None):
+        with step("send_receipt"):
+            time.sleep(0.04)
+
+
 def follow_up() -> None:
     with step("follow_up"):
         time.sleep(0.005)
@@ -116,10 +126,12 @@ class _Server(ThreadingHTTPServer):
 def main(spans: TextIO) -> None:
     """Serve one order, do all the work that it makes, and export its spans to ``spans``."""
     _export_to(spans)
+    threading.Thread(target=send_receipts, name="receipts").start()
     with _Server(("127.0.0.1", 0), OrderHandler) as server:
         print(server.server_port, flush=True)
         server.handle_request()
     bookkeeping.run()
+    receipts.put(None)
 
 
 def _export_to(spans: TextIO) -> None:
