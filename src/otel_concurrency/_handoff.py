@@ -18,6 +18,7 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
+from weakref import ref
 
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -58,6 +59,15 @@ get_current: Callable[[], Context]
 attach: Callable[[Context], Token[Context]]
 detach: Callable[[Token[Context]], None]
 get_current, attach, detach = _runtime()
+
+Record = tuple[ref[Context], Context, "tuple[tuple[ref[Context], Context], ...]"]
+"""An adopted context, the idle one, and pairs of those that have been attached over since.
+
+Weak: where the flow has left the context by another way, nothing is to keep it alive.
+"""
+
+adopted: ContextVar[Record | None] = ContextVar("otel_concurrency_adopted", default=None)
+"""What this flow has adopted with an item, and may still be in (see ``_items``)."""
 
 bodies: dict[int, Context] = {}
 """By thread: the context that the work which it runs at present was handed off in, if any.
@@ -125,6 +135,7 @@ class Call:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
         self._context = token = None
+        record = adopted.get()
         if context is not None:
             try:
                 token = attach(context)
@@ -134,6 +145,9 @@ class Call:
         try:
             return self._function(*args, **kwargs)
         finally:
+            if adopted.get() is not record:
+                adopted.set(record)  # what it adopted ends with it
+            record = None
             if token is not None:
                 try:
                     detach(token)
@@ -177,11 +191,16 @@ class BodyCall(Call):
         try:
             return super().__call__(*args, **kwargs)
         finally:
-            if before is None:
-                bodies.pop(thread, None)
-            else:
-                bodies[thread] = before
-                before = None
+            set_body(thread, before)
+            before = None
+
+
+def set_body(thread: int, context: Context | None) -> None:
+    """Say what the work of ``thread`` was handed off in, or that it has ended."""
+    if context is None:
+        bodies.pop(thread, None)
+    else:
+        bodies[thread] = context
 
 
 def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:

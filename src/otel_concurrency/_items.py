@@ -11,9 +11,10 @@ changes, and a consumer that finds its next item waiting goes from one context s
 
 from __future__ import annotations
 
+import functools
 from _thread import get_ident
-from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -22,15 +23,13 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, attach, bodies, get_current
+from otel_concurrency._handoff import NO_CONTEXT, Record, adopted, attach, bodies, get_current
 
-adopted: ContextVar[tuple[Context, Context] | None] = ContextVar(
-    "otel_concurrency_adopted", default=None
-)
-"""The context that this flow has adopted last and may still be in, and its idle context."""
-
-ABSTAINS = (Context(), Context())
+ABSTAINS: Record = (ref(Context()), Context(), ())
 """In place of a record: this flow adopts nothing, since it gets items for the standard library."""
+
+_DEEPEST = 8
+"""How many adopted contexts are kept in mind that others have been attached over."""
 
 
 def adopt(context: Context | None) -> None:
@@ -40,22 +39,37 @@ def adopt(context: Context | None) -> None:
     """
     current = idle = get_current()
     record = adopted.get()
-    if record is not None and current is record[0]:
+    buried: Any = ()
+    if record is None:
+        if current and _is_busy(current):
+            return
+    elif record[0]() is current:
         if context is current:
             return
-        idle = record[1]
-    elif record is ABSTAINS or (current and _is_busy(current)):
-        return
+        _, idle, buried = record
+    elif current is record[1]:
+        buried = record[2]
+    else:
+        found = _dig(record, current)
+        if found is not None:
+            _, idle, buried = found
+        elif record is ABSTAINS or (current and _is_busy(current)):
+            return
+        else:
+            buried = _bury(record)
     if not context:
         if not idle:
-            if record is not None:
-                adopted.set(None)
-            if current:
+            if current is not idle:
                 attach(idle)
             return
         context = NO_CONTEXT
-    if record is None or record[0] is not context or record[1] is not idle:
-        adopted.set((context, idle))
+    if (
+        record is None
+        or record[0]() is not context
+        or record[1] is not idle
+        or record[2] is not buried
+    ):
+        adopted.set((ref(context), idle, buried))
     attach(context)
 
 
@@ -69,6 +83,20 @@ def _is_busy(current: Context) -> bool:
     return getattr(span, "end_time", None) is None
 
 
+def _dig(record: Record, current: Context) -> Record | None:
+    """Return what was the record when ``current`` was adopted: all on top of it is gone."""
+    for depth, (context, idle) in enumerate(record[2]):
+        if context() is current:
+            return context, idle, record[2][depth + 1 :]
+    return None
+
+
+def _bury(record: Record) -> tuple[tuple[ref[Context], Context], ...]:
+    """Return what may come back when what has been attached over ``record`` is detached."""
+    layers = (record[:2], *record[2])
+    return tuple(layer for layer in layers if layer[0]() is not None)[:_DEEPEST]
+
+
 def let_go() -> None:
     """Go back to the idle context if the flow still is where its last item put it."""
     record = adopted.get()
@@ -76,32 +104,26 @@ def let_go() -> None:
         return
     try:
         current = get_current()
-        if current is record[0]:
-            attach(record[1])
-        elif current and current is not record[1]:
-            return  # buried, by a span of the work say, and comes back with the end of that
-        adopted.set(None)
+        if record[0]() is not current:
+            found = _dig(record, current)
+            if found is None:
+                return  # buried, by a span of the work say, and comes back with the end of that
+            record = found
+        attach(record[1])
+        adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
     except Exception as error:
         _handoff.report("let go of an item", error)
 
 
-def flow() -> tuple[Context, tuple[Context, Context] | None] | None:
-    """Return where the flow is, for :func:`go_back`; None after a reported fault."""
-    try:
-        return get_current(), adopted.get()
-    except Exception as error:
-        _handoff.report("get_current", error)
-        return None
+def abstaining(function: Any) -> Any:
+    """Wrap a function of which neither the items that it gets nor their ends are anybody's work."""
 
+    @functools.wraps(function)
+    def abstains(*args: Any, **kwargs: Any) -> Any:
+        token = adopted.set(ABSTAINS)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            adopted.reset(token)
 
-def go_back(flow: tuple[Context, tuple[Context, Context] | None] | None) -> None:
-    """Undo what was adopted and let go of since ``flow``, by who only helped himself to an item."""
-    record = adopted.get()
-    if flow is None or record is flow[1]:
-        return
-    try:
-        if record is None or get_current() is record[0]:
-            attach(flow[0])
-            adopted.set(flow[1])
-    except Exception as error:
-        _handoff.report("go back", error)
+    return abstains

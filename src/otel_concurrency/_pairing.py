@@ -20,14 +20,13 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from types import CodeType, FrameType, MethodType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, cast
 
 from otel_concurrency import _handoff, _items
-from otel_concurrency._handoff import Seam, get_current
-from otel_concurrency._items import adopted
-from otel_concurrency._pairs import Fifo, Keyed, Lifo, Pairs
-from otel_concurrency._patching import Layer, apply_all, undo_all
+from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._pairs import UNKNOWN, Fifo, Keyed, Lifo, Pairs
+from otel_concurrency._patching import Layer, apply_all, definer, family, method_of, undo_all
 
 KEY = "_otel_concurrency_pairs"
 """The attribute of a queue that holds its pairs."""
@@ -54,8 +53,11 @@ _PASSED_THROUGH = frozenset(
         "queue",
     )
 )
-_UNPAIRED = Keyed(None, 0)
+_UNPAIRED = Keyed((None, None), 0)
 """The pairs of a queue that is plumbing."""
+
+_FRAMES_OF_A_CALL = 5
+"""How many may stand between a method and ours: other people's wrappers."""
 
 
 def is_plumbing(frame: FrameType | None) -> bool:
@@ -79,20 +81,7 @@ def task_done(original: Any) -> Any:
 
 def shutdown_layers(stock: type) -> list[Layer]:
     """Return the layer for ``shutdown`` (3.13): who calls it is no consumer of what it drains."""
-
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        def shutdown(self: Any, immediate: bool = False) -> None:
-            flow = _items.flow()
-            try:
-                original(self, immediate)
-            finally:
-                _items.go_back(flow)
-                flow = None
-
-        return shutdown
-
-    return [Layer(stock, "shutdown", wrap)] if hasattr(stock, "shutdown") else []
+    return [Layer(stock, "shutdown", _items.abstaining)] if hasattr(stock, "shutdown") else []
 
 
 class Pairing:
@@ -123,11 +112,12 @@ class Pairing:
         self._waits, self._waits_when = waits
         self.stock: Any = self._module.Queue
         self._consumers = (_code(self.stock.get), _code(self.stock.get_nowait))
+        # Only a consumer asks what is private.
+        self._own_consumers = ("get", "get_nowait") if self._waits.startswith("_") else ()
         self._inlined = inlined(self)
         self.layers = [Layer(self.stock, "__init__", self._init)]
         self._later = later
-        self._owners: set[type] = set()
-        self._askers: set[type] = set()
+        self._hooked: set[tuple[type, str]] = set()
         self._covered: weakref.WeakSet[type] = weakref.WeakSet()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
         self._any_accompanied = False
@@ -144,11 +134,11 @@ class Pairing:
         """Set the hooks on every class of queues that there is, and that there will be."""
         setattr(self.stock, KEY, None)
         for queue in self._forget_accompanied():
-            if getattr(queue.__dict__.get("_get"), "__func__", None) is _last_get:
-                del queue._get
+            if type(queue.__dict__.get("_get")) is _LastGet:
+                del queue.__dict__["_get"]
         for layer in self.layers:
             layer.apply()
-        for kind in _family(self.stock):
+        for kind in family(self.stock):
             self._cover_safely(kind)
 
     def undo(self) -> None:
@@ -158,11 +148,12 @@ class Pairing:
             self._any_accompanied = False
             for queue in self._forget_accompanied():
                 queue.__dict__.pop(KEY, None)
-                if "_get" not in vars(queue):
-                    queue._get = MethodType(_last_get, queue)
+                if "_get" not in queue.__dict__:
+                    queue.__dict__["_get"] = _LastGet(queue)
                     self._note(queue)
             if KEY in vars(self.stock):
                 delattr(self.stock, KEY)
+        _items.let_go()  # nobody will tell this flow to do it any more
 
     def _note(self, queue: Any) -> None:
         key, accompanied = id(queue), self._accompanied
@@ -196,19 +187,23 @@ class Pairing:
             if kind in self._covered:
                 return
             self._covered.add(kind)
-            layers: list[Layer] = []
-            definers = {_definer(kind, "_put"), _definer(kind, "_get")}
-            owns = len(definers) > 1 or not definers <= self._owners
-            if owns:
-                layers.append(Layer(kind, "_put", functools.partial(self._put, kind)))
-                layers.append(Layer(kind, "_get", functools.partial(self._get, kind)))
-            asks = _definer(kind, self._waits) not in self._askers
-            if asks:
-                layers.append(Layer(kind, self._waits, functools.partial(self._ask, kind)))
+            hooks = {"_put": self._put, "_get": self._get, self._waits: self._ask}
+            layers = [
+                Layer(kind, name, functools.partial(hook, kind))
+                for name, hook in hooks.items()
+                if (definer(kind, name), name) not in self._hooked
+            ]
+            for name in ("put", "put_nowait"):
+                own = vars(kind).get(name)
+                if (
+                    kind is not self.stock
+                    and inspect.isfunction(own)
+                    and not inspect.iscoroutinefunction(own)
+                ):
+                    layers.append(Layer(kind, name, _items.abstaining))
             apply_all(layers)
             self.layers += layers
-            self._owners |= {kind} if owns else set()
-            self._askers |= {kind} if asks else set()
+            self._hooked |= {(kind, layer.name) for layer in layers}
 
     # The hooks.
 
@@ -217,24 +212,23 @@ class Pairing:
             return inlined
         accompany, remember, fault = self.accompany, self.remember, self.fault
 
-        plain = _method(plain)
+        plain = _items.abstaining(method_of(owner, "_put", plain))  # it may take out another item
 
         @functools.wraps(plain)
-        def _put(self: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
-            flow = _items.flow()
+        def _put(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             try:
                 if self._otel_concurrency_pairs is None and get_current():
                     accompany(self, owner)
             except Exception as error:
                 fault("put", error)
             try:
-                result = plain(self, item, *args, **kwargs)
-            finally:
-                _items.go_back(flow)  # it may have taken another item out
-                flow = None
+                result = plain(self, *args, **kwargs)
+            except BaseException:
+                _give_up(self)
+                raise
             try:
                 if self._otel_concurrency_pairs is not None:
-                    remember(self, item, owner)
+                    remember(self, args[0] if args else next(iter(kwargs.values())), owner)
             except Exception as error:
                 fault("put", error)
             return result
@@ -245,11 +239,16 @@ class Pairing:
         if inlined := self._inline(owner, "_get", plain):
             return inlined
         deliver, fault = self.deliver, self.fault
-        plain = _method(plain)
+        plain = method_of(owner, "_get", plain)
 
         @functools.wraps(plain)
-        def _get(self: Any, *args: Any, **kwargs: Any) -> Any:
-            item = plain(self, *args, **kwargs)
+        def _get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            try:
+                item = plain(self, *args, **kwargs)
+            except BaseException:
+                _items.let_go()  # it may have taken one out
+                _give_up(self)
+                raise
             try:
                 if self._otel_concurrency_pairs is not None or get_current():
                     deliver(self, item, owner)
@@ -262,14 +261,17 @@ class Pairing:
     def _ask(self, owner: type, plain: Any) -> Any:
         if inlined := self._inline(owner, self._waits, plain):
             return inlined
-        wait, waits_when = self.wait, self._waits_when
-        plain = _method(plain)
+        wait, waits_when, fault = self.wait, self._waits_when, self.fault
+        plain = method_of(owner, self._waits, plain)
 
         @functools.wraps(plain)
-        def ask(self: Any) -> Any:
-            answer = plain(self)
-            if adopted.get() is not None and bool(answer) is waits_when:
-                wait()
+        def ask(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            answer = plain(self, *args, **kwargs)
+            if bool(answer) is waits_when:
+                try:
+                    wait(self)
+                except Exception as error:
+                    fault("get", error)
             return answer
 
         return ask
@@ -295,21 +297,23 @@ class Pairing:
 
         The queue holds ``known`` items that will be told of.
         """
-        if not self._seam.active or _definer(queue.__class__, "_put") is not owner:
+        kind = queue.__class__
+        if not self._seam.active or definer(kind, "_put") is not owner:
             return
+        owners = owner, definer(kind, "_get")
         size = getattr(queue, self._size)() - known
         container = getattr(queue, self._container, None)
         pairs: Pairs
         if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             pairs = _UNPAIRED
-        elif owner is self.stock and type(container) is deque:
-            pairs = Fifo(owner, size)
-        elif owner is self._module.LifoQueue and type(container) is list:
-            pairs = Lifo(owner, size)
-        elif owner is self._module.PriorityQueue and type(container) is list:
-            pairs = Keyed(owner, size, cast("list[object]", container))
+        elif owners == (self.stock, self.stock) and type(container) is deque:
+            pairs = Fifo(owners, size)
+        elif owners == (self._module.LifoQueue,) * 2 and type(container) is list:
+            pairs = Lifo(owners, size)
+        elif owners == (self._module.PriorityQueue,) * 2 and type(container) is list:
+            pairs = Keyed(owners, size, cast("list[object]", container))
         else:
-            pairs = Keyed(owner, size)
+            pairs = Keyed(owners, size)
         if not self._any_accompanied:
             self._accompany_first()
         object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
@@ -324,15 +328,22 @@ class Pairing:
     def remember(self, queue: Any, item: Any, owner: type) -> None:
         """Pair ``item``, which has just been put, with the current context. May raise."""
         pairs: Pairs = queue._otel_concurrency_pairs
-        if pairs.owner is owner:
-            pairs.put(item, get_current(), getattr(queue, self._size)())
+        if pairs.owners[0] is owner:
+            if pairs.owners[1] is not owner and not _is_stored(item, queue, self._container, pairs):
+                pairs.forget(getattr(queue, self._size)())
+            else:
+                pairs.put(item, get_current(), getattr(queue, self._size)())
+        elif pairs is not _UNPAIRED:
+            pairs.stored = item
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
         """Give the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         context = None
         if pairs is not None:
-            if pairs.owner is not owner:
+            if pairs.owners[1] is not owner:
+                if pairs is not _UNPAIRED:
+                    pairs.stored = item
                 return
             context = pairs.take(item, getattr(queue, self._size)())
         if self._seam.active:
@@ -340,10 +351,24 @@ class Pairing:
         else:
             _items.let_go()
 
-    def wait(self) -> None:
-        """Let go of the last item if it is a consumer who has just been told to wait."""
-        if sys._getframe(2).f_code in self._consumers:  # pyright: ignore[reportPrivateUsage]
-            _items.let_go()
+    def wait(self, queue: Any) -> None:
+        """Let go of the last item if it is a consumer who has just been told that there is none."""
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if not pairs and adopted.get() is None:
+            return
+        frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+        for _ in range(_FRAMES_OF_A_CALL):
+            if frame is None:
+                return
+            code = frame.f_code
+            if code in self._consumers or code.co_name in self._own_consumers:
+                _items.let_go()
+                if pairs:
+                    pairs.forget(0)  # somebody has cleared the queue by hand
+                return
+            if frame.f_globals is vars(self._module) or frame.f_globals is globals():
+                return  # another method asks, or a hook
+            frame = frame.f_back
 
     def fault(self, step: str, error: Exception) -> None:
         """Report a fault of a hook, unless the hook has only outlived ``undo()``."""
@@ -351,46 +376,39 @@ class Pairing:
             _handoff.report(step, error)
 
 
-def _get(self: Any) -> Any:
-    """Stay with a queue after ``undo()``: some consumer may be in the context of its last item."""
-    if adopted.get() is not None:
+def _give_up(queue: Any) -> None:
+    """Drop what is known of a step that has failed."""
+    pairs: Pairs | None = getattr(queue, KEY, None)
+    if pairs is not None:
+        pairs.stored = UNKNOWN
+
+
+def _is_stored(item: object, queue: Any, container: str, pairs: Pairs) -> bool:
+    """Whether a queue that does not give what it takes has stored ``item`` itself, or said what."""
+    if pairs.stored is not UNKNOWN:
+        return True
+    items: Any = getattr(queue, container, None)
+    return type(items) not in (deque, list) or any(item is one for one in reversed(items))
+
+
+class _LastGet:
+    """Stays with a queue after ``undo()``: some consumer may be in the context of its last item."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = weakref.ref(queue)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         _items.let_go()
-    return self.__class__._get(self)
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        queue: Any = caller.f_locals.get("self")
+        if getattr(queue, "__dict__", {}).get("_get") is not self:  # it may be in a copy
+            queue = self._queue()
+        return queue.__class__._get(queue, *args, **kwargs)
 
-
-_last_get = _get  # pickled by its name, it is the plain method again
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        queue: Any = self._queue()
+        return getattr, (queue, "_get")  # in a copy, the copy's own method
 
 
 def _code(function: Any) -> CodeType:
     return cast("CodeType", inspect.unwrap(function).__code__)
-
-
-def _method(attribute: Any) -> Any:
-    """Return what a class of the program's has for a method as one that takes ``self``."""
-    bind = getattr(cast("Any", type(attribute)), "__get__", None)
-    if bind is not None and not isinstance(attribute, _BOUND_OTHERWISE):
-        return attribute
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        function = attribute if bind is None else bind(attribute, self, self.__class__)
-        return function(*args, **kwargs)
-
-    return method
-
-
-_BOUND_OTHERWISE: Any = (staticmethod, classmethod)
-
-
-def _definer(kind: type, name: str) -> type:
-    return next(base for base in kind.__mro__ if name in vars(base))
-
-
-def _family(kind: type) -> list[type]:
-    """Return a class and all that derive from it, each after its bases."""
-    found = {kind}
-    pending = [kind]
-    while pending:
-        derived: set[type] = set(type.__subclasses__(pending.pop())) - found
-        found |= derived
-        pending += derived
-    return sorted(found, key=lambda one: len(one.__mro__))

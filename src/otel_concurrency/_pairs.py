@@ -17,8 +17,11 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
+Owners = tuple[type | None, type | None]
+"""The classes whose ``_put`` and ``_get`` a queue has."""
+
 _NONE = type(None)
-_UNKNOWN = object()
+UNKNOWN = object()
 """Stands for an item that was in the queue already."""
 
 
@@ -29,12 +32,13 @@ class Fifo(deque[Any]):
     The hooks of the stock queues do what :meth:`put` and :meth:`take` do without calling them.
     """
 
-    __slots__ = ("owner",)
+    __slots__ = ("owners", "stored")
 
-    def __init__(self, owner: object, size: int) -> None:
+    def __init__(self, owners: Owners, size: int) -> None:
         """Start with ``size`` items in the queue."""
-        super().__init__((_UNKNOWN, None) * size)
-        self.owner = owner
+        super().__init__((UNKNOWN, None) * size)
+        self.owners = owners
+        self.stored: object = UNKNOWN
 
     def put(self, item: object, context: Context | None, size: int) -> None:
         """Remember the context of an item that has just been put; the queue holds ``size`` now."""
@@ -49,7 +53,7 @@ class Fifo(deque[Any]):
             due, context = self.popleft(), self.popleft()
             if due is item:
                 return cast("Context | None", context)
-            if due is _UNKNOWN:
+            if due is UNKNOWN:
                 return None
         self.forget(size)
         return None
@@ -57,7 +61,7 @@ class Fifo(deque[Any]):
     def forget(self, size: int) -> None:
         """Drop all contexts; the queue holds ``size`` items."""
         self.clear()
-        self.extend((_UNKNOWN, None) * size)
+        self.extend((UNKNOWN, None) * size)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return _NONE, ()
@@ -82,11 +86,13 @@ class Keyed:
     them might be identical to one that is put now.
     """
 
-    __slots__ = ("_contexts", "_count", "_held", "_unknown", "owner")
+    __slots__ = ("_contexts", "_count", "_held", "_unknown", "owners", "stored")
 
-    def __init__(self, owner: object, size: int, items: Sequence[object] | None = None) -> None:
+    def __init__(self, owners: Owners, size: int, items: Sequence[object] | None = None) -> None:
         """Start with ``size`` items in the queue; with ``items`` where its container is known."""
-        self.owner = owner
+        self.owners = owners
+        self.stored: object = UNKNOWN
+        """What the class that this one derives from has stored, or taken out, in this step."""
         self._contexts: dict[int, Context | deque[Context | None] | None] = {}
         # A container of the user's own may hold something else than the item, which then dies,
         # and leaves its identity to another.
@@ -98,6 +104,8 @@ class Keyed:
 
     def put(self, item: object, context: Context | None, size: int) -> None:
         """Remember the context of an item that has just been put; the queue holds ``size`` now."""
+        if self.stored is not UNKNOWN:  # it may be another: a subclass has made it of the item
+            item, self.stored = self.stored, UNKNOWN
         if self._unknown or self._count + 1 != size:
             self.forget(size)
             return
@@ -119,6 +127,8 @@ class Keyed:
 
     def take(self, item: object, size: int) -> Context | None:
         """Return the context of an item that has just been got; the queue holds ``size`` now."""
+        if self.stored is not UNKNOWN:
+            item, self.stored = self.stored, UNKNOWN
         self._count -= 1
         contexts, key = self._contexts, id(item)
         if self._unknown or self._count != size or key not in contexts:
@@ -141,6 +151,9 @@ class Keyed:
             self._held.clear()
         self._count = 0
         self._unknown = size
+
+    def __bool__(self) -> bool:
+        return bool(self._contexts or self._unknown)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return _NONE, ()

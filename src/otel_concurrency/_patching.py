@@ -168,6 +168,45 @@ def _callable_with_self(attribute: Any) -> Any:
     return bound_first
 
 
+def method_of(kind: type, name: str, attribute: Any) -> Any:
+    """Return what a class has for a method as something to be called with ``self``."""
+    if name not in vars(kind):  # whose it is may change
+
+        def inherited(self: Any, *args: Any, **kwargs: Any) -> Any:
+            bases = cast("Any", super(kind, self))
+            return getattr(bases, name)(*args, **kwargs)
+
+        return functools.wraps(attribute)(inherited)
+    bind = getattr(cast("Any", type(attribute)), "__get__", None)
+    if callable(attribute) and bind and not isinstance(attribute, _BOUND_OTHERWISE):
+        return attribute
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        function = bind(attribute, self, self.__class__) if bind else attribute
+        return function(*args, **kwargs)
+
+    return method
+
+
+_BOUND_OTHERWISE: Any = (staticmethod, classmethod)
+
+
+def definer(kind: type, name: str) -> type:
+    """Return the class that a class has an attribute from."""
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def family(kind: type) -> list[type]:
+    """Return a class and all that derive from it at present, each after its bases."""
+    found = {kind}
+    pending = [kind]
+    while pending:
+        derived: set[type] = set(type.__subclasses__(pending.pop())) - found
+        found |= derived
+        pending += derived
+    return sorted(found, key=lambda one: len(one.__mro__))
+
+
 class StandIn(abc.ABCMeta):
     """The type of a class that takes another one's place under its name.
 

@@ -1431,7 +1431,9 @@ def test_a_consumer_that_holds_an_item_while_it_is_switched_off_lets_go_with_the
 
     def consume():
         ((_, first),) = handle(form, queue, spans, 1)
-        ConcurrencyInstrumentor().uninstrument()
+        switched_off = threading.Thread(target=ConcurrencyInstrumentor().uninstrument)
+        switched_off.start()
+        switched_off.join(WAIT)
         return first, spans.parent(), handle(form, queue, spans)
 
     first, still, rest = without_context(consume)

@@ -343,6 +343,8 @@ class Program(RuleBasedStateMachine):
         twin.start(self.in_loop(lambda: pair.twin.put_nowait(tagged)))
         assert real.outcome == twin.outcome
         self.note_put(pair, tagged)
+        if self.loop is not None:
+            self.loop.run_until_complete(settle())
         self.collect()
 
     def in_loop(self, put):
@@ -485,7 +487,9 @@ class Program(RuleBasedStateMachine):
             nobody = Place(None, idle=base)
             self.settle_at(who, [item] if sure else [item, nobody])
         else:
-            self.settle_at(who, [base, Place(None, idle=base), before])
+            places = [base, Place(None, idle=base), before]
+            # Switched on while it waited: then it adopts, or not, as at any other time.
+            self.settle_at(who, [*places, Place(producer, idle=base)] if self.on else places)
 
     def settle_at(self, who, places):
         """See in which of ``places`` the flow is."""

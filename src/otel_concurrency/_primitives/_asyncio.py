@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency import _handoff, _items, _pairing
-from otel_concurrency._handoff import BodyCall, Call, Seam, attach, get_current
-from otel_concurrency._items import adopt, adopted
+from otel_concurrency._handoff import BodyCall, Call, Seam, adopted, attach, get_current
+from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
 from otel_concurrency._pairs import Fifo
 from otel_concurrency._patching import Layer, Patch
@@ -112,7 +112,7 @@ def _get(original: Any) -> Any:
             try:
                 if not self._queue:
                     _items.let_go()
-                elif get_current() is record[0]:
+                elif get_current() is record[0]():
                     attach(record[1])  # and leave the record: it is about to be written again
             except Exception:
                 _items.let_go()
@@ -171,8 +171,10 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     def empty(self: Any) -> bool:
         if self._queue:
             return False
-        if adopted.get() is not None:
-            wait()
+        try:
+            wait(self)
+        except Exception as error:
+            fault("get", error)
         return True
 
     return {

@@ -23,7 +23,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items
+from otel_concurrency import _handoff
 from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._patching import Layer, StandIn
 
@@ -87,6 +87,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         def run(self, worker: Any = None) -> Any:
             before = token = None
             thread = get_ident()
+            body, record = _handoff.bodies.get(thread), _handoff.adopted.get()
             try:
                 before = _handoff.get_current()
                 context = self.future._result
@@ -103,17 +104,17 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 return plain.run(self, worker)
             finally:
                 try:
-                    if _items.adopted.get() is not None:
-                        _items.adopted.set(None)  # with the task ends what a consumer loop adopted
+                    if _handoff.adopted.get() is not record:
+                        _handoff.adopted.set(record)  # what a consumer adopted ends with the task
                     if token is not None:
-                        _handoff.bodies.pop(thread, None)
+                        _handoff.set_body(thread, body)
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
                     _handoff.report("detach", error)
                 # Nor are these: a traceback may lead through here, and the future may hold it.
-                before = token = None
+                before = token = body = record = None
                 del self
 
     return _WorkItem

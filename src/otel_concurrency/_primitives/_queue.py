@@ -14,8 +14,8 @@ from typing import Any, cast
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items, _pairing
-from otel_concurrency._handoff import Seam, get_current
-from otel_concurrency._items import adopt, adopted
+from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
 from otel_concurrency._pairs import Fifo
 from otel_concurrency._patching import Layer, Patch, StandIn
@@ -38,11 +38,12 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _listener_layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(handlers.QueueListener, "_monitor", _abstaining)]
+    # It gets what it logs for as long as its thread lives, and is no consumer.
+    return [Layer(handlers.QueueListener, "_monitor", _items.abstaining)]
 
 
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(managers.Server, "serve_client", _abstaining)]
+    return [Layer(managers.Server, "serve_client", _items.abstaining)]
 
 
 MODULES = {
@@ -50,20 +51,6 @@ MODULES = {
     "logging.handlers": _listener_layers,
     "multiprocessing.managers": _manager_layers,
 }
-
-
-def _abstaining(original: Any) -> Any:
-    """Wrap what a thread of the standard library does all its life: it is no consumer."""
-
-    @functools.wraps(original)
-    def body(self: Any, *args: Any) -> Any:
-        token = adopted.set(_items.ABSTAINS)
-        try:
-            return original(self, *args)
-        finally:
-            adopted.reset(token)
-
-    return body
 
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
@@ -107,8 +94,11 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
 
     def _qsize(self: Any) -> int:
         size = len(self.queue)
-        if not size and adopted.get() is not None:
-            wait()
+        if not size:
+            try:
+                wait(self)
+            except Exception as error:
+                fault("get", error)
         return size
 
     return {

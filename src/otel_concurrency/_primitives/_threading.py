@@ -74,13 +74,16 @@ def _start(original: Any, seam: Seam) -> Any:
         _starting[id(self)] = context
         # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
         token = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
+        record = _handoff.adopted.set(None) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
         finally:
+            if record is not None:
+                _handoff.adopted.reset(record)
             if token is not None:
                 _handoff.leave(token)
-                token = None
+            token = record = None
             # Still there if the thread could not be started, or bypassed our bootstrap.
             _starting.pop(id(self), None)
 
@@ -130,7 +133,7 @@ def _bootstrap_inner(original: Any) -> Any:
 
 def _let_go(thread: Any) -> None:
     """Let go of an item in the thread's own contextvars.Context, which a kept thread keeps."""
-    if _HAS_CONTEXT and thread._context is not None and thread._context.get(_items.adopted):
+    if _HAS_CONTEXT and thread._context is not None and thread._context.get(_handoff.adopted):
         thread._context.run(_items.let_go)
 
 
