@@ -288,6 +288,21 @@ def _derived_simple_queue() -> Any:
     return Derived()
 
 
+class Evicting:
+    """Holds three items, loses the oldest to a fourth, and gives the last first."""
+
+    def _init(self, maxsize: int) -> None:
+        self.queue: list[Any] = []
+        self._queue = self.queue
+
+    def _put(self, item: Any) -> None:
+        self.queue.append(item)
+        del self.queue[:-3]
+
+    def _get(self) -> Any:
+        return self.queue.pop()
+
+
 _STOCK: list[tuple[str, dict[str, Any]]] = [
     ("Queue", {"order": "first"}),
     ("LifoQueue", {"order": "last"}),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import gc
 import queue
 import threading
 import weakref
@@ -17,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from forms import WAIT, without_context
-from item_forms import FORMS, STOCK, Spans, eventually
+from item_forms import FORMS, STOCK, Evicting, eventually
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
 
@@ -34,21 +33,6 @@ looked_into = [form for form in bounded if form.exact]
 def forms(which):
     """Run a test for each of these queue classes."""
     return pytest.mark.parametrize("form", which, ids=repr)
-
-
-@pytest.fixture
-def spans(tracer):
-    """Return what names spans and tells parents."""
-    return Spans(tracer)
-
-
-@pytest.fixture
-def no_collector():
-    """Switch the collector off: what dies then dies because nothing refers to it any more."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Hostile:
@@ -298,20 +282,6 @@ def iter_all(queue):
     """Get items until there are none."""
     while not queue.empty():
         yield queue.get()
-
-
-class Evicting:
-    """Holds three items, loses the oldest to a fourth, and gives the last first."""
-
-    def _init(self, maxsize):
-        self.queue = self._queue = []
-
-    def _put(self, item):
-        self.queue.append(item)
-        del self.queue[:-3]
-
-    def _get(self):
-        return self.queue.pop()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["queue", "asyncio"])

@@ -15,7 +15,7 @@ import weakref
 
 import pytest
 from forms import WAIT, without_context
-from item_forms import STOCK, Spans
+from item_forms import STOCK
 from opentelemetry.context import attach, get_current, get_value, set_value
 from test_items import forms, put_in_a_context
 
@@ -27,21 +27,6 @@ every_queue = forms([form for form in STOCK if form.asynchronous])
 QUEUE = next(form for form in STOCK if form.asynchronous)
 runs_get_in_another_task = sys.version_info < (3, 12)
 """``wait_for`` makes a task of what it waits for."""
-
-
-@pytest.fixture
-def spans(tracer):
-    """Return what names spans and tells parents."""
-    return Spans(tracer)
-
-
-@pytest.fixture
-def no_collector():
-    """Switch the collector off: what dies then dies because nothing refers to it any more."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def settle():

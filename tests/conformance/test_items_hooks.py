@@ -26,7 +26,7 @@ from unittest import mock
 import pytest
 import wrapt
 from forms import WAIT, without_context
-from item_forms import Spans, drive, eventually
+from item_forms import drive, eventually
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, set_value
 
@@ -42,21 +42,6 @@ EMPTY = (queue.Empty, asyncio.QueueEmpty)
 
 pytestmark = pytest.mark.usefixtures("instrumented")
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=["queue", "asyncio"])
-
-
-@pytest.fixture
-def spans(tracer):
-    """Return what names spans and tells parents."""
-    return Spans(tracer)
-
-
-@pytest.fixture
-def no_collector():
-    """Switch the collector off: what dies then dies because nothing refers to it any more."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 class Job:

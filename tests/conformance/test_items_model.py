@@ -58,20 +58,6 @@ INSTRUMENTED = {False: queue, True: asyncio.queues}
 HAS_SHUTDOWN = hasattr(queue, "ShutDown")
 
 
-class Evicting:
-    """Holds three items, loses the oldest to a fourth, and gives the last first."""
-
-    def _init(self, maxsize):
-        self.queue = self._queue = []
-
-    def _put(self, item):
-        self.queue.append(item)
-        del self.queue[:-3]
-
-    def _get(self):
-        return self.queue.pop()
-
-
 def derived(mixin, base):
     """Return what makes a queue class of a mixin."""
     return lambda module: type(mixin.__name__, (mixin, getattr(module, base)), {})
@@ -110,7 +96,7 @@ FORMS = [
     Form("Merging", derived(item_forms.Merging, "Queue"), sure=False, hashes=True),
     Form("Ring", derived(item_forms.Ring, "Queue"), sure=False),
     Form("Weighing", derived(item_forms.Weighing, "Queue"), sure=False),
-    Form("Evicting", derived(Evicting, "Queue"), sure=False),
+    Form("Evicting", derived(item_forms.Evicting, "Queue"), sure=False),
 ]
 SIMPLE = Form("SimpleQueue", lambda module: getattr(module, "SimpleQueue", _queue.SimpleQueue))
 

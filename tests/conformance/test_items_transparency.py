@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from forms import WAIT, without_context
-from item_forms import FORMS, STOCK, Spans
+from item_forms import FORMS, STOCK
 from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, set_value
 from test_items import container, forms, handle
@@ -84,12 +84,6 @@ def every_method(names):
 
 
 every_class = pytest.mark.parametrize("look_up", CLASSES.values(), ids=CLASSES)
-
-
-@pytest.fixture
-def spans(tracer):
-    """Return what names spans and tells parents."""
-    return Spans(tracer)
 
 
 @contextlib.contextmanager

@@ -130,6 +130,7 @@ def _as_coroutine_function(function: Any) -> Any:
 
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
+    # The same as in `_queue`, for another attribute: every call more costs as much as the rest.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
 
