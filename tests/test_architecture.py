@@ -20,9 +20,8 @@ PACKAGE = "otel_concurrency"
 FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
-BELOW_ADVICE = (
-    "_report _handoff _items _pair* _carrier _patching _policy _settings _infrastructure*"
-)
+CORE = "_report _handoff _items _pair* _queue_hooks _carrier _patching"
+BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ LAYERS = (
     Layer("reports", "_report"),
     Layer("hot path", "_handoff _items _pairs _carrier", "_report _handoff", API),
     Layer("patching", "_patching", "_report", "wrapt"),
-    Layer("hooks", "_pairing", "_handoff _items _pairs _patching"),
+    Layer("pairing", "_pairing", "_handoff _items _pairs _patching"),
+    Layer("hooks", "_queue_hooks", "_handoff _items _pairs _pairing _patching"),
     Layer(
         "choice",
         "_policy _settings _infrastructure*",

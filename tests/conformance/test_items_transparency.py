@@ -38,6 +38,7 @@ from otel_concurrency import (
     _pairing,
     _policy,
     _primitives,
+    _queue_hooks,
 )
 from otel_concurrency._primitives import _asyncio as asyncio_primitive
 from otel_concurrency._primitives import _queue as queue_primitive
@@ -599,7 +600,14 @@ def wherever_it_is(name):
     """Return what makes a function raise in every module of the core that has it."""
 
     def inject(patch):
-        for module in (_handoff, _items, _pairing, asyncio_primitive, queue_primitive):
+        for module in (
+            _handoff,
+            _items,
+            _pairing,
+            _queue_hooks,
+            asyncio_primitive,
+            queue_primitive,
+        ):
             if hasattr(module, name):
                 patch(module, name, fail)
 

@@ -16,12 +16,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _items, _pairing
+from otel_concurrency import _handoff, _items, _queue_hooks
 from otel_concurrency._handoff import BodyCall, Call, Seam, adopted, attach, get_current
 from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
 from otel_concurrency._pairs import Fifo
 from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._queue_hooks import QueueHooks
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
 
@@ -38,18 +39,11 @@ def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
+    pairing = Pairing(queues, seam, container="_queue", size="qsize", waits=("empty", True))
     return [
-        Pairing(
-            queues,
-            seam,
-            container="_queue",
-            size="qsize",
-            waits=("empty", True),
-            inlined=_inlined,
-            later=(Layer(queues.Queue, "get", _get),),
-        ),
-        Layer(queues.Queue, "task_done", _pairing.task_done),
-        *_pairing.shutdown_layers(queues.Queue),
+        QueueHooks(pairing, _inlined(pairing), later=(Layer(queues.Queue, "get", _get),)),
+        Layer(queues.Queue, "task_done", _queue_hooks.task_done),
+        *_queue_hooks.shutdown_layers(queues.Queue),
     ]
 
 

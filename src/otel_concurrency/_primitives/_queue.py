@@ -13,26 +13,21 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items, _pairing
+from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
 from otel_concurrency._handoff import Seam, adopted, get_current
 from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
 from otel_concurrency._pairs import Fifo
 from otel_concurrency._patching import Layer, Patch, StandIn
+from otel_concurrency._queue_hooks import QueueHooks
 
 
 def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
+    pairing = Pairing(queue, seam, container="queue", size="_qsize", waits=("_qsize", False))
     return [
-        Pairing(
-            queue,
-            seam,
-            container="queue",
-            size="_qsize",
-            waits=("_qsize", False),
-            inlined=_inlined,
-        ),
-        Layer(queue.Queue, "task_done", _pairing.task_done),
-        *_pairing.shutdown_layers(queue.Queue),
+        QueueHooks(pairing, _inlined(pairing)),
+        Layer(queue.Queue, "task_done", _queue_hooks.task_done),
+        *_queue_hooks.shutdown_layers(queue.Queue),
         Layer(queue, "SimpleQueue", lambda raw: _simple_queue(raw, seam)),
     ]
 
