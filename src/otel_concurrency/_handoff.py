@@ -186,21 +186,18 @@ class BodyCall(Call):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
-        before = bodies.get(thread)
         bodies[thread] = self._context or NO_CONTEXT
         try:
             return super().__call__(*args, **kwargs)
         finally:
-            set_body(thread, before)
-            before = None
+            end_body(thread)
 
 
-def set_body(thread: int, context: Context | None) -> None:
-    """Say what the work of ``thread`` was handed off in, or that it has ended."""
-    if context is None:
-        bodies.pop(thread, None)
-    else:
-        bodies[thread] = context
+def end_body(thread: int) -> None:
+    """Forget what the work of ``thread`` was handed off in, and with it what that has adopted."""
+    body, record = bodies.pop(thread, None), adopted.get()
+    if record is not None and record[1] is body:
+        adopted.set(None)
 
 
 def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:

@@ -43,12 +43,15 @@ def adopt(context: Context | None) -> None:
     if record is None:
         if current and _is_busy(current):
             return
+    elif current is record[1]:  # it has let go a moment ago
+        if context and context is record[0]():
+            attach(context)
+            return
+        buried = record[2]
     elif record[0]() is current:
         if context is current:
             return
         _, idle, buried = record
-    elif current is record[1]:
-        buried = record[2]
     else:
         found = _dig(record, current)
         if found is not None:

@@ -87,7 +87,6 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         def run(self, worker: Any = None) -> Any:
             before = token = None
             thread = get_ident()
-            body, record = _handoff.bodies.get(thread), _handoff.adopted.get()
             try:
                 before = _handoff.get_current()
                 context = self.future._result
@@ -104,17 +103,15 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 return plain.run(self, worker)
             finally:
                 try:
-                    if _handoff.adopted.get() is not record:
-                        _handoff.adopted.set(record)  # what a consumer adopted ends with the task
                     if token is not None:
-                        _handoff.set_body(thread, body)
+                        _handoff.end_body(thread)
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
                     _handoff.report("detach", error)
                 # Nor are these: a traceback may lead through here, and the future may hold it.
-                before = token = body = record = None
+                before = token = None
                 del self
 
     return _WorkItem

@@ -14,7 +14,7 @@ from typing import Any, cast
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
-from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
 from otel_concurrency._pairs import Fifo
@@ -118,7 +118,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         if kind is tuple and len(stored) == 3 and stored[0] is _MARK:
             _, stored, context = stored
         try:
-            if not seam.active:
+            if seam.capture is capture_nothing:
                 _items.let_go()
             elif context or get_current():
                 _items.adopt(context)
@@ -140,7 +140,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
             try:
                 context = get_current()
-                if context and seam.active:
+                if context and seam.capture is not capture_nothing:
                     item = _MARK, item, context
             except Exception as error:
                 _handoff.report("put", error)
@@ -150,7 +150,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         def put_nowait(self, item: Any) -> Any:
             try:
                 context = get_current()
-                if context and seam.active and not _is_plumbing():
+                if context and seam.capture is not capture_nothing and not _is_plumbing():
                     item = _MARK, item, context
             except Exception as error:
                 _handoff.report("put", error)

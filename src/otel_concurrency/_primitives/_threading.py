@@ -98,7 +98,8 @@ def _bootstrap_inner(original: Any) -> Any:
             try:
                 return original(self)
             finally:
-                _let_go(self)
+                if _HAS_CONTEXT:
+                    _let_go(self)
         token = inside = None
         try:
             token = _handoff.attach(context)
@@ -116,8 +117,9 @@ def _bootstrap_inner(original: Any) -> Any:
             return original(self)
         finally:
             _handoff.bodies.pop(thread, None)
-            _let_go(self)
             try:
+                if _HAS_CONTEXT:
+                    _let_go(self)
                 if inside is not None:
                     self._context.run(_handoff.leave, inside)
                 if token is not None:
@@ -133,7 +135,7 @@ def _bootstrap_inner(original: Any) -> Any:
 
 def _let_go(thread: Any) -> None:
     """Let go of an item in the thread's own contextvars.Context, which a kept thread keeps."""
-    if _HAS_CONTEXT and thread._context is not None and thread._context.get(_handoff.adopted):
+    if thread._context is not None and thread._context.get(_handoff.adopted):
         thread._context.run(_items.let_go)
 
 
