@@ -105,10 +105,11 @@ def test_a_primitive_of_its_own_in_the_environment_beats_the_default_keyword(nam
     assert _settings.read(NAMES, {"policy": "off"}).policies[name] is Policy.PARENT
 
 
+@pytest.mark.parametrize("empty", ["", " \t"])
 @pytest.mark.parametrize("name", [*NAMES, "policy"])
-def test_empty_is_unset(name, read, caplog):
-    """An empty value is as if it had not been given, and is not worth a warning."""
-    assert read(**{name: ""}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+def test_empty_is_unset(name, empty, read, caplog):
+    """A value of nothing but space is as if it had not been given, and is not worth a warning."""
+    assert read(**{name: empty}).policies == dict.fromkeys(NAMES, Policy.PARENT)
     assert not caplog.records
 
 
@@ -313,6 +314,15 @@ def test_hostile_value_does_not_make_instrument_raise(name):
     """Also where a keyword's value raises when it is looked at, `instrument()` does not."""
     ConcurrencyInstrumentor().instrument(**{name: Hostile()})
     ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_hostile_value_is_one_warning_and_the_default(name, caplog):
+    """It is ignored like any other that makes no sense."""
+    assert _settings.read(NAMES, {name: Hostile()}) == _settings.read(NAMES, {})
+    (record,) = caplog.records
+    assert f"instrument({name}=...)" in record.getMessage()
+    assert "Hostile object" in record.getMessage()
 
 
 def patched_names(*names):

@@ -83,12 +83,16 @@ def _given(name: str, keywords: Mapping[str, Any]) -> list[tuple[str, Any]]:
         (f"instrument({name}=...)", keywords.get(name)),
         (variable(name), os.environ.get(variable(name))),
     )
-    return [(where, value) for where, value in sources if value is not None and value != ""]
+    return [(where, value) for where, value in sources if not _is_unset(value)]
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
     for where, value in _given(name, keywords):
-        policy = value if isinstance(value, Policy) else _WORDS.get(str(value).strip().lower())
+        policy = value if isinstance(value, Policy) else _WORDS.get(_word(value))
         if policy is None:
             _report_invalid(where, value, "one of " + ", ".join(_WORDS))
             continue
@@ -105,13 +109,17 @@ def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
     return None
 
 
+def _word(value: object) -> str:
+    return value.strip().lower() if isinstance(value, str) else ""
+
+
 def _names(name: str, keywords: Mapping[str, Any]) -> tuple[str, ...]:
     for where, value in _given(name, keywords):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         try:
             parts = tuple(value)
-        except TypeError:
+        except Exception:
             parts = (value,)
         if all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
@@ -120,11 +128,15 @@ def _names(name: str, keywords: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _report_invalid(where: str, value: object, valid: str) -> None:
+    try:
+        spelled = repr(value)
+    except Exception:
+        spelled = object.__repr__(value)
     _report.once(
         _logger,
-        (where, repr(value)),
-        "%s got %r, which is not valid and is ignored: it takes %s.",
+        (where, spelled),
+        "%s got %s, which is not valid and is ignored: it takes %s.",
         where,
-        value,
+        spelled,
         valid,
     )
