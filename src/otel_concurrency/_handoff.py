@@ -186,18 +186,16 @@ class BodyCall(Call):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
+        body = bodies.get(thread)
         bodies[thread] = self._context or NO_CONTEXT
         try:
             return super().__call__(*args, **kwargs)
         finally:
-            end_body(thread)
-
-
-def end_body(thread: int) -> None:
-    """Forget what the work of ``thread`` was handed off in, and with it what that has adopted."""
-    body, record = bodies.pop(thread, None), adopted.get()
-    if record is not None and record[1] is body:
-        adopted.set(None)
+            if body is None:
+                bodies.pop(thread, None)
+            else:
+                bodies[thread] = body  # it runs in the place of a part of other work
+                body = None
 
 
 def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:

@@ -425,37 +425,90 @@ def test_an_item_that_is_got_in_a_context_of_the_works_own(look_up, spans):
     assert without_context(lambda: list(consume())) in (["c", None], [None, None])
 
 
-def test_work_of_an_executor_that_is_run_in_place_leaves_the_consumer_its_item(spans):
-    """An executor may run what it is given at once, in the flow that handles an item."""
+def run_in_place(function):
+    """Do what an executor may do that runs what it is given at once."""
     from concurrent.futures import thread
 
-    def run_in_place(function):
-        future = Future()
-        if sys.version_info >= (3, 14):
+    future = Future()
+    if sys.version_info >= (3, 14):
 
-            class Worker:
-                def run(self, task):
-                    return task[0]()
+        class Worker:
+            def run(self, task):
+                return task[0]()
 
-            thread._WorkItem(future, (function, (), {})).run(Worker())
-        else:
-            thread._WorkItem(future, function, (), {}).run()
-        return future.result(WAIT)
+        thread._WorkItem(future, (function, (), {})).run(Worker())
+    else:
+        thread._WorkItem(future, function, (), {}).run()
+    return future.result(WAIT)
 
-    one = queue.Queue()
+
+def submit_in_place(function):
+    """Do the same by way of the event loop, with an executor of the program's own."""
+
+    class InPlace(Executor):
+        def submit(self, function, *args):
+            future = Future()
+            future.set_result(function(*args))
+            return future
+
+    async def main():
+        return await asyncio.get_running_loop().run_in_executor(InPlace(), function)
+
+    return asyncio.run(main())
+
+
+in_place = pytest.mark.parametrize("run", [run_in_place, submit_in_place])
+
+
+@in_place
+@pytest.mark.parametrize("gets", [False, True])
+def test_work_of_an_executor_that_is_run_in_place_leaves_the_consumer_its_item(run, gets, spans):
+    """It may get an item itself: the consumer is in its own before and after, and then in none."""
+    one, other = queue.Queue(), queue.Queue()
     put(spans, one, 1, "a")
     put(spans, one, 2, "b")
+    put(spans, other, 3, "c")
+
+    def work():
+        if gets:
+            other.get()
+        return spans.parent()
 
     def consume():
         one.get()
-        yield run_in_place(spans.parent)
+        yield run(work)
         yield spans.parent()
         one.get()
         yield spans.parent()
         ask_in_vain(one)
         yield spans.parent()
 
-    assert without_context(lambda: list(consume())) == ["a", "a", "b", None]
+    inside = "c" if gets else "a"
+    assert without_context(lambda: list(consume())) == [inside, "a", "b", None]
+
+
+@in_place
+def test_a_consumer_thread_still_adopts_after_work_that_was_run_in_place(run, spans):
+    """The span that it was started in lives on, and still is nothing of its own."""
+    one, seen = queue.Queue(), []
+    put(spans, one, 1, "a")
+    put(spans, one, 2, "b")
+
+    def consume():
+        one.get()
+        run(lambda: None)
+        one.task_done()
+        one.get()
+        seen.append(spans.parent())
+
+    def start():
+        attach(trace.set_span_in_context(spans.start("starter"), Context()))
+        thread = threading.Thread(target=consume)
+        thread.start()
+        thread.join(WAIT)
+
+    without_context(start)
+    assert seen == ["b"]
 
 
 def test_a_thread_that_inherits_its_starters_context_lets_go_to_its_own():

@@ -87,6 +87,8 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         def run(self, worker: Any = None) -> Any:
             before = token = None
             thread = get_ident()
+            # An executor may run it in the place of a part of other work, which goes on after it.
+            body, record = _handoff.bodies.get(thread), _handoff.adopted.get()
             try:
                 before = _handoff.get_current()
                 context = self.future._result
@@ -103,15 +105,20 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 return plain.run(self, worker)
             finally:
                 try:
+                    if _handoff.adopted.get() is not record:
+                        _handoff.adopted.set(record)  # what it adopted ends with it
                     if token is not None:
-                        _handoff.end_body(thread)
+                        if body is None:
+                            _handoff.bodies.pop(thread, None)
+                        else:
+                            _handoff.bodies[thread] = body
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
                     _handoff.report("detach", error)
                 # Nor are these: a traceback may lead through here, and the future may hold it.
-                before = token = None
+                before = token = body = record = None
                 del self
 
     return _WorkItem
