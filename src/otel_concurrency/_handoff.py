@@ -69,6 +69,9 @@ Weak: where the flow has left the context by another way, nothing is to keep it 
 adopted: ContextVar[Record | None] = ContextVar("otel_concurrency_adopted", default=None)
 """What this flow has adopted with an item, and may still be in (see ``_items``)."""
 
+any_adopted = False
+"""Whether any flow has ever adopted: until then nobody has to look after :data:`adopted`."""
+
 bodies: dict[int, Context] = {}
 """By thread: the context that the work which it runs at present was handed off in, if any.
 
@@ -135,7 +138,7 @@ class Call:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
         self._context = token = None
-        record = adopted.get()
+        record = adopted.get() if any_adopted else None
         if context is not None:
             try:
                 token = attach(context)
@@ -145,7 +148,7 @@ class Call:
         try:
             return self._function(*args, **kwargs)
         finally:
-            if adopted.get() is not record:
+            if any_adopted and adopted.get() is not record:
                 adopted.set(record)  # what it adopted ends with it
             record = None
             if token is not None:

@@ -72,6 +72,7 @@ def adopt(context: Context | None) -> None:
         or record[1] is not idle
         or record[2] is not buried
     ):
+        _handoff.any_adopted = True
         adopted.set((ref(context), idle, buried))
     attach(context)
 

@@ -24,7 +24,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
+from otel_concurrency._handoff import NO_CONTEXT, Call, Seam, adopted, bodies
 from otel_concurrency._patching import Layer, StandIn
 
 
@@ -85,17 +85,18 @@ def _work_item(plain: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
-            before = token = None
-            thread = get_ident()
+            before = token = body = None
             # An executor may run it in the place of a part of other work, which goes on after it.
-            body, record = _handoff.bodies.get(thread), _handoff.adopted.get()
+            record = adopted.get() if _handoff.any_adopted else None
             try:
                 before = _handoff.get_current()
                 context = self.future._result
                 if isinstance(context, Context):  # neither cancelled nor completed by somebody
                     self.future._result = None
                     token = _handoff.attach(context)
-                    _handoff.bodies[thread] = context
+                    thread = get_ident()
+                    body = bodies.get(thread)
+                    bodies[thread] = context
                 context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
@@ -105,13 +106,13 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 return plain.run(self, worker)
             finally:
                 try:
-                    if _handoff.adopted.get() is not record:
-                        _handoff.adopted.set(record)  # what it adopted ends with it
+                    if _handoff.any_adopted and adopted.get() is not record:
+                        adopted.set(record)  # what it adopted ends with it
                     if token is not None:
                         if body is None:
-                            _handoff.bodies.pop(thread, None)
+                            bodies.pop(get_ident(), None)
                         else:
-                            _handoff.bodies[thread] = body
+                            bodies[get_ident()] = body
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach
