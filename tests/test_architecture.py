@@ -20,7 +20,7 @@ PACKAGE = "otel_concurrency"
 FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
-CORE = "_report _handoff _items _pair* _queue_hooks _carrier _patching"
+CORE = "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _carrier _patching"
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
 
@@ -37,14 +37,17 @@ class Layer:
 LAYERS = (
     Layer("facts", "version package environment_variables"),
     Layer("reports", "_report"),
-    Layer("hot path", "_handoff _items _pairs _carrier", "_report _handoff", API),
+    Layer(
+        "hot path", "_handoff _items _links _rounds _pairs _carrier", "_report _handoff _links", API
+    ),
     Layer("patching", "_patching", "_report", "wrapt"),
     Layer("pairing", "_pairing", "_handoff _items _pairs _patching"),
+    Layer("hooks of the SDK", "_spans", "_handoff _links _rounds _patching", API),
     Layer("hooks", "_queue_hooks", "_handoff _items _pairs _pairing _patching"),
     Layer(
         "choice",
         "_policy _settings _infrastructure*",
-        "environment_variables _report _handoff _items _carrier _policy _infrastructure*",
+        "environment_variables _report _handoff _items _links _carrier _policy _infrastructure*",
         API,
     ),
     Layer("advice", "_primitives._* _adapters._*", BELOW_ADVICE, API),

@@ -252,11 +252,24 @@ def test_an_unknown_variable_warns(run):
     assert found_orders(ran.spans) == expected_orders()
 
 
-def test_link_is_refused_for_now(run):
-    """``link`` gets one warning and means ``parent`` until it is available."""
+def test_link_starts_traces_that_are_linked(run):
+    """Under ``link`` every hand-off is a trace of its own, with a link, and with the baggage."""
     ran = run("payments.py", OTEL_PYTHON_CONCURRENCY_POLICY="link")
-    assert_warned_once(ran, "OTEL_PYTHON_CONCURRENCY_POLICY", "'link'", "parent")
-    assert found_orders(ran.spans) == expected_orders()
+    assert (ran.status, ran.stderr) == (0, "")
+    named = {span["name"]: span for span in ran.spans}
+    origin = named["validate_payment"]["context"]
+    handed_off = set().union(*CARRIED_BY.values(), CARRIED_BY_EITHER)
+    for name in handed_off:
+        (link,) = named[name]["links"]
+        assert (link["context"]["trace_id"], link["context"]["span_id"]) == (
+            origin["trace_id"],
+            origin["span_id"],
+        )
+        assert link["attributes"]["otel_concurrency.link.reason"] == "policy"
+        assert named[name]["parent_id"] is None
+        assert named[name]["context"]["trace_id"] != origin["trace_id"]
+        assert named[name]["attributes"]["order"] == "1042"
+    assert {name for name, span in named.items() if span["links"]} == handed_off
 
 
 def test_disabled_by_the_loader(run):

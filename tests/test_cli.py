@@ -24,7 +24,7 @@ from otel_concurrency._cli.spans import Span, SpanId, Standing, parse, plant, su
 
 HANDED_OFF = Counter(
     ["reserve_stock"] * 3
-    + ["quote_shipping", "fulfil", "notify", "send_receipt", "follow_up", "reconcile"]
+    + ["quote_shipping", "fulfil", "notify", "send_receipt", "follow_up", "reminder", "reconcile"]
 )
 """The spans that the order service starts on the far side of a hand-off."""
 
@@ -98,10 +98,10 @@ def narrow():
 
 @pytest.fixture(scope="module")
 def wide():
-    """Run the demo in a terminal of 140 columns, where little else is as it should be."""
+    """Run the demo in a terminal of 150 columns, where little else is as it should be."""
     return command(
         "demo",
-        COLUMNS="140",
+        COLUMNS="150",
         PATH="",  # as in a virtual environment that is not activated
         OTEL_TRACES_SAMPLER="always_off",
         OTEL_SDK_DISABLED="true",
@@ -137,13 +137,23 @@ def test_demo_with_the_library_is_one_trace(shown):
     """With the library on every hand-off is a child of the payment's span and has the baggage."""
     _, on = two_trees(shown.stdout)
     assert Counter(row.name for row in on) == EVERYTHING
-    assert {row.remarks for row in on} == {"tenant=acme"}
+    assert {row.remarks for row in on if row.name != "reminder"} == {"tenant=acme"}
     depth = {row.name: len(row.guides) // 3 for row in on}
     assert depth == dict.fromkeys(HANDED_OFF, 2) | {
         "POST /orders": 0,
         "validate_payment": 1,
         "print_label": 3,
+        "reminder": 0,
     }
+
+
+def test_demo_links_what_arms_itself_again(shown):
+    """The timer's second round is a trace of its own, and its link is drawn below it."""
+    _, on = two_trees(shown.stdout)
+    (reminder,) = (row for row in on if row.name == "reminder")
+    assert reminder.remarks == "linked trace, tenant=acme"
+    below = shown.stdout[shown.stdout.rindex("reminder ") :].splitlines()[1]
+    assert re.search(r"→ link follow_up +trace [0-9a-f]{8}", below)
 
 
 def test_demo_crosses_threads(shown):
@@ -160,13 +170,13 @@ def test_demo_crosses_threads(shown):
 def test_demo_sums_up(shown):
     """The last line says in a few words how the two runs differ."""
     last = shown.stdout.splitlines()[-1]
-    assert last == "off: 1 trace + 9 orphans; on: 1 trace, 12 spans, 0 orphans"
+    assert last == "off: 1 trace + 10 orphans; on: 2 traces, 13 spans, 0 orphans"
 
 
 def test_demo_fits_the_terminal(narrow, wide):
     """The trees stand side by side in a wide terminal, and below each other in a narrow one."""
     assert max(map(len, narrow.stdout.splitlines())) <= 80
-    assert max(map(len, wide.stdout.splitlines())) <= 140
+    assert max(map(len, wide.stdout.splitlines())) <= 150
     assert re.search("library off.*library on", wide.stdout)
     assert not re.search("library off.*library on", narrow.stdout)
 
@@ -174,7 +184,7 @@ def test_demo_fits_the_terminal(narrow, wide):
 @pytest.mark.parametrize(
     ("setting", "lost"),
     [
-        ("THREADING", ["notify", "follow_up"]),
+        ("THREADING", ["notify", "follow_up", "reminder"]),
         ("FUTURES", ["reserve_stock"] * 3 + ["fulfil"]),
         ("SCHED", ["reconcile"]),
         ("QUEUE", ["send_receipt"]),
@@ -194,7 +204,7 @@ def test_demo_tells_what_is_lost(setting, lost):
 def test_demo_is_red_where_context_is_lost():
     """Orphans are red in a terminal with colours."""
     result = command("demo", FORCE_COLOR="1")
-    assert result.stdout.count("\x1b[1;31morphan: new trace") == 9
+    assert result.stdout.count("\x1b[1;31morphan: new trace") == 10
 
 
 def test_demo_without_colours(narrow):
@@ -391,7 +401,7 @@ def test_a_linked_root_is_no_orphan():
     assert outline(forest) == ["a", "b", "│  → a", "└─ c"]
     assert summary(forest) == "2 traces, 3 spans, 0 orphans"
     assert printed(forest)[2:4] == [
-        "b            1.5 ms  t  new trace, linked",
+        "b            1.5 ms  t  linked trace",
         "│  → link a             trace aaaaaaaa",
     ]
 

@@ -20,7 +20,7 @@ from otel_concurrency import environment_variables as variables
 NAMES = _primitives.NAMES
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 CONSTANTS = [name for name in vars(variables) if not name.startswith("_")]
-SETTINGS = (*NAMES, "policy", "excluded")
+SETTINGS = (*NAMES, "policy", "excluded", "link_after")
 
 texts = st.one_of(
     st.sampled_from(["parent", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]),
@@ -204,22 +204,37 @@ def test_keywords_of_any_instrumentor_are_accepted(keyword, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", [*NAMES, "policy"])
 @pytest.mark.parametrize("word", ["link", "LINK"])
-def test_link_is_refused_with_one_warning(name, word, read, caplog):
-    """`link` is not available yet: one warning says so, and `parent` applies."""
-    for _ in range(3):
-        assert read(**{name: word}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+@pytest.mark.parametrize("name", NAMES)
+def test_link_is_a_policy(name, word, read, caplog):
+    """Of one primitive, whatever the default is."""
+    settings = read(**{"policy": "off", name: word})
+    assert settings.policies == only(name, Policy.LINK, default=Policy.OFF)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("given", "milliseconds"), [("0", 0), (" 1500 ", 1500), ("", 60_000)])
+def test_link_after_is_in_milliseconds(given, milliseconds, read, caplog):
+    """An integer, 0 for never, a minute by default."""
+    assert read(link_after=given).link_after == milliseconds
+    assert not caplog.records
+
+
+def test_link_after_keyword_is_a_number_and_beats_the_environment(monkeypatch):
+    """It may be an int or what one would write into the environment."""
+    monkeypatch.setenv(_settings.variable("link_after"), "1")
+    assert _settings.read(NAMES, {"link_after": 2}).link_after == 2
+    assert _settings.read(NAMES, {}).link_after == 1
+
+
+@pytest.mark.parametrize("garbage", ["-1", "1.5", "a minute", "1_000", True, 2.0, -3])
+def test_link_after_garbage_is_one_warning(garbage, caplog):
+    """It is quoted, and the default applies."""
+    for _ in range(2):
+        assert _settings.read(NAMES, {"link_after": garbage}).link_after == 60_000
     (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert repr(word) in record.getMessage()
-    assert "'parent' applies" in record.getMessage()
-
-
-def test_link_stands_in_the_way_of_a_weaker_setting(read):
-    """`link` for one primitive means `parent` for it, also where the default is `off`."""
-    settings = read(policy="off", sched="link")
-    assert settings.policies == only("sched", Policy.PARENT, default=Policy.OFF)
+    assert repr(garbage) in record.getMessage()
+    assert "milliseconds" in record.getMessage()
 
 
 def test_excluded_is_comma_separated(read, caplog):
@@ -274,7 +289,9 @@ def test_no_keyword_can_make_read_raise(keywords):
 def check(settings):
     """Fail unless the settings can be used as they are."""
     assert set(settings.policies) == set(NAMES)
-    assert set(settings.policies.values()) <= {Policy.PARENT, Policy.OFF}
+    assert set(settings.policies.values()) <= {*Policy}
+    assert type(settings.link_after) is int
+    assert settings.link_after >= 0
     assert all(isinstance(name, str) and name for name in settings.excluded)
 
 
@@ -371,7 +388,7 @@ def test_on_is_patched(name, instrumented):
 
 
 def test_every_setting_has_its_variable():
-    """Every primitive, `policy` and `excluded` have a constant, and there are no other ones."""
+    """Every setting has a constant, and there are no other ones."""
     assert set(CONSTANTS) == {_settings.variable(name) for name in SETTINGS}
 
 

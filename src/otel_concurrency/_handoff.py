@@ -107,12 +107,16 @@ class Seam:
     switching it on again revives them.
     """
 
-    __slots__ = ("capture", "name")
+    __slots__ = ("capture", "change", "name", "starts_clean")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.capture: Capture = capture_nothing
         """Called with the work at every hand-off; may raise."""
+        self.change: Callable[[Context], Context] | None = None
+        """What the policy makes of a context that was captured as it is: of an item's."""
+        self.starts_clean: Callable[[object], bool] | None = None
+        """Tells of a piece of work that it must not run in anybody's context."""
         seams[name] = self
 
     @property

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
 from typing import Any
 
 # Its file asks not to be type-checked, so mypy sees nothing in it.
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otel_concurrency import (
@@ -20,6 +21,7 @@ from otel_concurrency import (
     _primitives,
     _report,
     _settings,
+    _spans,
     package,
 )
 
@@ -32,9 +34,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     ``instrument()`` takes one keyword for each environment variable of
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue`` (a
-    :class:`~otel_concurrency.Policy` or its value) and ``excluded`` (a comma-separated string, or
-    strings). Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged,
-    and the program runs as it would without.
+    :class:`~otel_concurrency.Policy` or its value), ``link_after`` (milliseconds) and ``excluded``
+    (a comma-separated string, or strings). Neither ``instrument()`` nor ``uninstrument()`` raises:
+    what cannot be done is logged, and the program runs as it would without.
     """
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
@@ -48,6 +50,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             settings = _settings.read(_primitives.NAMES, kwargs)
             for name in _primitives.NAMES:
                 _switch_on(name, settings)
+            _switch_links_on(settings)
         except Exception:
             _logger.exception("otel-concurrency could not be switched on; the program runs without")
 
@@ -62,8 +65,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 class _Primitive:
     """A primitive that was switched on at least once: its seam, and its layers by module."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, modules: Mapping[str, _primitives.Advice]) -> None:
         self.name = name
+        self._modules = modules
         self.seam = _handoff.Seam(name)
         self._layers: dict[str, list[_patching.Patch]] = {}
         self._lock = threading.RLock()
@@ -71,15 +75,21 @@ class _Primitive:
     def __repr__(self) -> str:
         return self.name
 
-    def switch_on(self, capture: _handoff.Capture) -> None:
+    def switch_on(
+        self,
+        capture: _handoff.Capture,
+        change: Callable[[Context], Context] | None = None,
+        starts_clean: Callable[[object], bool] | None = None,
+    ) -> None:
         """Patch the modules that are imported, and the others when they will be.
 
         No lock is held while import hooks are registered: they run, and call us, under locks of the
         import system.
         """
         with self._lock:
+            self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
-        for module_name, advice in _primitives.modules_of(self.name).items():
+        for module_name, advice in self._modules.items():
             _patching.when_imported(module_name, functools.partial(self._patch, advice))
 
     def switch_off(self) -> None:
@@ -126,5 +136,19 @@ def _switch_on(name: str, settings: _settings.Settings) -> None:
     )
     with _creating:
         if name not in _primitives_in_use:
-            _primitives_in_use[name] = _Primitive(name)
-    _primitives_in_use[name].switch_on(_policy.capture_for(policy, match))
+            _primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
+    _primitives_in_use[name].switch_on(
+        _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match
+    )
+
+
+def _switch_links_on(settings: _settings.Settings) -> None:
+    """Have the SDK asked for links where a span starts, if there can be any."""
+    policies = {*settings.policies.values()} - {_policy.Policy.OFF}
+    if not policies and not settings.link_after:
+        return
+    _spans.link_after = settings.link_after * 1_000_000
+    with _creating:
+        if "spans" not in _primitives_in_use:
+            _primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
+    _primitives_in_use["spans"].switch_on(_handoff.capture)

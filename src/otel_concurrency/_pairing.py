@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from otel_concurrency import _handoff, _items
 from otel_concurrency._handoff import Seam, adopted, get_current
-from otel_concurrency._pairs import UNKNOWN, Fifo, Keyed, Lifo, Pairs
+from otel_concurrency._pairs import UNKNOWN, ChangedFifo, Fifo, Keyed, Lifo, Pairs
 from otel_concurrency._patching import definer
 
 KEY = "_otel_concurrency_pairs"
@@ -108,7 +108,7 @@ class Pairing:
         if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             pairs = _UNPAIRED
         elif owners == (self.stock, self.stock) and type(container) is deque:
-            pairs = Fifo(owners, size)
+            pairs = (Fifo if self.seam.change is None else ChangedFifo)(owners, size)
         elif owners == (self.module.LifoQueue,) * 2 and type(container) is list:
             pairs = Lifo(owners, size)
         elif owners == (self.module.PriorityQueue,) * 2 and type(container) is list:
@@ -152,6 +152,8 @@ class Pairing:
                     pairs.stored = item
                 return
             context = pairs.take(item, getattr(queue, self._size)())
+        if context and self.seam.change is not None:
+            context = self.seam.change(context)
         if self.seam.active:
             _items.adopt(context)
         else:

@@ -67,6 +67,12 @@ class Fifo(deque[Any]):
         return _NONE, ()
 
 
+class ChangedFifo(Fifo):
+    """One whose contexts are not handed on as they are: the hooks do not know it by heart."""
+
+    __slots__ = ()
+
+
 class Lifo(Fifo):
     """For a container that gives the last of its items."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff
+from otel_concurrency import _handoff, _links
 
 
 class Policy(enum.Enum):
@@ -23,23 +23,33 @@ class Policy(enum.Enum):
     """Not at all: the primitive is not patched."""
 
 
+def change_for(policy: Policy, primitive: str) -> Callable[[Context], Context] | None:
+    """Return what ``policy`` makes of a context that ``primitive`` hands on; None: nothing."""
+    if policy is not Policy.LINK:
+        return None
+    return lambda context: _links.deferred(context, primitive)
+
+
 def capture_for(
-    policy: Policy, starts_clean: Callable[[object], bool] | None = None
+    policy: Policy, starts_clean: Callable[[object], bool] | None, primitive: str
 ) -> _handoff.Capture:
-    """Return what a seam under ``policy`` captures with.
+    """Return what the seam of ``primitive`` captures with under ``policy``.
 
     ``starts_clean`` tells of a piece of work (a thread or a callable) that it must not run in
     anybody's context. It is asked only where there is a context.
     """
     if policy is Policy.OFF:
         return _handoff.capture_nothing
-    if starts_clean is None:
+    change = change_for(policy, primitive)
+    if starts_clean is None and change is None:
         return _handoff.capture
 
     def capture(work: object) -> Context | None:
         context = _handoff.get_current()
         if not context:
             return None
-        return _handoff.NO_CONTEXT if starts_clean(work) else context
+        if starts_clean is not None and starts_clean(work):
+            return _handoff.NO_CONTEXT
+        return context if change is None else change(context)
 
     return capture

@@ -31,10 +31,12 @@ _OF_ANY_INSTRUMENTOR = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """One policy a primitive, by its setting's name in lower case, and the exclusions."""
+    """One policy a primitive, by its setting's name in lower case, and what holds for all."""
 
     policies: Mapping[str, Policy]
     excluded: tuple[str, ...] = ()
+    link_after: int = 60_000
+    """Milliseconds after its end from which on a span is nobody's implicit parent; 0: never."""
 
 
 def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
@@ -45,6 +47,7 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
     return Settings(
         policies={name: _policy(name, keywords) or default for name in names},
         excluded=_names("excluded", keywords),
+        link_after=_milliseconds("link_after", keywords, Settings.link_after),
     )
 
 
@@ -54,7 +57,7 @@ def variable(name: str) -> str:
 
 
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (*primitives, "policy", "excluded")
+    known = (*primitives, "policy", "excluded", "link_after")
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
             _report.once(
@@ -96,17 +99,17 @@ def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
         if policy is None:
             _report_invalid(where, value, "one of " + ", ".join(_WORDS))
             continue
-        if policy is Policy.LINK:
-            _report.once(
-                _logger,
-                (where, "link"),
-                "%s got %r: that policy is not available in this version; 'parent' applies.",
-                where,
-                value,
-            )
-            policy = Policy.PARENT
         return policy
     return None
+
+
+def _milliseconds(name: str, keywords: Mapping[str, Any], default: int) -> int:
+    for where, value in _given(name, keywords):
+        word = str(value) if type(value) is int else _word(value)
+        if word.isascii() and word.isdigit():
+            return int(word)
+        _report_invalid(where, value, "an integer number of milliseconds, 0 or more")
+    return default
 
 
 def _word(value: object) -> str:

@@ -10,8 +10,8 @@ OTEL_PYTHON_CONCURRENCY_POLICY = "OTEL_PYTHON_CONCURRENCY_POLICY"
 .. envvar:: OTEL_PYTHON_CONCURRENCY_POLICY
 
 The policy of every primitive that has none of its own: ``parent`` (spans of the worker are children
-of the span that was current at the hand-off), ``link`` (not available yet: warns and means
-``parent``) or ``off`` (not patched). Case does not matter.
+of the span that was current at the hand-off), ``link`` (they start a new trace, with a link to that
+span) or ``off`` (not patched). Case does not matter.
 
 Default: ``parent``.
 """
@@ -62,6 +62,16 @@ OTEL_PYTHON_CONCURRENCY_QUEUE = "OTEL_PYTHON_CONCURRENCY_QUEUE"
 The policy for the items of ``queue.Queue``, ``LifoQueue``, ``PriorityQueue`` and ``SimpleQueue``.
 
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_LINK_AFTER = "OTEL_PYTHON_CONCURRENCY_LINK_AFTER"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_LINK_AFTER
+
+How many milliseconds after its end a span may still become the implicit parent of another. Later
+than that the other one starts a new trace, with a link to it. ``0`` is without limit.
+
+Default: ``60000``.
 """
 
 OTEL_PYTHON_CONCURRENCY_EXCLUDED = "OTEL_PYTHON_CONCURRENCY_EXCLUDED"

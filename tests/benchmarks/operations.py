@@ -20,6 +20,7 @@ from typing import Any
 
 from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("benchmark")
 
@@ -197,6 +198,24 @@ def _sched(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     yield hand_written if by_hand else plain
 
 
+@timed("the same, 100 events a run", at_most=1.5, variants=WITHOUT_OFFICIAL)
+def _sched_many(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            for _ in range(100):
+                scheduler.enter(0, 1, work)
+            scheduler.run()
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            for _ in range(100):
+                scheduler.enter(0, 1, carrying(work))
+            scheduler.run()
+
+    scheduler = sched.scheduler(delayfunc=lambda _: None)
+    yield hand_written if by_hand else plain
+
+
 @timed("Future.add_done_callback + set_result", at_most=None, variants=WITHOUT_OFFICIAL)
 def _done_callback(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     def plain(loops: int) -> None:
@@ -312,6 +331,26 @@ def _span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
         for _ in range(loops):
             TRACER.start_span("work").end()
 
+    yield run
+
+
+@timed("the same, as the current one", at_most=1.02, variants=(PLAIN, OURS))
+def _current_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            with TRACER.start_as_current_span("work"):
+                pass
+
+    yield run
+
+
+@timed("the same, not sampled", at_most=None, variants=(PLAIN, OURS))
+def _unsampled_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            tracer.start_span("work").end()
+
+    tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("benchmark")
     yield run
 
 

@@ -1,4 +1,4 @@
-"""What the tests of items share."""
+"""What the tests of items and of links share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gc
 
 import pytest
 from item_forms import Spans
+
+from otel_concurrency import ConcurrencyInstrumentor, _links, _spans
 
 
 @pytest.fixture
@@ -21,3 +23,26 @@ def no_collector():
     gc.disable()
     yield
     gc.enable()
+
+
+@pytest.fixture
+def instrument():
+    """Return what switches the library on, for the length of the test."""
+    yield ConcurrencyInstrumentor().instrument
+    ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a function that lets time pass, in nanoseconds, for who asks whether a span is old."""
+    passed = []
+    real = _links.time.time_ns
+
+    class Clock:
+        @staticmethod
+        def time_ns():
+            return real() + sum(passed)
+
+    monkeypatch.setattr(_links, "time", Clock)
+    monkeypatch.setattr(_spans, "time", Clock)
+    return passed.append

@@ -105,9 +105,12 @@ def send_receipts() -> None:
             time.sleep(0.04)
 
 
-def follow_up() -> None:
-    with step("follow_up"):
+def follow_up(name: str = "follow_up") -> None:
+    """Ask the customer how it was; where there is no answer, ask again."""
+    with step(name):
         time.sleep(0.005)
+        if name == "follow_up":
+            threading.Timer(0.02, follow_up, args=("reminder",)).start()
 
 
 def reconcile() -> None:

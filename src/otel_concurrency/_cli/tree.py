@@ -23,7 +23,7 @@ _GAP = 3
 """Columns between two trees that stand side by side."""
 
 _WORDS: dict[Standing, Remark] = {
-    Standing.LINKED: ("new trace, linked", "magenta"),
+    Standing.LINKED: ("linked trace", "magenta"),
     Standing.ORPHAN: ("orphan: new trace", "bold red"),
     Standing.DETACHED: ("parent not exported", "yellow"),
 }

@@ -118,6 +118,8 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         if kind is tuple and len(stored) == 3 and stored[0] is _MARK:
             _, stored, context = stored
         try:
+            if context and seam.change is not None:
+                context = seam.change(context)
             if seam.capture is capture_nothing:
                 _items.let_go()
             elif context or get_current():

@@ -11,12 +11,14 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from _thread import get_ident
 from types import CodeType, ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import Call, Seam
+from otel_concurrency import _handoff, _rounds
+from otel_concurrency._handoff import Call, Seam, capture_nothing
 from otel_concurrency._patching import Layer, StandIn
+from otel_concurrency._rounds import running
 
 
 def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
@@ -24,6 +26,7 @@ def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
     return [
         Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),
         Layer(sched.scheduler, "cancel", _cancel),
+        Layer(sched.scheduler, "run", lambda raw: _run(raw, seam, loop)),
     ]
 
 
@@ -81,6 +84,8 @@ def _new(original: Any, seam: Seam) -> Any:
     ) -> Any:
         try:
             context = seam.capture(action)
+            if running:
+                context = _rounds.following(seam, action, action, context)
             if context is not None and type(action) is not Call:
                 action = Call(context, action)
         except Exception as error:
@@ -88,6 +93,89 @@ def _new(original: Any, seam: Seam) -> Any:
         return _make(_cls, (time, priority, sequence, action, argument, kwargs))
 
     return __new__
+
+
+class _Loop:
+    """The rounds of one thread's ``scheduler.run``: its actions, one after the other.
+
+    Which one runs is looked up in the loop's own frame, where somebody asks: a span that starts, an
+    action that enters another. To be told of every action would cost all of them.
+    """
+
+    __slots__ = ("_code", "_name", "_round", "_sequence")
+
+    def __init__(self, code: CodeType, name: str) -> None:
+        self._code = code
+        self._name = name
+        self._round: _rounds.Round | None = None
+        self._sequence: Any = None
+
+    def current(self) -> _rounds.Round | None:
+        frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+        while frame is not None and frame.f_code is not self._code:
+            frame = frame.f_back
+        if frame is None:
+            return None
+        seen = frame.f_locals
+        waits, action, sequence = seen.get("delay"), seen.get("action"), seen.get("sequence")
+        if not _LIVE_LOCALS:
+            seen.clear()  # a copy that lives as long as the loop, and refers to what has run
+        if waits or action is None:
+            return None
+        if self._round is None or sequence != self._sequence:
+            self.end()
+            self._sequence = sequence
+            function = action.__wrapped__ if type(action) is Call else action
+            self._round = _rounds.Round(function, self._name)
+        return self._round
+
+    def end(self) -> None:
+        """End the round that was seen last."""
+        if self._round is not None:
+            self._round.end()
+
+
+_LIVE_LOCALS = sys.version_info >= (3, 13)
+"""Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
+
+
+class _Unseen:
+    """A thread's ``scheduler.run`` of which nobody has asked yet which round it is in."""
+
+    __slots__ = ("_code", "_name")
+
+    def __init__(self, code: CodeType, name: str) -> None:
+        self._code = code
+        self._name = name
+
+    def current(self) -> _rounds.Round | None:
+        loop = running[get_ident()] = _Loop(self._code, self._name)
+        return loop.current()
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+
+def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
+    unseen = _Unseen(loop, seam.name)
+
+    @functools.wraps(original)
+    def run(self: Any, blocking: Any = True) -> Any:
+        if seam.capture is capture_nothing:
+            return original(self, blocking)
+        thread = get_ident()
+        outer = running.get(thread) if running else None
+        running[thread] = unseen
+        try:
+            return original(self, blocking)
+        finally:
+            seen = running.pop(thread, unseen)
+            if seen is not unseen:
+                seen.end()
+            if outer is not None:
+                running[thread] = outer
+
+    return run
 
 
 def _cancel(original: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items
+from otel_concurrency import _handoff, _items, _rounds
 from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._patching import Layer, wrap_builtin
 
@@ -37,9 +37,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
+    timer = threading.Timer
     return [
-        Layer(threading.Thread, "start", lambda raw: _start(raw, seam)),
-        Layer(threading.Thread, "_bootstrap_inner", _bootstrap_inner),
+        Layer(threading.Thread, "start", lambda raw: _start(raw, seam, timer)),
+        Layer(threading.Thread, "_bootstrap_inner", lambda raw: _bootstrap(raw, seam, timer)),
     ]
 
 
@@ -58,7 +59,7 @@ def _raw_thread_layers(_thread: ModuleType, seam: Seam) -> list[Layer]:
 MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 
 
-def _start(original: Any, seam: Seam) -> Any:
+def _start(original: Any, seam: Seam, timer: type) -> Any:
     @functools.wraps(original)
     def start(self: Any) -> Any:
         context = None
@@ -66,6 +67,8 @@ def _start(original: Any, seam: Seam) -> Any:
             # What the user passes as the thread's context (3.14) is the user's word.
             if not _HAS_CONTEXT or self._context is None:
                 context = seam.capture(self)
+                if _rounds.running and isinstance(self, timer):
+                    context = _rounds.following(seam, self, _function_of(self), context)
         except Exception as error:
             if getattr(self, "_initialized", False):  # otherwise `start` is about to say so
                 _handoff.report("start", error)
@@ -90,13 +93,24 @@ def _start(original: Any, seam: Seam) -> Any:
     return start
 
 
-def _bootstrap_inner(original: Any) -> Any:
+def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
+    def _round(self: Any) -> Any:
+        """Run a timer: each time that it is armed by its own function is a round."""
+        thread = get_ident()
+        current = _rounds.running[thread] = _rounds.Round(_function_of(self), seam.name)
+        try:
+            return original(self)
+        finally:
+            current.end()
+            _rounds.running.pop(thread, None)
+
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
+        body = _round if isinstance(self, timer) and seam.active else original
         context = _starting.pop(id(self), None)
         if context is None:
             try:
-                return original(self)
+                return body(self)
             finally:
                 if _HAS_CONTEXT:
                     _let_go(self)
@@ -114,7 +128,7 @@ def _bootstrap_inner(original: Any) -> Any:
         _handoff.bodies[thread] = context
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
-            return original(self)
+            return body(self)
         finally:
             _handoff.bodies.pop(thread, None)
             try:
@@ -131,6 +145,10 @@ def _bootstrap_inner(original: Any) -> Any:
             token = inside = None
 
     return _bootstrap_inner
+
+
+def _function_of(timer: Any) -> Any:
+    return getattr(timer, "function", None)  # a subclass may have no use for it
 
 
 def _let_go(thread: Any) -> None:

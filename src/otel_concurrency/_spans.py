@@ -1,0 +1,155 @@
+"""Where a span starts: ``Tracer.start_span`` of the SDK, the one place that is asked for links.
+
+A link is given with the creation of a span, so that samplers see it. This runs for every span of a
+program, nearly always for nothing, which is why so much of it is written out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.trace import NonRecordingSpan
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency import _handoff, _links
+from otel_concurrency._handoff import Seam, capture_nothing, get_current
+from otel_concurrency._links import is_dead
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._rounds import learn, running
+
+link_after = 0
+"""Nanoseconds after its end from which on a span is nobody's implicit parent; 0: never."""
+
+
+def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(sdk.Tracer, "start_span", lambda raw: _start_span(raw, seam)),
+        Layer(NonRecordingSpan, "end", _end),
+    ]
+
+
+MODULES = {"opentelemetry.sdk.trace": _layers}
+
+
+_END = _links.END
+_NOT_SAMPLED: Any = NonRecordingSpan
+_PARAMETERS = (
+    "self name context kind attributes links start_time record_exception set_status_on_exception"
+)
+"""Those of ``start_span`` in every SDK so far."""
+
+
+def _start_span(original: Any, seam: Seam) -> Any:
+    # Somebody else's, or a later SDK's, is called as it was called; to pass on `**kwargs` costs 3 %
+    # of a span, so the SDK's own is not.
+    names = [parameter.name for parameter in _parameters(original)]
+    return (_exactly if " ".join(names) == _PARAMETERS else _as_called)(original, seam)
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, follow_wrapped=False).parameters.values())
+
+
+def _exactly(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def start_span(
+        self: Any,
+        name: Any,
+        context: Any = None,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        start_time: Any = None,
+        record_exception: Any = True,
+        set_status_on_exception: Any = True,
+    ) -> Any:
+        if seam.capture is not capture_nothing:
+            try:
+                current = get_current() if context is None else context
+                if current:
+                    parent = current.get(_SPAN_KEY)
+                    if parent is None or getattr(parent, _END, 0) is not None:  # none that runs
+                        context, links = _linked(current, parent, context, links)
+            except Exception as error:
+                _handoff.report("start_span", error)
+        span = original(
+            self,
+            name,
+            context,
+            kind,
+            attributes,
+            links,
+            start_time,
+            record_exception,
+            set_status_on_exception,
+        )
+        if span.__class__ is _NOT_SAMPLED:
+            span._end_time = None  # it runs: what the SDK's own class says of those that do
+        if running:
+            learn(span)
+        return span
+
+    defaults = [parameter.default for parameter in _parameters(original)]
+    setattr(start_span, "__defaults__", tuple(defaults[2:]))  # noqa: B010 - unknown to type checkers
+    return start_span
+
+
+def _as_called(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def start_span(self: Any, name: Any, context: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if seam.capture is not capture_nothing:
+            try:
+                current = get_current() if context is None else context
+                links = args[_LINKS] if len(args) > _LINKS else kwargs.get("links")
+                parent = current.get(_SPAN_KEY)
+                context, linked = _linked(current, parent, context, links)
+                if linked is links:
+                    pass
+                elif len(args) > _LINKS:
+                    args = (*args[:_LINKS], linked, *args[_LINKS + 1 :])
+                else:
+                    kwargs["links"] = linked
+            except Exception as error:
+                _handoff.report("start_span", error)
+        span = original(self, name, context, *args, **kwargs)
+        if span.__class__ is _NOT_SAMPLED:
+            span._end_time = None
+        if running:
+            learn(span)
+        return span
+
+    return start_span
+
+
+_LINKS = 2
+"""The place of ``links`` among the arguments that follow ``context``: kind, attributes, links."""
+
+
+def _linked(current: Any, parent: Any, context: Any, links: Any) -> tuple[Any, Any]:
+    """Return the context and the links for a span that is to be started in ``current``.
+
+    ``context`` is the one that was given by the caller, if any: it stands, however old.
+    """
+    if parent is not None and parent.get_span_context().is_valid:
+        if context is not None or not link_after or not is_dead(current, parent, link_after):
+            return context, links
+        current = context = _links.deferred(current, None, "ended")
+    link = _links.pending(current)
+    return context, links if link is None else (*(links or ()), link)
+
+
+def _end(original: Any) -> Any:
+    @functools.wraps(original)
+    def end(self: Any, end_time: Any = None) -> Any:
+        # One that the SDK has not sampled, and that runs: nobody else keeps its end.
+        if getattr(self, _END, 0) is None:
+            self._end_time = time.time_ns() if end_time is None else end_time
+        return original(self, end_time)
+
+    return end
