@@ -78,8 +78,17 @@ bodies: dict[int, Context] = {}
 A consumer loop that is such work has nothing of its own going, though a span is current.
 """
 
+ages: dict[int, int] = {}
+"""By thread: when (ns since the epoch) that work was first seen, where somebody has asked."""
+
+
+def _forget() -> None:
+    bodies.clear()
+    ages.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=bodies.clear)
+    os.register_at_fork(after_in_child=_forget)
 
 Capture = Callable[[object], "Context | None"]
 """Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
@@ -195,9 +204,13 @@ class BodyCall(Call):
         thread = get_ident()
         body = bodies.get(thread)
         bodies[thread] = self._context or NO_CONTEXT
+        if ages:
+            ages.pop(thread, None)
         try:
             return super().__call__(*args, **kwargs)
         finally:
+            if ages:
+                ages.pop(thread, None)
             if body is None:
                 bodies.pop(thread, None)
             else:

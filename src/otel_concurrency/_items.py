@@ -84,7 +84,8 @@ def _is_busy(current: Context) -> bool:
     span: Any = current.get(_SPAN_KEY)
     if span is None or span is trace.INVALID_SPAN:
         return False
-    return getattr(span, "end_time", None) is None
+    ended = getattr(span, "_end_time", None)  # as `_links.END`: also of one that is not sampled
+    return ended is None and getattr(span, "end_time", None) is None
 
 
 def _dig(record: Record, current: Context) -> Record | None:

@@ -84,35 +84,42 @@ def pending(context: Context) -> Link | None:
 
 def handed_off(context: Context, since: int) -> Context:
     """Return ``context`` with the time (ns since the epoch) at which it was handed off."""
-    return Context({**context, _SINCE: since})
+    return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})
 
 
-def is_dead(context: Context, span: Any, after: int) -> bool:
+def is_dead(context: Context, span: Any, after: int, now: int | None = None) -> bool:
     """Whether ``span``, the current one in ``context``, ended more than ``after`` ns ago.
+
+    ``now`` is when its child starts, where that is not at present (ns since the epoch).
 
     Where nobody here sees its end (it is another process's, or not sampled and made by hand), the
     age of the hand-off counts.
     """
-    end: int | None = getattr(span, END, None)
-    if end is None:
-        if type(span) is not NonRecordingSpan:
-            return False
-        end = _age_of(context)
-    return end is not None and time.time_ns() - end > after
+    end: Any = getattr(span, END, _UNKNOWN)
+    if end is _UNKNOWN and type(span) is NonRecordingSpan:
+        end = _handed_off_at(context, span)
+    if end is None or end is _UNKNOWN:
+        return False
+    return bool((time.time_ns() if now is None else now) - end > after)
 
 
-def _age_of(context: Context) -> Any:
-    """Return when ``context`` was handed off to what runs in it; None where it was not.
+_UNKNOWN: Any = object()
+
+
+def _handed_off_at(context: Context, span: Any) -> int | None:
+    """Return when this flow's work was handed off in ``span``; None where it was not.
 
     The clock is not read where work is handed off: the first span that it starts is its birth.
     """
-    since: Any = context.get(_SINCE)
+    known: Any = context.get(_SINCE)
+    if known is not None and known[0] is span:
+        since: int = known[1]
+        return since
     thread = get_ident()
-    if since is None and _handoff.bodies.get(thread) is context:
-        stamped = handed_off(context, time.time_ns())
-        _handoff.bodies[thread] = stamped
-        _handoff.attach(stamped)  # what the work was handed off in is detached with it
-    return since
+    body = _handoff.bodies.get(thread)
+    if body is None or body.get(_SPAN_KEY) is not span:
+        return None
+    return _handoff.ages.setdefault(thread, time.time_ns())
 
 
 _checked = False
@@ -123,15 +130,16 @@ def _check_provider() -> None:
     global _checked  # noqa: PLW0603
     if _checked:
         return
-    provider = trace.get_tracer_provider()
-    if isinstance(provider, trace.ProxyTracerProvider):
+    # To ask for it by `get_tracer_provider` is to have one loaded and set by the environment.
+    provider: Any = getattr(trace, "_TRACER_PROVIDER", None)
+    if provider is None:
         return  # it is still to be set
     _checked = True
     if not any(base.__module__.startswith(_SDK) for base in type(provider).__mro__):
         _report.once(
             _logger,
             "provider",
-            "The tracer provider %s is not the OpenTelemetry SDK's: what is to be linked to its "
-            "origin starts a new trace, but without the link.",
+            "The tracer provider %s is not the OpenTelemetry SDK's: unless it makes its spans with "
+            "that, what is to be linked to its origin starts a new trace, but without the link.",
             type(provider).__qualname__,
         )

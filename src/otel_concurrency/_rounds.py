@@ -9,131 +9,186 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, get_current_span
+from opentelemetry.trace import Link, get_current_span
 
 from otel_concurrency import _handoff, _links
 from otel_concurrency._handoff import NO_CONTEXT, Seam
 
 
-class Runner(Protocol):
-    """What runs rounds, one after the other, on one thread."""
+class Job(NamedTuple):
+    """What is armed: a function, and what it is to be called with."""
 
-    def current(self) -> Round | None:
-        """Return the round that runs at present."""
+    function: Any
+    args: Iterable[Any] = ()
+    kwargs: Mapping[str, Any] = {}
+
+
+class Round:
+    """One run of a job; knows the first span that was started in it."""
+
+    __slots__ = ("_before", "_link", "job", "over", "primitive")
+
+    def __init__(self, job: Job, primitive: str) -> None:
+        self.job: Job | None = job
+        self.primitive = primitive
+        self.over = False
+        self._link: Link | None = None
+        self._before: Link | Round | None = None
+
+    def link(self) -> Link | None:
+        """Return a link to the round, or, where it made no span, to what was before it."""
+        before = self._before
+        return self._link or (before.link() if isinstance(before, Round) else before)
+
+    def learn(self, span: Any, parent: Any) -> None:
+        """Note the first span that was started in it.
+
+        It is no placeholder, as of a disabled tracer, and belongs to no other process's trace.
+        """
+        if self._link is not None:
+            return
+        context = span.get_span_context()
+        above = None if parent is None else parent.get_span_context()
+        if above is None or not (above.is_remote or context is above):
+            self._link = _links.link_to(context, self.primitive, "periodic")
+            if self._link is not None:
+                self._before = None
+
+    def armed_in(self, context: Context) -> None:
+        """Remember what was before it: the one to link to if no span is started any more."""
+        if self._link is not None:
+            return
+        span = get_current_span(context).get_span_context()
+        before = _links.link_to(span, self.primitive, "periodic") or _links.origin_of(context)
+        if isinstance(before, Round) and before.over:
+            before = before.link()
+        self._before = before
 
     def end(self) -> None:
-        """Note that it is over."""
+        """Note that it is over. It keeps nothing alive: rounds without spans would be a chain."""
+        self.over = True
+        self.job = None
+        if self._before is not None:
+            self._before = self.link()
 
 
-running: dict[int, Runner] = {}
-"""By thread: what runs work on it that may re-arm itself."""
+class Unasked(Protocol):
+    """What stands for a round until somebody asks for it."""
+
+    def _begin_round(self) -> Round | None: ...
+
+
+running: dict[int, Round | Unasked] = {}
+"""By thread: the round that runs on it, if what runs there may arm itself again."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=running.clear)
 
 
-class Round:
-    """One run of ``function``; knows the first span that was started in it, not what it ran in."""
-
-    __slots__ = ("_before", "function", "over", "primitive", "span")
-
-    def __init__(self, function: Any, primitive: str) -> None:
-        self.function = function
-        self.primitive = primitive
-        self.span: SpanContext | None = None
-        self.over = False
-        self._before: Link | _links.Origin | None = None
-
-    def current(self) -> Round:
-        """Return itself: a thread that runs nothing else."""
-        return self
-
-    def end(self) -> None:
-        """Note that it is over, and nothing is to be kept alive by it."""
-        self.over = True
-        self.function = None
-
-    def link(self) -> Link | None:
-        """Return a link to the round, or, where it made no span, to what was before it."""
-        if self.span is not None:
-            return _links.link_to(self.span, self.primitive, "periodic")
-        before = self._before
-        return before if before is None or isinstance(before, Link) else before.link()
-
-    def armed_in(self, context: Context) -> None:
-        """Remember what was before it: the one to link to if no span is started any more."""
-        if self.span is not None:
-            return
-        span = get_current_span(context).get_span_context()
-        before = (
-            _links.link_to(span, self.primitive, "periodic")
-            if span.is_valid
-            else _links.origin_of(context)
-        )
-        if isinstance(before, Round) and before.over:
-            before = before.link()  # else rounds without any span were a chain without an end
-        self._before = before
+def current() -> Round | None:
+    """Return the round that runs on this thread."""
+    thread = get_ident()
+    found = running.get(thread)
+    if found is None or isinstance(found, Round):
+        return found
+    begun = found._begin_round()  # pyright: ignore[reportPrivateUsage]
+    if begun is not None:
+        running[thread] = begun
+    return begun
 
 
-def learn(span: Any) -> None:
+def learn(span: Any, parent: Any) -> None:
     """Tell the round that runs on this thread, if any, of a span that was started in it."""
     try:
-        runner = running.get(get_ident())
-        current = None if runner is None else runner.current()
-        if current is not None and current.span is None:
-            current.span = span.get_span_context()
+        found = current()
+        if found is not None:
+            found.learn(span, parent)
     except Exception as error:
         _handoff.report("start_span", error)
 
 
-def following(seam: Seam, work: object, function: Any, context: Context | None) -> Context | None:
-    """Return the context for ``work`` that was captured, or for the next round of what runs here.
+def repeated(job: Job) -> Round | None:
+    """Return the round that runs on this thread if it is one of the same ``job``."""
+    found = current()
+    if found is None or found.job is None or job.function is None:
+        return None
+    try:
+        return found if _is_same(found.job, job) else None
+    except Exception:  # theirs: a comparison, or a loop of closures
+        return None
 
-    ``function`` is what ``work`` (a thread or a callable) will call.
+
+def following(before: Round, seam: Seam, work: object, captured: Context | None) -> Context | None:
+    """Return the context for ``work``, the round that comes after ``before``.
+
+    ``captured`` is what would be handed on to it otherwise.
     """
-    runner = running.get(get_ident())
-    current = None if runner is None else runner.current()
-    if current is None or function is None or not _is_same(current.function, function):
-        return context
-    if context is None:
-        context = NO_CONTEXT
-        if seam.starts_clean is not None and seam.starts_clean(work):
-            return None
-    elif context is NO_CONTEXT:
-        return context
+    if captured is NO_CONTEXT:
+        return captured
+    if captured is None and seam.starts_clean is not None and seam.starts_clean(work):
+        return None
     here = _handoff.get_current()
-    current.armed_in(here)
-    return _links.without_span(here, current)
+    before.armed_in(here)
+    return _links.without_span(here, before)
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two callables are one function, also if made anew for every round."""
-    one, other = _function(one), _function(other)
-    if one is other or one == other:
-        return True
-    code = getattr(one, "__code__", None)
-    return (
-        code is not None
-        and code is getattr(other, "__code__", None)
-        and _callables(one) == _callables(other)
+def _is_same(one: Job, other: Job, depth: int = 0) -> bool:
+    """Whether two jobs are one, also if made anew for every round.
+
+    A helper that runs any job (``lambda: job()``, ``partial(run, job)``, ``run`` with ``job`` as
+    its argument) is another one for each.
+    """
+    return _is_alike(one.function, other.function, depth) and _are_alike(
+        _callables(one.args, one.kwargs), _callables(other.args, other.kwargs), depth
     )
 
 
-def _function(work: Any) -> Any:
-    while isinstance(work, partial):
-        work = work.func
-    return work
+def _is_alike(one: Any, other: Any, depth: int) -> bool:
+    if one is other or depth > _DEEPEST:
+        return True
+    if isinstance(one, _PARTIAL) and isinstance(other, _PARTIAL):
+        return _is_same(_partial_job(one), _partial_job(other), depth + 1)
+    if type(one) is FunctionType and type(other) is FunctionType:
+        return one.__code__ is other.__code__ and _are_alike(
+            _what_matters_of(one), _what_matters_of(other), depth + 1
+        )
+    return bool(one == other)
 
 
-def _callables(function: Any) -> list[Callable[..., Any]]:
-    """Return what a closure calls: a helper's ``lambda: job()`` is another one for each job."""
-    return [
-        cell.cell_contents
-        for cell in getattr(function, "__closure__", None) or ()
-        if callable(cell.cell_contents)
-    ]
+_DEEPEST = 4
+"""Of closures in closures: one may refer to itself."""
+
+_PARTIAL: Any = partial
+
+
+def _partial_job(work: Any) -> Job:
+    return Job(work.func, work.args, work.keywords)
+
+
+def _are_alike(some: list[Any], others: list[Any], depth: int) -> bool:
+    return len(some) == len(others) and all(
+        _is_alike(one, other, depth) for one, other in zip(some, others, strict=True)
+    )
+
+
+def _callables(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    return [value for value in (*args, *kwargs.values()) if callable(value)]
+
+
+def _what_matters_of(function: FunctionType) -> list[Any]:
+    """Return the callables that a closure refers to, and whose method it stands in."""
+    found: list[Any] = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # it is empty, as that of a name after its ``except`` clause
+            continue
+        if name == "self" or callable(value):
+            found.append(value)
+    return found

@@ -43,6 +43,7 @@ _PARAMETERS = (
     "self name context kind attributes links start_time record_exception set_status_on_exception"
 )
 """Those of ``start_span`` in every SDK so far."""
+_ARGUMENTS: list[str] = [*_PARAMETERS.split()[1:]]
 
 
 def _start_span(original: Any, seam: Seam) -> Any:
@@ -69,13 +70,14 @@ def _exactly(original: Any, seam: Seam) -> Any:
         record_exception: Any = True,
         set_status_on_exception: Any = True,
     ) -> Any:
+        parent: Any = None
         if seam.capture is not capture_nothing:
             try:
                 current = get_current() if context is None else context
                 if current:
                     parent = current.get(_SPAN_KEY)
                     if parent is None or getattr(parent, _END, 0) is not None:  # none that runs
-                        context, links = _linked(current, parent, context, links)
+                        context, links = _linked(current, parent, context, links, start_time)
             except Exception as error:
                 _handoff.report("start_span", error)
         span = original(
@@ -90,9 +92,12 @@ def _exactly(original: Any, seam: Seam) -> Any:
             set_status_on_exception,
         )
         if span.__class__ is _NOT_SAMPLED:
-            span._end_time = None  # it runs: what the SDK's own class says of those that do
+            own = span.get_span_context()
+            # That of a disabled tracer is no span: it stands for its parent, or for none.
+            if own.is_valid and (parent is None or own is not parent.get_span_context()):
+                span._end_time = None  # it runs, as the SDK's own class says of itself
         if running:
-            learn(span)
+            learn(span, parent)
         return span
 
     defaults = [parameter.default for parameter in _parameters(original)]
@@ -102,46 +107,66 @@ def _exactly(original: Any, seam: Seam) -> Any:
 
 def _as_called(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def start_span(self: Any, name: Any, context: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
+        parent: Any = None
         if seam.capture is not capture_nothing:
             try:
+                given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+                context, links = given.get("context"), given.get("links")
                 current = get_current() if context is None else context
-                links = args[_LINKS] if len(args) > _LINKS else kwargs.get("links")
                 parent = current.get(_SPAN_KEY)
-                context, linked = _linked(current, parent, context, links)
-                if linked is links:
-                    pass
-                elif len(args) > _LINKS:
-                    args = (*args[:_LINKS], linked, *args[_LINKS + 1 :])
-                else:
-                    kwargs["links"] = linked
+                linked = _linked(current, parent, context, links, given.get("start_time"))
+                for name, before, value in zip(_LINKED, (context, links), linked, strict=True):
+                    if value is not before:
+                        args, kwargs = _with(name, value, args, kwargs)
             except Exception as error:
                 _handoff.report("start_span", error)
-        span = original(self, name, context, *args, **kwargs)
+        span = original(self, *args, **kwargs)
         if span.__class__ is _NOT_SAMPLED:
-            span._end_time = None
+            own = span.get_span_context()
+            # That of a disabled tracer is no span: it stands for its parent, or for none.
+            if own.is_valid and (parent is None or own is not parent.get_span_context()):
+                span._end_time = None  # it runs, as the SDK's own class says of itself
         if running:
-            learn(span)
+            learn(span, parent)
         return span
 
     return start_span
 
 
-_LINKS = 2
-"""The place of ``links`` among the arguments that follow ``context``: kind, attributes, links."""
+_LINKED = ("context", "links")
 
 
-def _linked(current: Any, parent: Any, context: Any, links: Any) -> tuple[Any, Any]:
+def _with(name: str, value: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments of ``start_span`` with one of them changed, in its place or by name."""
+    place = _ARGUMENTS.index(name)
+    if place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
+
+
+def _linked(
+    current: Any, parent: Any, context: Any, links: Any, start_time: Any
+) -> tuple[Any, Any]:
     """Return the context and the links for a span that is to be started in ``current``.
 
     ``context`` is the one that was given by the caller, if any: it stands, however old.
     """
     if parent is not None and parent.get_span_context().is_valid:
-        if context is not None or not link_after or not is_dead(current, parent, link_after):
+        if (
+            context is not None
+            or not link_after
+            or not is_dead(current, parent, link_after, start_time)
+        ):
             return context, links
         current = context = _links.deferred(current, None, "ended")
     link = _links.pending(current)
-    return context, links if link is None else (*(links or ()), link)
+    if link is None:
+        return context, links
+    given = tuple(links or ())
+    if any(one is link for one in given):  # by another layer of ours, above somebody else's
+        return context, given
+    return context, (link, *given)  # at their limit the SDK keeps the last of them
 
 
 def _end(original: Any) -> Any:
@@ -150,6 +175,6 @@ def _end(original: Any) -> Any:
         # One that the SDK has not sampled, and that runs: nobody else keeps its end.
         if getattr(self, _END, 0) is None:
             self._end_time = time.time_ns() if end_time is None else end_time
-        return original(self, end_time)
+        return original(self) if end_time is None else original(self, end_time)
 
     return end

@@ -146,8 +146,8 @@ def test_a_span_keeps_the_links_that_it_is_given(positional, instrument, tracer,
 
     origin = without_context(request)
     assert [link.context for link in named(exporter)["work"].links] == [
-        given.context,
         origin.get_span_context(),
+        given.context,
     ]
 
 
@@ -222,7 +222,7 @@ def test_a_provider_of_somebody_elses_gives_new_roots_and_one_warning(
     """Without the SDK no span can be given a link; the trace is not prolonged all the same."""
     monkeypatch.setattr(_links, "_checked", False)
     monkeypatch.setattr(_report, "_reported", set())
-    monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", trace.NoOpTracerProvider())
     instrument(policy="link")
     origin = NonRecordingSpan(SpanContext(1, 2, is_remote=False))
 
@@ -269,6 +269,71 @@ def test_nothing_is_linked_after_uninstrument(tracer, exporter):
     assert vars(type(tracer))["start_span"] is plain
 
 
+class Forms:
+    """What others have put in the place of ``start_span``, before us."""
+
+    @staticmethod
+    def by_name(plain):
+        def start_span(self, name, **kwargs):
+            return plain(self, name, **kwargs)
+
+        return start_span
+
+    @staticmethod
+    def with_a_default(plain):
+        def start_span(self, *args, **kwargs):
+            if len(args) < 2:
+                kwargs.setdefault("context", None)
+            return plain(self, *args, **kwargs)
+
+        return start_span
+
+    @staticmethod
+    def by_a_global(plain):
+        scope = {"plain": plain}
+        exec("def start_span(self, *args, **kwargs): return plain(self, *args, **kwargs)", scope)
+        return scope["start_span"]
+
+
+@pytest.mark.parametrize("form", ["by_name", "with_a_default", "by_a_global"])
+@pytest.mark.parametrize("after", [True, False])
+def test_beside_other_patches_there_is_one_link(form, after, monkeypatch, tracer, exporter):
+    """Whatever their signature, before us and after us, also where ours is stacked on theirs."""
+    if after:
+        ConcurrencyInstrumentor().instrument(policy="link")
+    monkeypatch.setattr(Tracer, "start_span", getattr(Forms, form)(Tracer.start_span))
+    if after:
+        ConcurrencyInstrumentor().uninstrument()
+    ConcurrencyInstrumentor().instrument(policy="link")
+
+    def request():
+        with tracer.start_as_current_span("request") as span, ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: tracer.start_span("work").end()).result(WAIT)
+        return span
+
+    try:
+        origin = without_context(request)
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert_linked(named(exporter)["work"], origin, reason="policy", primitive="futures")
+
+
+def test_the_environments_provider_is_not_loaded_for_a_link(instrument, monkeypatch):
+    """To look whether spans can be linked sets no provider: the program is about to set its own."""
+    monkeypatch.setattr(_links, "_checked", False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "sdk_tracer_provider")
+    instrument(policy="link")
+
+    def request():
+        attach(trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 2, is_remote=False))))
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(trace.get_current_span).result(WAIT)
+
+    assert without_context(request) is trace.INVALID_SPAN
+    assert trace._TRACER_PROVIDER is None
+
+
 @pytest.mark.parametrize("positional", [True, False])
 def test_who_patched_before_us_is_called_as_the_tracer_was(
     positional, monkeypatch, tracer, exporter
@@ -278,7 +343,7 @@ def test_who_patched_before_us_is_called_as_the_tracer_was(
     plain = Tracer.start_span
 
     def patched(self, *args, **kwargs):
-        calls.append((args[0], [*kwargs]))
+        calls.append((args[0] if args else kwargs["name"], [*kwargs]))
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(Tracer, "start_span", patched)

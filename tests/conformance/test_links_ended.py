@@ -28,10 +28,11 @@ from links import (
 )
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach, get_current, set_value
+from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from otel_concurrency import _links, _spans
+from otel_concurrency import ConcurrencyInstrumentor, _handoff, _links, _spans
 
 
 def test_a_span_that_ended_long_ago_is_linked(instrument, tracer, exporter, clock):
@@ -166,6 +167,136 @@ def test_a_span_that_is_not_sampled_ends_like_any_other(instrument, clock):
     start(tracer, flow)
     assert sampler.asked["running"] == sampler.asked["at once"] == []
     assert [link.context for link in sampler.asked["late"]] == [origin.get_span_context()]
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_one_that_is_not_sampled_and_runs_stays_the_parent(
+    patched, instrument, monkeypatch, tracer, exporter, clock
+):
+    """However long its work takes; also where somebody has patched the tracer before us."""
+    if patched:
+        plain = Tracer.start_span
+        patch = lambda self, *args, **kwargs: plain(self, *args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(Tracer, "start_span", patch)
+    ConcurrencyInstrumentor().instrument()
+    sampler = Recording(ALWAYS_OFF)
+    tracer, _ = tracer_of(sampler)
+
+    def work():
+        tracer.start_span("first").end()
+        clock(2 * MINUTE)
+        tracer.start_span("second").end()
+
+    def request():
+        with tracer.start_as_current_span("request"), ThreadPoolExecutor(1) as pool:
+            pool.submit(work).result(WAIT)
+
+    try:
+        without_context(request)
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert sampler.asked["first"] == sampler.asked["second"] == []
+
+
+def disabled(monkeypatch):
+    """Return a tracer that is switched off: its spans are placeholders for their parents."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("disabled")
+    name = "_is_enabled" if hasattr(tracer, "_is_enabled") else None
+    if name is not None:
+        monkeypatch.setattr(tracer, name, lambda: False)
+        return tracer
+    return trace.NoOpTracer()
+
+
+def test_the_end_of_a_placeholder_is_not_its_parents(
+    instrument, monkeypatch, tracer, exporter, clock
+):
+    """A tracer that is switched off gives no span that could end."""
+    instrument()
+    switched_off = disabled(monkeypatch)
+    gate = threading.Event()
+
+    def work():
+        gate.wait(WAIT)
+        tracer.start_span("work").end()
+
+    def request():
+        with tracer.start_as_current_span("request") as span:
+            with switched_off.start_as_current_span("nothing"):
+                thread = threading.Thread(target=work)
+                thread.start()
+            clock(2 * MINUTE)
+            gate.set()
+            thread.join(WAIT)
+        return span
+
+    origin = without_context(request)
+    assert named(exporter)["work"].parent == origin.get_span_context()
+
+
+def test_a_consumer_is_done_with_a_span_that_was_not_sampled(instrument, tracer, exporter):
+    """Once that has ended, its flow has nothing of its own going, and adopts what it gets."""
+    instrument()
+    unsampled, _ = tracer_of(ALWAYS_OFF)
+    items = queue.Queue()
+
+    def produce():
+        with tracer.start_as_current_span("producer") as span:
+            items.put(1)
+        return span
+
+    producer = without_context(produce)
+    request = unsampled.start_span("request")
+    flow = flow_in(request)
+    request.end()
+    flow.run(items.get)
+    start(tracer, flow, "handle")
+    assert named(exporter)["handle"].parent == producer.get_span_context()
+
+
+def test_a_replayed_parent_is_as_old_as_its_child_says(instrument, tracer, exporter):
+    """Who gives times of his own means those: yesterday's work is one trace."""
+    instrument()
+    day = time.time_ns() - 24 * 60 * MINUTE
+    job = tracer.start_span("job", start_time=day)
+    job.end(end_time=day + MINUTE // 2)
+    flow = flow_in(job)
+    start(tracer, flow, "step", start_time=day + MINUTE)
+    start(tracer, flow, "late", start_time=day + 2 * MINUTE)
+    spans = named(exporter)
+    assert spans["step"].parent == job.get_span_context()
+    assert_linked(spans["late"], job, reason="ended")
+
+
+def test_a_loop_in_a_thread_of_a_remote_parent_grows_old(instrument, tracer, exporter, clock):
+    """Also for its tasks, each of which has a copy of the context; a new parent is a new one."""
+    instrument()
+    remote = NonRecordingSpan(SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1)))
+    message = NonRecordingSpan(SpanContext(3, 4, is_remote=True, trace_flags=TraceFlags(1)))
+
+    async def serve(name):
+        attach(baggage.set_baggage("tenant", "acme"))
+        tracer.start_span(name).end()
+
+    async def main():
+        await asyncio.create_task(serve("at once"))
+        clock(2 * MINUTE)
+        await asyncio.create_task(serve("late"))
+        with trace.use_span(message):
+            tracer.start_span("handle").end()
+
+    def request():
+        attach(trace.set_span_in_context(remote))
+        thread = threading.Thread(target=lambda: asyncio.run(main()))
+        thread.start()
+        thread.join(WAIT)
+
+    without_context(request)
+    spans = named(exporter)
+    assert spans["at once"].parent == remote.get_span_context()
+    assert_linked(spans["late"], remote, reason="ended")
+    assert spans["handle"].parent == message.get_span_context()
+    assert not _handoff.ages
 
 
 def test_no_span_is_marked_but_those_of_the_sdk(instrument, exporter):

@@ -6,6 +6,7 @@ import functools
 import gc
 import sched
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -15,8 +16,9 @@ from links import (
     assert_linked,
     named,
 )
-from opentelemetry import baggage
+from opentelemetry import baggage, trace
 from opentelemetry.context import attach
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_concurrency import ConcurrencyInstrumentor, _rounds
 
@@ -224,6 +226,271 @@ def test_rounds_leave_nothing_behind(kind, spans, instrument, tracer):
         gc.enable()
     assert max(counts) <= 3
     assert not _rounds.running
+
+
+@pytest.mark.parametrize("kind", [Timers, NewTimers])
+def test_rounds_that_overlap_are_no_chain(kind, instrument, tracer, no_collector):
+    """Each arms the next before it works, and works longer than the next one waits."""
+    instrument()
+    counts = []
+
+    class Job(kind):
+        def run(self):
+            with self.one_at_a_time:
+                self.arm_again()
+                counts.append(sum(isinstance(one, _rounds.Round) for one in gc.get_objects()))
+            self.tracer.start_span("round").end()
+
+    job = Job(tracer, 60, **STYLES["arms first"])
+    without_context(job.arm)
+    without_context(job.go)
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, _rounds.Round)]
+    assert not _rounds.running
+
+
+def test_the_action_that_has_run_is_not_kept(instrument, tracer, no_collector):
+    """While its scheduler waits for the next one nothing of ours refers to it."""
+    instrument()
+    alive = []
+
+    class Action:
+        def __call__(self):
+            tracer.start_span("work").end()
+
+    def wait(_):
+        alive.append(reference() is not None)
+        times.append(1)
+
+    action = Action()
+    reference = weakref.ref(action)
+    times = [0]
+    scheduler = sched.scheduler(lambda: len(times), wait)
+    scheduler.enterabs(1, 1, action)
+    scheduler.enterabs(3, 1, lambda: None)
+    del action
+    scheduler.run()
+    assert alive[-1] is False
+
+
+def test_what_delayfunc_arms_is_no_round(instrument, tracer, exporter):
+    """It is called after each action, and serves whom it likes."""
+    instrument()
+    waiting = ["b"]
+
+    def job(name):
+        tracer.start_span(f"job {name}").end()
+
+    def delay(_):
+        if waiting:
+            with tracer.start_as_current_span("request"):
+                scheduler.enter(0, 1, job, (waiting.pop(),))
+
+    scheduler = sched.scheduler(delayfunc=delay)
+    without_context(scheduler.enter, 0, 1, job, ("a",))
+    without_context(scheduler.run)
+    spans = named(exporter)
+    assert spans["job b"].parent == spans["request"].context
+
+
+class Awkward:
+    """A callable that cannot be compared."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __call__(self):
+        self.work()
+
+    def __eq__(self, other):
+        raise RuntimeError("not comparable")
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize("primitive", ["threading", "sched"])
+def test_what_cannot_be_compared_is_the_next_step(primitive, instrument, tracer, exporter, caplog):
+    """It has its context all the same, and nobody hears of it."""
+    instrument()
+    scheduler = sched.scheduler()
+
+    def later(work):
+        if primitive == "threading":
+            threading.Timer(0, work).start()
+        else:
+            scheduler.enter(0, 1, work)
+
+    def first():
+        with tracer.start_as_current_span("first"):
+            later(Awkward(lambda: tracer.start_span("second").end()))
+
+    without_context(later, Awkward(first))
+    without_context(scheduler.run)
+    join_timers()
+    join_timers()
+    spans = named(exporter)
+    assert spans["second"].parent == spans["first"].context
+    assert not caplog.records
+
+
+def by_lambdas(job):
+    """Return what a helper makes of ``job``, anew for every round."""
+    inner = lambda: job()  # noqa: E731
+    return lambda: inner()
+
+
+def by_itself(job):
+    """Return a function that refers to itself."""
+
+    def run():
+        assert run is not None
+        job()
+
+    return run
+
+
+def by_an_empty_cell(job):
+    """Return a function that mentions a name which is unbound, as after an ``except`` clause."""
+
+    def run():
+        return job() if job else unbound
+
+    if not job:
+        unbound = None
+    return run
+
+
+@pytest.mark.parametrize("made", [by_lambdas, by_itself, by_an_empty_cell])
+def test_what_a_factory_makes_for_each_round_is_one_job(made, instrument, tracer, exporter):
+    """However deep the job is in it."""
+    instrument()
+
+    class Job(Actions):
+        def arm(self):
+            self.scheduler.enter(0, 1, made(lambda: self.run()))
+
+    job = Job(tracer, 4, **STYLES["arms last"])
+    without_context(job.arm)
+    without_context(job.go)
+    rounds = rounds_of(exporter)
+    for before, span in pairwise(rounds):
+        assert_linked(span, before, reason="periodic", primitive="sched")
+
+
+def test_another_objects_method_is_the_next_step(instrument, tracer, exporter):
+    """Also where it stands in a lambda: the same code for another ``self``."""
+    instrument()
+
+    class Step:
+        def __init__(self, name, following=None):
+            self.name = name
+            self.following = following
+
+        def later(self):
+            threading.Timer(0, lambda: self.run()).start()
+
+        def run(self):
+            with tracer.start_as_current_span(self.name):
+                if self.following:
+                    self.following.later()
+
+    without_context(Step("extract", Step("load")).later)
+    join_timers()
+    join_timers()
+    spans = named(exporter)
+    assert spans["load"].parent == spans["extract"].context
+
+
+def test_a_message_from_elsewhere_is_not_the_round(instrument, tracer, exporter):
+    """A span of another process's trace, which the job handles, says nothing of the round."""
+    instrument()
+    remote = NonRecordingSpan(SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1)))
+
+    class Job(Actions):
+        def work(self):
+            tracer.start_span("message", context=trace.set_span_in_context(remote)).end()
+            super().work()
+
+    job = Job(tracer, 3, **STYLES["arms last"])
+    without_context(job.arm)
+    without_context(job.go)
+    first, second, third = rounds_of(exporter)
+    assert_linked(second, first, reason="periodic", primitive="sched")
+    assert_linked(third, second, reason="periodic", primitive="sched")
+
+
+class Unreadable(threading.Timer):
+    """A timer whose function is gone."""
+
+    function = property(lambda self: 1 // 0, lambda self, value: None)
+
+    def run(self):
+        self.ran = True
+
+
+def test_a_timer_whose_function_cannot_be_read_runs(instrument):
+    """Nobody but its own ``run`` has to know what it does."""
+    instrument()
+    timer = Unreadable(0, print)
+    timer.start()
+    timer.join(WAIT)
+    assert timer.ran
+
+
+@pytest.mark.parametrize("form", ["arguments", "partial"])
+@pytest.mark.parametrize("primitive", ["threading", "sched"])
+def test_a_helper_that_runs_any_job_is_another_for_each(
+    primitive, form, instrument, tracer, exporter
+):
+    """``run(first)`` that arms ``run(second)`` goes on with its work; ``run(first)`` is a round."""
+    instrument()
+    scheduler = sched.scheduler(delayfunc=lambda _: None)
+
+    def later(work):
+        job, args = (run, (work,)) if form == "arguments" else (functools.partial(run, work), ())
+        if primitive == "threading":
+            threading.Timer(0, job, args).start()
+        else:
+            scheduler.enter(0, 1, job, args)
+
+    def run(work):
+        with tracer.start_as_current_span(work.__name__):
+            work()
+
+    def first():
+        later(second)
+
+    def second():
+        if len(rounds) < 2:
+            rounds.append(1)
+            later(second)
+
+    rounds = []
+    without_context(later, first)
+    without_context(scheduler.run)
+    for _ in range(4):
+        join_timers()
+    (begin,) = (span for span in exporter.get_finished_spans() if span.name == "first")
+    seconds = [span for span in exporter.get_finished_spans() if span.name == "second"]
+    seconds.sort(key=lambda span: span.start_time)
+    assert seconds[0].parent == begin.context
+    for before, span in pairwise(seconds):
+        assert_linked(span, before, reason="periodic", primitive=primitive)
+
+
+def test_rounds_of_a_tracer_that_is_switched_off_are_none(instrument, tracer, exporter):
+    """Its placeholders are not what the next round is linked to."""
+    instrument()
+
+    class Job(Actions):
+        def work(self):
+            trace.NoOpTracer().start_span("nothing").end()
+            super().work()
+
+    job = Job(tracer, 4, **STYLES["arms last"])
+    without_context(job.arm)
+    without_context(job.go)
+    assert [len(span.links) for span in rounds_of(exporter)] == [0, 1, 1, 1]
 
 
 def test_a_recursion_in_an_executor_is_not_periodic(instrument, tracer, exporter):

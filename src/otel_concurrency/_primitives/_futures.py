@@ -24,7 +24,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Call, Seam, adopted, bodies
+from otel_concurrency._handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
 from otel_concurrency._patching import Layer, StandIn
 
 
@@ -97,6 +97,8 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     thread = get_ident()
                     body = bodies.get(thread)
                     bodies[thread] = context
+                    if ages:
+                        ages.pop(thread, None)
                 context = None  # it is not to outlive the work in this frame
             except Exception as error:
                 _handoff.report("attach", error)
@@ -109,6 +111,8 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     if _handoff.any_adopted and adopted.get() is not record:
                         adopted.set(record)  # what it adopted ends with it
                     if token is not None:
+                        if ages:
+                            ages.pop(get_ident(), None)
                         if body is None:
                             bodies.pop(get_ident(), None)
                         else:

@@ -18,15 +18,18 @@ from typing import Any
 from otel_concurrency import _handoff, _rounds
 from otel_concurrency._handoff import Call, Seam, capture_nothing
 from otel_concurrency._patching import Layer, StandIn
-from otel_concurrency._rounds import running
+from otel_concurrency._rounds import Job, Round, running
 
 
 def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
-    loop = inspect.unwrap(sched.scheduler.run).__code__
+    run = inspect.unwrap(sched.scheduler.run)
+    if run.__globals__ is not vars(sched):
+        raise TypeError("somebody has put another function in the place of scheduler.run")
+    loop = run.__code__
     return [
         Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),
         Layer(sched.scheduler, "cancel", _cancel),
-        Layer(sched.scheduler, "run", lambda raw: _run(raw, seam, loop)),
+        Layer(sched.scheduler, "run", lambda raw: _run(raw, seam)),
     ]
 
 
@@ -55,12 +58,24 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         stands_in_for = plain
         __module__ = plain.__module__
         __slots__ = ()
-        __new__ = _new(plain.__new__, seam)
+        __new__ = _new(plain.__new__, seam, loop)
         action = property(lambda self: seen(self)[_ACTION], doc=plain.action.__doc__)
 
         def __iter__(self) -> Any:
             caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            return held(self) if caller.f_code is loop else iter(seen(self))
+            if caller.f_code is not loop:
+                return iter(seen(self))
+            if running:  # it is what this thread runs next, unless it has to wait for it
+                thread = get_ident()
+                before = running.get(thread)
+                if before is not None:
+                    running[thread] = self
+                    if type(before) is Round:
+                        before.end()
+            return held(self)
+
+        def _begin_round(self) -> Round:
+            return Round(Job(*seen(self)[_ACTION:]), seam.name)
 
         def __getitem__(self, index: Any) -> Any:
             return tuple(seen(self))[index]
@@ -71,7 +86,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
     return Event
 
 
-def _new(original: Any, seam: Seam) -> Any:
+def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
     @functools.wraps(original)
     def __new__(  # noqa: N807 - its name is seen in the message of a TypeError
         _cls: Any,
@@ -85,7 +100,9 @@ def _new(original: Any, seam: Seam) -> Any:
         try:
             context = seam.capture(action)
             if running:
-                context = _rounds.following(seam, action, action, context)
+                before = _rounds.repeated(Job(action, argument, kwargs))
+                if before is not None and _is_inside(action, loop):
+                    context = _rounds.following(before, seam, action, context)
             if context is not None and type(action) is not Call:
                 action = Call(context, action)
         except Exception as error:
@@ -95,83 +112,46 @@ def _new(original: Any, seam: Seam) -> Any:
     return __new__
 
 
-class _Loop:
-    """The rounds of one thread's ``scheduler.run``: its actions, one after the other.
-
-    Which one runs is looked up in the loop's own frame, where somebody asks: a span that starts, an
-    action that enters another. To be told of every action would cost all of them.
-    """
-
-    __slots__ = ("_code", "_name", "_round", "_sequence")
-
-    def __init__(self, code: CodeType, name: str) -> None:
-        self._code = code
-        self._name = name
-        self._round: _rounds.Round | None = None
-        self._sequence: Any = None
-
-    def current(self) -> _rounds.Round | None:
-        frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-        while frame is not None and frame.f_code is not self._code:
-            frame = frame.f_back
-        if frame is None:
-            return None
-        seen = frame.f_locals
-        waits, action, sequence = seen.get("delay"), seen.get("action"), seen.get("sequence")
-        if not _LIVE_LOCALS:
-            seen.clear()  # a copy that lives as long as the loop, and refers to what has run
-        if waits or action is None:
-            return None
-        if self._round is None or sequence != self._sequence:
-            self.end()
-            self._sequence = sequence
-            function = action.__wrapped__ if type(action) is Call else action
-            self._round = _rounds.Round(function, self._name)
-        return self._round
-
-    def end(self) -> None:
-        """End the round that was seen last."""
-        if self._round is not None:
-            self._round.end()
+def _is_inside(action: Any, loop: CodeType) -> bool:
+    """Whether the loop has called ``action``, and not ``delayfunc``, which may serve others."""
+    frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+    while frame.f_back is not None and frame.f_back.f_code is not loop:
+        frame = frame.f_back
+    while isinstance(action, functools.partial):
+        action = action.func
+    code = getattr(action, "__code__", None) or getattr(type(action).__call__, "__code__", None)
+    return frame.f_back is not None and (code is None or frame.f_code in (code, _CALL))
 
 
-_LIVE_LOCALS = sys.version_info >= (3, 13)
-"""Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
+_CALL = Call.__call__.__code__
 
 
-class _Unseen:
-    """A thread's ``scheduler.run`` of which nobody has asked yet which round it is in."""
+class _Idle:
+    """A thread's ``scheduler.run`` before it has taken its first event."""
 
-    __slots__ = ("_code", "_name")
+    __slots__ = ()
 
-    def __init__(self, code: CodeType, name: str) -> None:
-        self._code = code
-        self._name = name
-
-    def current(self) -> _rounds.Round | None:
-        loop = running[get_ident()] = _Loop(self._code, self._name)
-        return loop.current()
-
-    def end(self) -> None:
-        """There is nothing to end."""
+    def _begin_round(self) -> None:
+        return None
 
 
-def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
-    unseen = _Unseen(loop, seam.name)
+_IDLE = _Idle()
 
+
+def _run(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def run(self: Any, blocking: Any = True) -> Any:
         if seam.capture is capture_nothing:
             return original(self, blocking)
         thread = get_ident()
         outer = running.get(thread) if running else None
-        running[thread] = unseen
+        running[thread] = _IDLE
         try:
             return original(self, blocking)
         finally:
-            seen = running.pop(thread, unseen)
-            if seen is not unseen:
-                seen.end()
+            last = running.pop(thread, None)
+            if type(last) is Round:
+                last.end()
             if outer is not None:
                 running[thread] = outer
 

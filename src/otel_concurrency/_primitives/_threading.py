@@ -68,7 +68,9 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
             if not _HAS_CONTEXT or self._context is None:
                 context = seam.capture(self)
                 if _rounds.running and isinstance(self, timer):
-                    context = _rounds.following(seam, self, _function_of(self), context)
+                    before = _rounds.repeated(_job_of(self))
+                    if before is not None:
+                        context = _rounds.following(before, seam, self, context)
         except Exception as error:
             if getattr(self, "_initialized", False):  # otherwise `start` is about to say so
                 _handoff.report("start", error)
@@ -97,7 +99,7 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer: each time that it is armed by its own function is a round."""
         thread = get_ident()
-        current = _rounds.running[thread] = _rounds.Round(_function_of(self), seam.name)
+        current = _rounds.running[thread] = _rounds.Round(_job_of(self), seam.name)
         try:
             return original(self)
         finally:
@@ -131,6 +133,7 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
             return body(self)
         finally:
             _handoff.bodies.pop(thread, None)
+            _handoff.ages.pop(thread, None)
             try:
                 if _HAS_CONTEXT:
                     _let_go(self)
@@ -147,8 +150,11 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     return _bootstrap_inner
 
 
-def _function_of(timer: Any) -> Any:
-    return getattr(timer, "function", None)  # a subclass may have no use for it
+def _job_of(timer: Any) -> _rounds.Job:
+    try:
+        return _rounds.Job(timer.function, timer.args, timer.kwargs)
+    except Exception:  # a subclass may have no use for them, or do with them what it likes
+        return _rounds.Job(None)
 
 
 def _let_go(thread: Any) -> None:
