@@ -1,0 +1,38 @@
+"""Tests of CPython's that pass without the library and fail with it, each with the reason.
+
+A test is named by its id; ``*`` stands for anything. The runner fails if one of them does not fail
+any more in any mode on the versions that it is listed for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Expected(NamedTuple):
+    """A difference that is not a bug of ours."""
+
+    test: str
+    reason: str
+    versions: tuple[str, ...] = ()
+    """``3.13`` and so on; empty: all."""
+
+
+EXPECTED = (
+    Expected(
+        "test.test_threading.ThreadTests.test_import_from_another_thread",
+        "It refuses to run where `threading` is imported at start-up, by whatever.",
+    ),
+    Expected(
+        "test.test_thread.ThreadRunningTests.test_unraisable_exception",
+        "What `sys.unraisablehook` gets as the object is what the C function was called with: our "
+        "call, which is equal to the function and looks like it, but is not it (README, limits).",
+        ("3.10", "3.11", "3.12"),
+    ),
+    Expected(
+        "test.test_threading.ThreadTests.test_finalize_daemon_thread_hang",
+        "It takes the first flush of stderr for the end of the interpreter; `logging`, where it is "
+        "imported at start-up, by whatever, flushes before that.",
+        ("3.14", "3.15"),
+    ),
+)

@@ -1,0 +1,78 @@
+"""Runs one module of the interpreter's own tests, and writes a line for each test to a file.
+
+``python run_module.py OUTCOMES SECONDS MODULE [TEST ...]``: a line is ``started TEST``, or its
+outcome and its name. One that is only started has hung, or has taken the interpreter with it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import tempfile
+import unittest
+
+
+class Outcomes(unittest.TextTestResult):
+    """Writes what becomes of each test at once: what comes after may be a crash."""
+
+    file = None
+
+    def write(self, outcome, test):
+        self.file.write(f"{outcome} {test.id()}\n")
+        self.file.flush()
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.write("started", test)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.write("stopped", test)
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.write("failed", test)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.write("failed", test)
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.write("failed", test)
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self.write("skipped", test)
+
+    def addUnexpectedSuccess(self, test):
+        super().addUnexpectedSuccess(test)
+        self.write("failed", test)
+
+
+def tests_in(suite):
+    """Yield the tests of a suite, one by one."""
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from tests_in(test)
+        else:
+            yield test
+
+
+def main(outcomes, seconds, module, *names):
+    """Run ``module``, or those of its tests that are named."""
+    faulthandler.dump_traceback_later(float(seconds), exit=True)
+    suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    if names:
+        suite = unittest.TestSuite(test for test in tests_in(suite) if test.id() in names)
+    with open(outcomes, "w") as Outcomes.file, tempfile.TemporaryDirectory() as directory:
+        os.chdir(directory)
+        unittest.TextTestRunner(verbosity=2, resultclass=Outcomes).run(suite)
+        os.chdir("/")
+        print("ended", file=Outcomes.file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
