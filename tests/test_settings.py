@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -20,7 +20,9 @@ from otel_concurrency import environment_variables as variables
 NAMES = _primitives.NAMES
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 CONSTANTS = [name for name in vars(variables) if not name.startswith("_")]
-SETTINGS = (*NAMES, "policy", "excluded", "link_after")
+OPT_IN = ("subprocess",)
+DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
+SETTINGS = (*NAMES, "policy", "excluded", *DURATIONS)
 
 texts = st.one_of(
     st.sampled_from(["parent", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]),
@@ -58,16 +60,26 @@ def read(request, monkeypatch):
     return read_keywords if request.param == "keyword" else read_environment
 
 
+def by_default(default=Policy.PARENT):
+    """Return the policies where only the default is set."""
+    return {name: Policy.OFF if name in OPT_IN else default for name in NAMES}
+
+
 def only(name, policy, default=Policy.PARENT):
     """Return the policies where ``name`` has ``policy`` and every other one the default."""
-    return {other: policy if other == name else default for other in NAMES}
+    return by_default(default) | {name: policy}
 
 
 def test_default_is_parent_for_every_primitive():
-    """With nothing set, every primitive has the policy `parent` and nothing is excluded."""
-    assert _settings.read(NAMES, {}) == _settings.Settings(
-        policies=dict.fromkeys(NAMES, Policy.PARENT), excluded=()
-    )
+    """With nothing set, every primitive but those that are opt-in is `parent`, none excluded."""
+    assert _settings.read(NAMES, {}) == _settings.Settings(policies=by_default(), excluded=())
+
+
+@pytest.mark.parametrize("name", OPT_IN)
+def test_what_is_opt_in_is_on_by_its_own_setting_alone(name, read):
+    """The default of all is not about what is off by default."""
+    assert read(policy="link").policies[name] is Policy.OFF
+    assert read(**{name: "parent"}).policies[name] is Policy.PARENT
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,6 +101,7 @@ def test_keyword_beats_environment(name, monkeypatch):
 def test_policy_is_the_default_of_all(read):
     """The setting `policy` applies to every primitive that has none of its own."""
     assert read(policy="off").policies == dict.fromkeys(NAMES, Policy.OFF)
+    assert read(policy="link").policies == by_default(Policy.LINK)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,7 +122,7 @@ def test_a_primitive_of_its_own_in_the_environment_beats_the_default_keyword(nam
 @pytest.mark.parametrize("name", [*NAMES, "policy"])
 def test_empty_is_unset(name, empty, read, caplog):
     """A value of nothing but space is as if it had not been given, and is not worth a warning."""
-    assert read(**{name: empty}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+    assert read(**{name: empty}).policies == by_default()
     assert not caplog.records
 
 
@@ -138,7 +151,7 @@ def test_keyword_takes_the_enum(name, caplog):
 def test_unknown_value_is_one_warning_and_the_default(name, read, caplog):
     """An unknown word is quoted in one warning that names the valid ones; the default applies."""
     for _ in range(3):
-        assert read(**{name: "Chlid"}).policies == dict.fromkeys(NAMES, Policy.PARENT)
+        assert read(**{name: "Chlid"}).policies == by_default()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     message = record.getMessage()
@@ -213,25 +226,29 @@ def test_link_is_a_policy(name, word, read, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("given", "milliseconds"), [("0", 0), (" 1500 ", 1500), ("", 60_000)])
-def test_link_after_is_in_milliseconds(given, milliseconds, read, caplog):
-    """An integer, 0 for never, a minute by default."""
-    assert read(link_after=given).link_after == milliseconds
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize(("given", "milliseconds"), [("0", 0), (" 1500 ", 1500), ("", None)])
+def test_durations_are_in_milliseconds(name, given, milliseconds, read, caplog):
+    """An integer; 0 is never, or not at all."""
+    expected = DURATIONS[name] if milliseconds is None else milliseconds
+    assert getattr(read(**{name: given}), name) == expected
     assert not caplog.records
 
 
-def test_link_after_keyword_is_a_number_and_beats_the_environment(monkeypatch):
+@pytest.mark.parametrize("name", DURATIONS)
+def test_a_duration_as_keyword_is_a_number_and_beats_the_environment(name, monkeypatch):
     """It may be an int or what one would write into the environment."""
-    monkeypatch.setenv(_settings.variable("link_after"), "1")
-    assert _settings.read(NAMES, {"link_after": 2}).link_after == 2
-    assert _settings.read(NAMES, {}).link_after == 1
+    monkeypatch.setenv(_settings.variable(name), "1")
+    assert getattr(_settings.read(NAMES, {name: 2}), name) == 2
+    assert getattr(_settings.read(NAMES, {}), name) == 1
 
 
+@pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("garbage", ["-1", "1.5", "a minute", "1_000", True, 2.0, -3])
-def test_link_after_garbage_is_one_warning(garbage, caplog):
+def test_garbage_for_a_duration_is_one_warning(name, garbage, caplog):
     """It is quoted, and the default applies."""
     for _ in range(2):
-        assert _settings.read(NAMES, {"link_after": garbage}).link_after == 60_000
+        assert getattr(_settings.read(NAMES, {name: garbage}), name) == DURATIONS[name]
     (record,) = caplog.records
     assert repr(garbage) in record.getMessage()
     assert "milliseconds" in record.getMessage()
@@ -290,8 +307,9 @@ def check(settings):
     """Fail unless the settings can be used as they are."""
     assert set(settings.policies) == set(NAMES)
     assert set(settings.policies.values()) <= {*Policy}
-    assert type(settings.link_after) is int
-    assert settings.link_after >= 0
+    for name in DURATIONS:
+        assert type(getattr(settings, name)) is int
+        assert getattr(settings, name) >= 0
     assert all(isinstance(name, str) and name for name in settings.excluded)
 
 
@@ -347,6 +365,8 @@ def patched_names(*names):
     attributes = {}
     for name in names or NAMES:
         for module_name in _primitives.modules_of(name):
+            if not importlib.util.find_spec(module_name):
+                continue  # this version of Python does not have it
             module = importlib.import_module(module_name)
             owners = [module, *(cls for cls in vars(module).values() if isinstance(cls, type))]
             for owner in owners:
@@ -380,10 +400,13 @@ def test_off_is_not_patched_at_all(name, source, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_is_patched(name, instrumented):
+def test_on_is_patched(name):
     """A primitive that is on is patched, so that the test of `off` can fail."""
-    during = patched_names(name)
-    instrumented.uninstrument()
+    ConcurrencyInstrumentor().instrument(**{name: "parent"})
+    try:
+        during = patched_names(name)
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
     assert differences(during, patched_names(name))
 
 

@@ -7,6 +7,7 @@ whoever happened to cause their start. The table says which; this file matches a
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from types import FunctionType
@@ -40,6 +41,28 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
             target = work.function if issubclass(kind, threading.Timer) else work._target
         else:
             target = work
+        return target is not None and matches(callable_name(target))
+
+    return starts_clean
+
+
+def process_matcher(excluded: Iterable[str]) -> Matcher:
+    """Return a predicate for a ``multiprocessing`` process, or a callable that one is to run.
+
+    It is true as :func:`thread_matcher`'s is, of which the table is for both.
+    """
+    entries = (*TABLE, *excluded)
+    matches, concerns = _name_matcher(entries), _module_matcher(entries)
+
+    def starts_clean(work: Any) -> bool:
+        if work.__class__ is FunctionType and not concerns(work.__module__):
+            return False
+        process: Any = sys.modules.get("multiprocessing.process")
+        if process is None or not isinstance(work, process.BaseProcess):
+            return matches(callable_name(work))
+        if any(base is not object and matches(_dotted(base)) for base in type(work).__mro__):
+            return True
+        target = getattr(work, "_target", None)
         return target is not None and matches(callable_name(target))
 
     return starts_clean

@@ -1,4 +1,4 @@
-"""The threads that start with a clean context: data, and nothing else.
+"""The threads and processes that start with a clean context: data, and nothing else.
 
 A library's own worker or heartbeat is started by whichever request happens to need it first, and
 outlives that request. In that request's context it would pin the span for life and make every
@@ -39,12 +39,14 @@ TABLE: Final[tuple[str, ...]] = (
     "asyncio.unix_events._ThreadedChildWatcher",  # from 3.14
     "asyncio.windows_events.ProactorEventLoop.run_forever",  # to 3.12
     "concurrent.futures.process._ExecutorManagerThread",
+    "concurrent.futures.process._process_worker",  # what its processes run
     "concurrent.futures.thread._worker",
     "logging.config.listen.<locals>.Server",
     "logging.handlers.QueueListener._monitor",
+    "multiprocessing.managers.BaseManager._run_server",  # what its process runs
     "multiprocessing.managers.Server",
     "multiprocessing.pool.Pool._handle_*",
-    "multiprocessing.pool.worker",  # what a ThreadPool's threads run
+    "multiprocessing.pool.worker",  # what its processes run, and a ThreadPool's threads
     "multiprocessing.queues.Queue._feed",
     "multiprocessing.resource_sharer._ResourceSharer",
     "pdb._PdbServer._start_signal_listener",  # from 3.14
@@ -147,6 +149,7 @@ TABLE: Final[tuple[str, ...]] = (
     # joblib 1.6.0
     "joblib.externals.loky.backend.queues.Queue._feed",
     "joblib.externals.loky.process_executor._ExecutorManagerThread",
+    "joblib.externals.loky.process_executor._process_worker",
     # jupyter-client 8.10.0
     "jupyter_client.channels.HBChannel",
     "jupyter_client.threaded.IOLoopThread",
@@ -170,6 +173,7 @@ TABLE: Final[tuple[str, ...]] = (
     # loky 3.7.0
     "loky.backend.queues.Queue._feed",
     "loky.process_executor._ExecutorManagerThread",
+    "loky.process_executor._process_worker",
     # newrelic 9.13.0, 14.1.0
     "newrelic.console.ConnectionManager",
     "newrelic.core",

@@ -14,6 +14,8 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otel_concurrency import (
+    _environment,
+    _flush,
     _handoff,
     _infrastructure,
     _patching,
@@ -27,16 +29,20 @@ from otel_concurrency import (
 
 _logger = logging.getLogger(__name__)
 
+inherited = False
+"""Whether the library is on in this process because it is in the one that started it."""
+
 
 class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
     """Carries OpenTelemetry context across the standard library's concurrency primitives.
 
     ``instrument()`` takes one keyword for each environment variable of
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
-    ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue`` (a
-    :class:`~otel_concurrency.Policy` or its value), ``link_after`` (milliseconds) and ``excluded``
-    (a comma-separated string, or strings). Neither ``instrument()`` nor ``uninstrument()`` raises:
-    what cannot be done is logged, and the program runs as it would without.
+    ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
+    ``subprocess`` (a :class:`~otel_concurrency.Policy` or its value), ``link_after`` and
+    ``flush_timeout`` (milliseconds) and ``excluded`` (a comma-separated string, or strings).
+    Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged, and the
+    program runs as it would without.
     """
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
@@ -45,16 +51,34 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         """Return no requirement: what is instrumented comes with Python."""
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
 
+    def instrument(self, **kwargs: Any) -> None:
+        """Switch the library on, unless it is on.
+
+        In a process that was only instrumented like the one that started it, this is the program's
+        own word, and takes the place of what was inherited.
+        """
+        if inherited:
+            self.uninstrument()
+        super().instrument(**kwargs)
+
     def _instrument(self, **kwargs: Any) -> None:
         try:
             settings = _settings.read(_primitives.NAMES, kwargs)
             for name in _primitives.NAMES:
                 _switch_on(name, settings)
             _switch_links_on(settings)
+            _switch_environment_on(settings)
+            _flush.timeout = settings.flush_timeout
+            _settings.in_force = settings
         except Exception:
             _logger.exception("otel-concurrency could not be switched on; the program runs without")
 
     def _uninstrument(self, **kwargs: Any) -> None:
+        global inherited  # noqa: PLW0603
+        inherited = False
+        _settings.in_force = None
+        _flush.timeout = 0
+        _environment.leave()
         for primitive in _primitives_in_use.values():
             try:
                 primitive.switch_off()
@@ -90,7 +114,8 @@ class _Primitive:
             self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
         for module_name, advice in self._modules.items():
-            _patching.when_imported(module_name, functools.partial(self._patch, advice))
+            patch = functools.partial(self._patch, advice)
+            _patching.when_imported(module_name, patch, owner=self.name)
 
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
@@ -125,15 +150,20 @@ _primitives_in_use: dict[str, _Primitive] = {}
 _creating = threading.Lock()
 
 
+def _matcher(name: str, excluded: Collection[str]) -> _infrastructure.Matcher | None:
+    """Return what tells work that starts clean: threads and processes that are known, too."""
+    if name == "threading":
+        return _infrastructure.thread_matcher(excluded)
+    if name == "multiprocessing":
+        return _infrastructure.process_matcher(excluded)
+    return _infrastructure.callable_matcher(excluded)
+
+
 def _switch_on(name: str, settings: _settings.Settings) -> None:
     policy = settings.policies[name]
     if policy is _policy.Policy.OFF:
         return
-    match = (
-        _infrastructure.thread_matcher(settings.excluded)
-        if name == "threading"
-        else _infrastructure.callable_matcher(settings.excluded)
-    )
+    match = _matcher(name, settings.excluded)
     with _creating:
         if name not in _primitives_in_use:
             _primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
@@ -152,3 +182,10 @@ def _switch_links_on(settings: _settings.Settings) -> None:
         if "spans" not in _primitives_in_use:
             _primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
     _primitives_in_use["spans"].switch_on(_handoff.capture)
+
+
+def _switch_environment_on(settings: _settings.Settings) -> None:
+    """Have this process join the trace that it was started in, if it may."""
+    policy = settings.policies["subprocess"]
+    if policy is not _policy.Policy.OFF:
+        _environment.enter(_policy.change_for(policy, "subprocess"))

@@ -82,6 +82,11 @@ def pending(context: Context) -> Link | None:
     return origin if origin is None or type(origin) is Link else origin.link()
 
 
+def instead_of(span: trace.Span, context: Context) -> Link | None:
+    """Return the link that crosses with ``context`` where its current ``span`` is none."""
+    return None if span.get_span_context().is_valid else pending(context)
+
+
 def handed_off(context: Context, since: int) -> Context:
     """Return ``context`` with the time (ns since the epoch) at which it was handed off."""
     return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})

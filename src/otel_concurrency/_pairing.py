@@ -34,9 +34,10 @@ _PLUMBING = frozenset(
         "logging.handlers",
         "multiprocessing.managers",
         "multiprocessing.pool",
+        "otel_concurrency._primitives._multiprocessing._pools",
     )
 )
-"""Modules of the standard library whose own queues hand nothing off."""
+"""Modules of the standard library whose own queues hand nothing off, and ours that act for one."""
 
 
 _PASSED_THROUGH = frozenset(

@@ -255,29 +255,37 @@ def wrap_builtin(builtin: Any, advice: Callable[..., Any]) -> Any:
     return _BuiltinWrapper(builtin, wrapper)
 
 
-_on_import: dict[str, Callable[[ModuleType], None]] = {}
+_on_import: dict[str, dict[str, Callable[[ModuleType], None]]] = {}
 
 
-def when_imported(module_name: str, callback: Callable[[ModuleType], None]) -> None:
+def when_imported(
+    module_name: str, callback: Callable[[ModuleType], None], *, owner: str = ""
+) -> None:
     """Call ``callback(module)`` now if the module is imported, and whenever it will be.
 
     The import hook is registered once per module name, since it cannot be taken back; a later call
-    replaces the callback. Whatever the callback raises is reported and not raised: it would fail
-    the program's own import.
+    of the same ``owner`` replaces its callback. Whatever a callback raises is reported and not
+    raised: it would fail the program's own import.
     """
-    known = module_name in _on_import
-    _on_import[module_name] = callback
-    if known:
-        module = sys.modules.get(module_name)
-        if module is not None:
-            _imported(module)
-    else:
+    callbacks = _on_import.get(module_name)
+    if callbacks is None:
+        _on_import[module_name] = {owner: callback}
         wrapt.register_post_import_hook(_imported, module_name)
+        return
+    callbacks[owner] = callback
+    module = sys.modules.get(module_name)
+    if module is not None:
+        _call(callback, module)
 
 
 def _imported(module: ModuleType) -> None:
+    for callback in list(_on_import[module.__name__].values()):
+        _call(callback, module)
+
+
+def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
     try:
-        _on_import[module.__name__](module)
+        callback(module)
     except Exception as error:
         _report.once(
             _logger,

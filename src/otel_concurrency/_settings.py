@@ -29,6 +29,10 @@ _OF_ANY_INSTRUMENTOR = frozenset(
 """Keywords that are passed to every instrumentor alike; this one has no use for them."""
 
 
+_OPT_IN = frozenset(("subprocess",))
+"""What is off unless it is switched on by its own setting."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """One policy a primitive, by its setting's name in lower case, and what holds for all."""
@@ -37,6 +41,21 @@ class Settings:
     excluded: tuple[str, ...] = ()
     link_after: int = 60_000
     """Milliseconds after its end from which on a span is nobody's implicit parent; 0: never."""
+    flush_timeout: int = 5_000
+    """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
+
+    def as_keywords(self) -> dict[str, Any]:
+        """Return the keywords of ``instrument()`` that amount to these settings, all plain."""
+        return {
+            **{name: policy.value for name, policy in self.policies.items()},
+            "excluded": self.excluded,
+            "link_after": self.link_after,
+            "flush_timeout": self.flush_timeout,
+        }
+
+
+in_force: Settings | None = None
+"""The settings that the library is switched on with at present."""
 
 
 def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
@@ -45,9 +64,13 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
     _report_unknown(names, keywords)
     default = _policy("policy", keywords) or Policy.PARENT
     return Settings(
-        policies={name: _policy(name, keywords) or default for name in names},
+        policies={
+            name: _policy(name, keywords) or (Policy.OFF if name in _OPT_IN else default)
+            for name in names
+        },
         excluded=_names("excluded", keywords),
         link_after=_milliseconds("link_after", keywords, Settings.link_after),
+        flush_timeout=_milliseconds("flush_timeout", keywords, Settings.flush_timeout),
     )
 
 
@@ -57,7 +80,7 @@ def variable(name: str) -> str:
 
 
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (*primitives, "policy", "excluded", "link_after")
+    known = (*primitives, "policy", "excluded", "link_after", "flush_timeout")
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
             _report.once(

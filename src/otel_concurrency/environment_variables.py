@@ -64,6 +64,38 @@ The policy for the items of ``queue.Queue``, ``LifoQueue``, ``PriorityQueue`` an
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
 """
 
+OTEL_PYTHON_CONCURRENCY_MULTIPROCESSING = "OTEL_PYTHON_CONCURRENCY_MULTIPROCESSING"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_MULTIPROCESSING
+
+The policy for ``multiprocessing.Process``, ``Pool``, ``Queue``, ``JoinableQueue`` and
+``SimpleQueue``, and for ``ProcessPoolExecutor`` and ``InterpreterPoolExecutor``.
+
+Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
+"""
+
+OTEL_PYTHON_CONCURRENCY_SUBPROCESS = "OTEL_PYTHON_CONCURRENCY_SUBPROCESS"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_SUBPROCESS
+
+The policy for ``subprocess.Popen`` and everything that is built on it: the context goes into the
+environment of the child, and the one that is found in the environment at start-up becomes the base
+context of the process.
+
+Default: ``off``, whatever ``OTEL_PYTHON_CONCURRENCY_POLICY`` says: the environment of a process is
+inherited by all that it starts.
+"""
+
+OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT = "OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT
+
+How many milliseconds a child process of ``multiprocessing`` may take at its end to export what it
+has recorded. ``0`` is not at all.
+
+Default: ``5000``.
+"""
+
 OTEL_PYTHON_CONCURRENCY_LINK_AFTER = "OTEL_PYTHON_CONCURRENCY_LINK_AFTER"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_LINK_AFTER

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
+import multiprocessing
 import queue
 import sched
 import threading
@@ -18,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from opentelemetry import propagate
 from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -323,6 +326,57 @@ def _asyncio_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
         yield lambda loops: loop.run_until_complete(variant(loops))
     finally:
         loop.close()
+
+
+FORK = multiprocessing.get_context(
+    "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+)
+
+
+def carried_across(headers: dict[str, str], function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function`` in the context of ``headers``, in another process."""
+    token = attach(propagate.extract(headers))
+    try:
+        return function(*args)
+    finally:
+        detach(token)
+
+
+def across(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` bound to the headers of the current context, as one writes it by hand."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return functools.partial(carried_across, headers, function)
+
+
+@timed("ProcessPoolExecutor.submit().result()", at_most=1.10, variants=WITHOUT_OFFICIAL)
+def _process_submit(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            pool.submit(work).result()
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            pool.submit(across(work)).result()
+
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=FORK) as pool:
+        yield hand_written if by_hand else plain
+
+
+@timed("Pool.map, 100000", at_most=1.05, variants=WITHOUT_OFFICIAL)
+def _pool_map(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    items = range(100_000)
+
+    def plain(loops: int) -> None:
+        for _ in range(loops):
+            pool.map(work, items)
+
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            pool.map(across(work), items)
+
+    with FORK.Pool(1) as pool:
+        yield hand_written if by_hand else plain
 
 
 @timed("starting a span", at_most=1.02, variants=(PLAIN, OURS))

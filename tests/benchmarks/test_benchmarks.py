@@ -37,6 +37,8 @@ def test_one_command_measures_every_operation(tmp_path):
         "queue.Queue put + get",
         "queue.SimpleQueue put + get",
         "asyncio.Queue put + get",
+        "ProcessPoolExecutor.submit().result()",
+        "Pool.map, 100000",
         "starting a span",
         "waiting submit()",
         "waiting sched event",

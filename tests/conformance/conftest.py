@@ -1,13 +1,20 @@
-"""What the tests of items and of links share."""
+"""What several files of tests share."""
 
 from __future__ import annotations
 
 import gc
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from item_forms import Spans
+from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
 from otel_concurrency import ConcurrencyInstrumentor, _links, _spans
+
+collect_ignore = [] if sys.version_info >= (3, 14) else ["test_interpreters.py"]
+"""What is about something that this version of Python does not have."""
 
 
 @pytest.fixture
@@ -46,3 +53,23 @@ def clock(monkeypatch):
     monkeypatch.setattr(_links, "time", Clock)
     monkeypatch.setattr(_spans, "time", Clock)
     return passed.append
+
+
+@pytest.fixture
+def official():
+    """Return OpenTelemetry's own instrumentor of threads and pools; undo whatever it has left."""
+    places = [
+        (threading.Thread, ("start", "run")),
+        (threading.Timer, ("start", "run")),
+        (ThreadPoolExecutor, ("submit",)),
+    ]
+    before = {owner: {n: vars(owner).get(n) for n in names} for owner, names in places}
+    yield ThreadingInstrumentor()
+    if ThreadingInstrumentor().is_instrumented_by_opentelemetry:
+        ThreadingInstrumentor().uninstrument()
+    for owner, attributes in before.items():
+        for name, attribute in attributes.items():
+            if attribute is not None:
+                setattr(owner, name, attribute)
+            elif name in vars(owner):
+                delattr(owner, name)

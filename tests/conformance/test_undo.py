@@ -23,7 +23,6 @@ import pytest
 import wrapt
 from forms import FORMS, WAIT, ThreadTarget, Timer, without_context
 from opentelemetry.context import attach, detach, get_current, get_value, set_value
-from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
 from otel_concurrency import ConcurrencyInstrumentor, _instrumentor
 
@@ -438,26 +437,6 @@ def test_a_patch_that_goes_after_us_leaves_a_pass_through(
         assert vars(owner)[name] is original
     finally:
         setattr(owner, name, original)
-
-
-@pytest.fixture
-def official():
-    """Return OpenTelemetry's own instrumentor of threads and pools; undo whatever it has left."""
-    places = [
-        (threading.Thread, ("start", "run")),
-        (threading.Timer, ("start", "run")),
-        (ThreadPoolExecutor, ("submit",)),
-    ]
-    before = {owner: {n: vars(owner).get(n) for n in names} for owner, names in places}
-    yield ThreadingInstrumentor()
-    if ThreadingInstrumentor().is_instrumented_by_opentelemetry:
-        ThreadingInstrumentor().uninstrument()
-    for owner, attributes in before.items():
-        for name, attribute in attributes.items():
-            if attribute is not None:
-                setattr(owner, name, attribute)
-            elif name in vars(owner):
-                delattr(owner, name)
 
 
 ON = list(itertools.permutations(("ours", "theirs")))

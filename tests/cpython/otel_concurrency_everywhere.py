@@ -22,5 +22,5 @@ def start(mode):
         context.attach(baggage.set_baggage("tenant", "acme", trace.set_span_in_context(span)))
 
 
-OPT_IN = {}
+OPT_IN = {"subprocess": "parent"}
 """What is off by default, and on here."""

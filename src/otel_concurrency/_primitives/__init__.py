@@ -15,7 +15,15 @@ from typing import Final
 from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Patch
 
-NAMES: Final = ("threading", "futures", "asyncio", "sched", "queue")
+NAMES: Final = (
+    "threading",
+    "futures",
+    "asyncio",
+    "sched",
+    "queue",
+    "multiprocessing",
+    "subprocess",
+)
 
 Advice = Callable[[ModuleType, Seam], "list[Patch]"]
 

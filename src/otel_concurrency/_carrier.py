@@ -1,0 +1,128 @@
+"""A captured context as headers, which cross a process boundary, and back.
+
+What crosses is what the globally configured propagators make of a context (W3C trace context and
+baggage by default), as plain strings: never a live span, no custom keys. On the far side the parent
+is a non-recording remote span, after a fork too: a child must not write to a copy of its parent's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+from weakref import ref
+
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_concurrency import _handoff, _links
+from otel_concurrency._handoff import NO_CONTEXT, Seam
+
+Headers = dict[str, str]
+"""Header names and values, all of them strings: what is pickled is plain."""
+
+_SINCE = "otel-concurrency-since"
+"""When the span ended or, since nobody on the far side sees that, was handed off (Unix ns)."""
+
+_LINK = "otel-concurrency-link"
+"""Why and by whom the far side is linked to the span in the headers, instead of its child."""
+
+
+def capture(seam: Seam, work: object) -> Headers | None:
+    """Return the current context for ``work`` as headers, or None where nothing is to be carried.
+
+    Never raises: a fault, also one of a propagator's, is reported once.
+    """
+    try:
+        context = seam.capture(work)
+        return pack(context) if context else None
+    except Exception as error:
+        _handoff.report("capture", error)
+        return None
+
+
+def pack(context: Context) -> Headers | None:
+    """Return ``context`` as headers, or None where the propagators have nothing to say of it."""
+    span = trace.get_current_span(context)
+    link = _links.instead_of(span, context)
+    headers: Headers = {}
+    if link is None:
+        headers = _inject(context)
+    else:
+        origin = trace.NonRecordingSpan(link.context)
+        propagate.inject(headers, trace.set_span_in_context(origin, context))
+        attributes = link.attributes or {}
+        headers[_LINK] = " ".join(
+            str(attributes.get(key, "")) for key in (_links.REASON, _links.PRIMITIVE)
+        )
+    if not headers:
+        return None
+    headers[_SINCE] = str(getattr(span, _links.END, None) or time.time_ns())
+    return headers
+
+
+def unpack(headers: Mapping[str, str]) -> Context:
+    """Return the context that ``headers`` speak of. Raises what a propagator raises."""
+    context = _extract(headers)
+    if _LINK in headers:
+        reason, _, primitive = headers[_LINK].partition(" ")
+        return _links.deferred(context, primitive or None, reason)
+    if _SINCE in headers:
+        context = _links.handed_off(context, int(headers[_SINCE]))
+    return context or NO_CONTEXT
+
+
+_PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
+"""The default propagators. What they make of a context depends on nothing else, nor does what they
+make of their headers: much work is handed off in one span, and need not be asked about again."""
+
+_FIELDS = ("traceparent", "tracestate", "baggage")
+
+_injected: tuple[object, ref[Context], Headers] | None = None
+_extracted: tuple[object, tuple[str | None, ...], Context] | None = None
+"""What the default propagators were last asked, and what they said."""
+
+
+def _is_pure(propagator: Any) -> bool:
+    parts = getattr(propagator, "_propagators", (propagator,))
+    return type(propagator) is CompositePropagator and all(type(part) in _PURE for part in parts)
+
+
+def _inject(context: Context) -> Headers:
+    global _injected  # noqa: PLW0603
+    propagator = propagate.get_global_textmap()
+    last = _injected
+    if last is not None and last[0] is propagator and last[1]() is context:
+        return last[2].copy()
+    headers: Headers = {}
+    propagate.inject(headers, context)
+    if _is_pure(propagator):
+        _injected = propagator, ref(context), headers.copy()
+    return headers
+
+
+def _extract(headers: Mapping[str, str]) -> Context:
+    global _extracted  # noqa: PLW0603
+    propagator = propagate.get_global_textmap()
+    fields = tuple([headers.get(field) for field in _FIELDS])
+    last = _extracted
+    if last is not None and last[0] is propagator and last[1] == fields:
+        return last[2]
+    context = propagate.extract(headers, Context())
+    if _is_pure(propagator):
+        _extracted = propagator, fields, context
+    return context
+
+
+def unpack_safely(headers: Mapping[str, str] | None) -> Context | None:
+    """Return the context of ``headers``; None without any, and after a reported fault."""
+    if not headers:
+        return None
+    try:
+        return unpack(headers)
+    except Exception as error:
+        _handoff.report("extract", error)
+        return None

@@ -1,0 +1,179 @@
+"""The environment of a process as a carrier: of this one, and of those that it starts.
+
+The specification ("Environment Variables as Context Propagation Carriers") has each header of the
+configured propagators in a variable of its name, in upper case: ``TRACEPARENT``, ``TRACESTATE``,
+``BAGGAGE``. Whoever reads them takes the span in ``TRACEPARENT`` for its parent, so an origin that
+is only to be linked to travels in a variable that nobody knows but us.
+
+What a process was started with it hands down by default, to children of any time. Wherever there is
+a context, that one replaces all of it; what the program itself has put there since is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from _thread import get_ident
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter, Setter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_concurrency import _handoff, _links, _report
+from otel_concurrency._handoff import NO_CONTEXT
+
+_logger = logging.getLogger(__name__)
+
+_LINK = "OTEL_CONCURRENCY_LINK"
+"""The origin of what starts a new trace, as in ``TRACEPARENT``; why, and which primitive."""
+
+_BAGGAGE = "BAGGAGE"
+
+_W3C = TraceContextTextMapPropagator()
+
+_inherited: Mapping[str, str] = {}
+"""The carrier's variables that this process was started with."""
+
+_base: Context | None = None
+"""The context that was found in them, while it is the base of the main thread."""
+
+
+class _Setter(Setter[MutableMapping[str, str]]):
+    def set(self, carrier: MutableMapping[str, str], key: str, value: str) -> None:
+        if not (value.isascii() and value.isprintable()):  # as the specification has it
+            raise ValueError(f"the value of {key} does not go into an environment: {value!r}")
+        carrier[_variable(key)] = value
+
+
+class _Getter(Getter[Mapping[str, str]]):
+    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
+        value = carrier.get(_variable(key))
+        return None if value is None else [value]
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        return list(carrier)
+
+
+_SETTER, _GETTER = _Setter(), _Getter()
+
+
+def _variable(header: str) -> str:
+    """Return the name of the variable for a header."""
+    name = re.sub("[^A-Z0-9_]", "_", header.upper())
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _names() -> set[str]:
+    """Return the names of all variables that may carry something."""
+    return {_LINK, *map(_variable, propagate.get_global_textmap().fields)}
+
+
+def for_child(context: Context, given: Any) -> dict[Any, Any] | None:
+    """Return a copy of the environment ``given`` (None: this process's) that carries ``context``.
+
+    None where there is nothing to carry, and where ``given`` already carries what the program has
+    put there. May raise.
+    """
+    variables: dict[str, str] = {}
+    propagate.inject(variables, context, setter=_SETTER)
+    link = _links.instead_of(trace.get_current_span(context), context)
+    if link is not None:
+        variables[_LINK] = _spell(link)
+    if not variables:
+        return None
+    names = _names()
+    copy: dict[Any, Any] = dict((os.environ if given is None else given).items())
+    for key in list(copy):
+        name = os.fsdecode(key) if isinstance(key, bytes) else key
+        if name not in names:
+            continue
+        if _is_inherited(name, copy[key]):
+            del copy[key]
+        elif name != _BAGGAGE:
+            return None
+        else:
+            variables.pop(name, None)
+    copy.update(variables)
+    return copy
+
+
+def _is_inherited(name: str, value: Any) -> bool:
+    text = os.fsdecode(value) if isinstance(value, bytes) else value
+    return bool(text == _inherited.get(name))
+
+
+def enter(change: Callable[[Context], Context] | None) -> None:
+    """Make what the environment carries the base context of the process, of its main thread.
+
+    ``change`` is what the policy makes of it. Nothing is attached over a context. Never raises.
+    """
+    global _inherited, _base  # noqa: PLW0603
+    try:
+        _inherited = {name: os.environ[name] for name in _names() if name in os.environ}
+        found = {name: value for name, value in _inherited.items() if value}
+        if not found or threading.current_thread() is not threading.main_thread():
+            return
+        context = _extract(found)
+        if not context or _handoff.get_current():
+            return
+        _base = context if change is None else change(context)
+        _handoff.bodies[get_ident()] = _base  # nothing in it is the main thread's own
+        _handoff.attach(_base)
+    except Exception as error:
+        _handoff.report("extract", error)
+
+
+def leave() -> None:
+    """Take the base context away, if it still is the current one. Never raises."""
+    global _inherited, _base
+    base, _base, _inherited = _base, None, {}
+    if base is None:
+        return
+    main = threading.main_thread().ident
+    if main is not None and _handoff.bodies.get(main) is base:
+        del _handoff.bodies[main]
+    if _handoff.current_safely() is base:
+        _handoff.attach_safely(NO_CONTEXT)
+
+
+def _extract(variables: Mapping[str, str]) -> Context:
+    context = propagate.extract(variables, Context(), getter=_GETTER)
+    if trace.get_current_span(context).get_span_context().is_valid:
+        return _links.handed_off(context, time.time_ns())
+    link = _read_link(context, variables.get(_LINK, ""))
+    if link is not None:
+        return link
+    unread = [name for name in variables if name != _BAGGAGE]
+    if unread:
+        _report.once(
+            _logger,
+            "malformed",
+            "The environment carries no valid span context, and is ignored: %s",
+            ", ".join(f"{name}={variables[name]!r}" for name in sorted(unread)),
+        )
+    return context
+
+
+def _spell(link: trace.Link) -> str:
+    origin: dict[str, str] = {}
+    span = trace.NonRecordingSpan(link.context)
+    _W3C.inject(origin, trace.set_span_in_context(span, NO_CONTEXT))
+    attributes = link.attributes or {}
+    words = (str(attributes.get(key, "")) for key in (_links.REASON, _links.PRIMITIVE))
+    return " ".join((origin["traceparent"], *words))
+
+
+def _read_link(context: Context, value: str) -> Context | None:
+    """Return ``context`` with the link that ``value`` spells, or None where it spells none."""
+    origin, _, words = value.partition(" ")
+    reason, _, primitive = words.partition(" ")
+    linked = _W3C.extract({"traceparent": origin}, context)
+    if not trace.get_current_span(linked).get_span_context().is_valid:
+        return None
+    return _links.deferred(linked, primitive or None, reason)

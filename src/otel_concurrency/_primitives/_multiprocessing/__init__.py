@@ -1,0 +1,34 @@
+"""Process boundaries: ``multiprocessing``, ``ProcessPoolExecutor``, ``InterpreterPoolExecutor``.
+
+What crosses is headers (see ``otel_concurrency._carrier``). One file for each way across:
+``_process`` (a process, whoever starts it), ``_executors``, ``_pools``, ``_queues`` (these two put
+headers behind what they send, see ``_trailers``) and ``_interpreters``.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Patch
+from otel_concurrency._primitives._multiprocessing import (
+    _executors,
+    _interpreters,
+    _pools,
+    _process,
+    _queues,
+)
+
+_PARTS = (_process, _executors, _pools, _queues, _interpreters)
+
+
+def _of_all(module_name: str) -> object:
+    advices = [part.MODULES[module_name] for part in _PARTS if module_name in part.MODULES]
+
+    def layers(module: ModuleType, seam: Seam) -> list[Patch]:
+        return [patch for advice in advices for patch in advice(module, seam)]
+
+    return layers
+
+
+MODULES = {name: _of_all(name) for part in _PARTS for name in part.MODULES}

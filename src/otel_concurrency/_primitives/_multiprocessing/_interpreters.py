@@ -1,0 +1,108 @@
+"""``InterpreterPoolExecutor`` (3.14+): from a worker's thread into the interpreter that it drives.
+
+Such a pool is a thread pool: that its thread runs in the context of the task is the business of
+``futures``. Other interpreters share no objects, so from there on it is headers, in a queue beside
+the task, which crosses as it is. The other interpreter takes them out where it calls the task, once
+it has been instrumented. Where it cannot be, since it cannot import this library, the work runs
+without.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _settings
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._patching import Layer
+
+_OUTBOX = "_otel_concurrency_outbox"
+
+_INSTRUMENT = """\
+from otel_concurrency import _child
+from otel_concurrency._primitives._multiprocessing import _interpreters
+_child.instrument(settings)
+_interpreters.inbox = inbox
+"""
+
+inbox: Any = None
+"""Where this interpreter finds the headers of the task that it is given next, if it is a pool's."""
+
+
+def _layers(interpreter: ModuleType, seam: Seam) -> list[Layer]:
+    interpreters = interpreter.interpreters
+    return [
+        Layer(interpreter.WorkerContext, "run", lambda raw: _run(raw, seam, interpreters)),
+        Layer(interpreter, "do_call", lambda raw: _do_call(raw, interpreters)),
+    ]
+
+
+MODULES = {"concurrent.futures.interpreter": _layers}
+
+
+def _run(original: Any, seam: Seam, interpreters: Any) -> Any:
+    @functools.wraps(original)
+    def run(self: Any, task: Any) -> Any:
+        if not seam.active:
+            return original(self, task)
+        outbox = _outbox_of(self, task, interpreters)
+        headers = _carrier.capture(seam, task[0]) if outbox else None
+        if headers is None:
+            return original(self, task)
+        _give(outbox, headers)
+        try:
+            return original(self, task)
+        finally:
+            _take(outbox, interpreters)  # the task could not be sent there
+
+    return run
+
+
+def _outbox_of(worker: Any, task: Any, interpreters: Any) -> Any:
+    """Return the queue for headers to the interpreter of ``worker``, or False where it has none.
+
+    On the first question the interpreter is instrumented. What a pool's initializer is for may be
+    to let it import more: after a failure then it is tried again.
+    """
+    outbox = worker.__dict__.get(_OUTBOX)
+    if outbox is None and _settings.in_force is not None:
+        try:
+            outbox = interpreters.create_queue()
+            settings = _settings.in_force.as_keywords()
+            worker.interp.call(exec, _INSTRUMENT, {"settings": settings, "inbox": outbox})
+        except Exception as error:
+            if task is worker.initdata:
+                return False
+            _handoff.report("instrument an interpreter", error)
+            outbox = False
+        worker.__dict__[_OUTBOX] = outbox
+    return outbox
+
+
+def _do_call(original: Any, interpreters: Any) -> Any:
+    @functools.wraps(original)
+    def do_call(*args: Any) -> Any:
+        if inbox is None:
+            return original(*args)
+        headers = _take(inbox, interpreters)
+        return BodyCall(_carrier.unpack_safely(headers) or NO_CONTEXT, original)(*args)
+
+    return do_call
+
+
+def _take(box: Any, interpreters: Any) -> Any:
+    try:
+        return box.get_nowait()
+    except interpreters.QueueEmpty:
+        return None
+    except Exception as error:
+        _handoff.report("get", error)
+        return None
+
+
+def _give(box: Any, headers: Any) -> None:
+    try:
+        box.put(headers)
+    except Exception as error:
+        _handoff.report("put", error)

@@ -1,0 +1,81 @@
+"""``multiprocessing.Process``, everything derived from it, and what starts with one.
+
+A process is captured when it is started, as headers in an attribute of the process object, which
+reaches the child with it: as a copy in memory, or pickled. They are plain, and so is what makes a
+child that starts anew be instrumented like its parent: the child may not have this library. In the
+child they are taken out again before any of the user's code runs, in ``_bootstrap`` (the same name
+since CPython 2.6), which covers a ``run`` that a subclass overrides.
+
+A forked child has a copy of all that its parent's thread was in the middle of. It leaves that.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _flush, _handoff, _settings
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._patching import Layer
+from otel_concurrency._primitives._multiprocessing._instrumented import Instrumented
+
+_HEADERS = "_otel_concurrency_headers"
+_INSTRUMENTED = "_otel_concurrency_instrumented"
+
+
+def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
+    return [
+        Layer(process.BaseProcess, "start", lambda raw: _start(raw, seam)),
+        Layer(process.BaseProcess, "_bootstrap", lambda raw: _bootstrap(raw, seam)),
+    ]
+
+
+MODULES = {"multiprocessing.process": _layers}
+
+
+def _start(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def start(self: Any) -> Any:
+        if not seam.active:
+            return original(self)
+        _flush.before_child()
+        headers = _carrier.capture(seam, self)
+        if headers is not None:
+            self.__dict__[_HEADERS] = headers
+        settings = _settings.in_force
+        if settings is not None:
+            # The last attribute: what it unpickles after has imported the modules of the program.
+            self.__dict__[_INSTRUMENTED] = Instrumented(settings)
+        try:
+            return original(self)
+        finally:
+            self.__dict__.pop(_HEADERS, None)
+            self.__dict__.pop(_INSTRUMENTED, None)
+
+    return start
+
+
+def _bootstrap(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _bootstrap(self: Any, *args: Any, **kwargs: Any) -> Any:
+        headers = self.__dict__.pop(_HEADERS, None)
+        self.__dict__.pop(_INSTRUMENTED, None)
+        if headers is None and not seam.active:
+            return original(self, *args, **kwargs)
+        _leave_parent()
+        _flush.at_start_of_child()
+        context = _carrier.unpack_safely(headers) or NO_CONTEXT
+        try:
+            return BodyCall(context, original)(self, *args, **kwargs)
+        finally:
+            _flush.at_exit_of_child()
+
+    return _bootstrap
+
+
+def _leave_parent() -> None:
+    """Make the process's base context clean, for good: what a fork copied is the parent's."""
+    _handoff.adopted.set(None)
+    if _handoff.current_safely():
+        _handoff.attach_safely(NO_CONTEXT)

@@ -1,0 +1,213 @@
+"""``multiprocessing.Queue``, ``JoinableQueue``, ``SimpleQueue``: an item carries its context.
+
+It crosses as headers behind the item's pickle. A ``SimpleQueue`` pickles where the item is put. In
+the others items wait for a thread that pickles them, and their contexts wait beside them.
+
+Who gets an item adopts its context as from the queues of one process (``_items``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import weakref
+from collections import deque
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.context import Context
+
+from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
+from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._primitives._multiprocessing import _trailers
+
+_PLUMBING = "concurrent.futures.process"
+"""Where a class of queues is derived that only the standard library puts to."""
+
+
+def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
+    buffer = functools.partial(_Buffer, seam, queues._sentinel)
+    consumed = _Consumed()
+    return [
+        consumed,
+        Layer(queues, "_ForkingPickler", _trailers.pickler),
+        Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
+        Layer(queues.Queue, "get", lambda raw: _get(raw, seam, consumed)),
+        Layer(queues.JoinableQueue, "task_done", _queue_hooks.task_done),
+        Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, seam)),
+        Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, seam, consumed)),
+    ]
+
+
+MODULES = {"multiprocessing.queues": _layers}
+
+
+class _Buffer(deque[Any]):
+    """The items that wait for a queue's thread, with their contexts beside them.
+
+    Who puts holds the queue's lock; the thread takes without it. So a context is there before its
+    item, and nothing is logged there: a handler of the program's may put to this very queue. Where
+    another item comes out than the one that is due, somebody has reached into the queue: nothing is
+    known then, until all that waits is gone.
+    """
+
+    __slots__ = ("_contexts", "_seam", "_sentinel")
+
+    def __init__(self, seam: Seam, sentinel: object) -> None:
+        super().__init__()
+        self._seam = seam
+        self._sentinel = sentinel
+        self._contexts: deque[tuple[object, Context | None]] | None = deque()
+
+    def append(self, item: Any) -> None:
+        if self._contexts is None and not self:
+            self._contexts = deque()
+        contexts = self._contexts
+        if contexts is not None:
+            context = None
+            if self._seam.active and item is not self._sentinel:
+                with contextlib.suppress(Exception):
+                    context = get_current()
+            contexts.append((item, context))
+        super().append(item)
+
+    def popleft(self) -> Any:
+        item = super().popleft()
+        context = None
+        if self._contexts is not None:
+            due, context = self._contexts.popleft() if self._contexts else (self, None)
+            if due is not item:
+                self._contexts = context = None
+        _send(self._seam, item, context)
+        return item
+
+    def clear(self) -> None:
+        super().clear()
+        self._contexts = deque()
+
+
+def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
+    @functools.wraps(original)
+    def _start_thread(self: Any) -> Any:
+        if seam.active and type(self._buffer) is deque and not _is_plumbing(self.__class__):
+            self._buffer = buffer()  # it would be cleared now
+        return original(self)
+
+    return _start_thread
+
+
+@functools.cache
+def _is_plumbing(kind: type) -> bool:
+    return any(base.__module__ == _PLUMBING for base in kind.__mro__)
+
+
+class _Consumed:
+    """The queues whose items are adopted; applied and undone as a layer is."""
+
+    layers = ()  # as of `QueueHooks`: it patches instances alone
+
+    def __init__(self) -> None:
+        self._queues: dict[int, weakref.ref[Any]] = {}
+
+    def adopt(self, queue: Any, trailer: bytes | None) -> None:
+        """Adopt the context of an item that has come out of ``queue``."""
+        try:
+            if trailer is not None and id(queue) not in self._queues:
+                key, queues = id(queue), self._queues
+                queues[key] = weakref.ref(queue, lambda _: queues.pop(key, None))
+            _items.adopt(_trailers.unpack(trailer))
+        except Exception as error:
+            _handoff.report("get", error)
+
+    def apply(self) -> None:
+        """Take away what :meth:`undo` has left."""
+        for queue in self._alive():
+            if type(queue.__dict__.get("get")) is _LastGet:
+                del queue.__dict__["get"]
+        self._queues.clear()
+
+    def undo(self) -> None:
+        """See to it that every consumer lets go of its last item."""
+        for queue in self._alive():
+            queue.__dict__.setdefault("get", _LastGet(queue))
+        _items.let_go()  # nobody will tell this flow to do it any more
+
+    def _alive(self) -> list[Any]:
+        queues = [reference() for reference in list(self._queues.values())]
+        return [queue for queue in queues if queue is not None]
+
+
+class _LastGet:
+    """Stays with a queue after ``undo()``: some consumer may be in the context of its last item."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = weakref.ref(queue)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        _items.let_go()
+        queue: Any = self._queue()
+        return queue.__class__.get(queue, *args, **kwargs)
+
+
+def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
+    @functools.wraps(original)
+    def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
+        if _is_plumbing(self.__class__):
+            return original(self, block, timeout)
+        if adopted.get() is not None:
+            _items.let_go()
+        if not seam.active:
+            return original(self, block, timeout)
+        item, trailer = _trailers.receive(original, self, block, timeout)
+        if trailer or _handoff.current_safely():
+            consumed.adopt(self, trailer)
+        return item
+
+    return get
+
+
+def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
+    @functools.wraps(original)
+    def get(self: Any) -> Any:
+        if adopted.get() is not None:
+            _items.let_go()
+        if not seam.active or _trailers.is_received():
+            return original(self)
+        item, trailer = _trailers.receive(original, self)
+        if (trailer or _handoff.current_safely()) and not _is_called_by_plumbing():
+            consumed.adopt(self, trailer)
+        return item
+
+    return get
+
+
+def _send(seam: Seam, item: object, context: Context | None) -> None:
+    """Have ``item`` followed by what the policy makes of ``context``, if there is any."""
+    try:
+        if context and seam.change is not None:
+            context = seam.change(context)
+        _trailers.send(item, context or None)
+    except Exception as error:
+        _handoff.report("put", error)
+
+
+def _put(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def put(self: Any, obj: Any) -> Any:
+        context = _handoff.current_safely() if seam.active else None
+        if not context or _is_called_by_plumbing():
+            return original(self, obj)
+        _send(seam, obj, context)
+        context = None  # a traceback may lead through here
+        try:
+            return original(self, obj)
+        finally:
+            _trailers.send(obj, None)
+
+    return put
+
+
+def _is_called_by_plumbing() -> bool:
+    return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,231 @@
+"""What a child process has recorded is exported before it ends, and no exporter keeps it from that.
+
+The programs are real, and so are their children; they are in ``apps``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+from otel_concurrency import _forked
+from otlp_receiver import Receiver
+
+APPS = Path(__file__).parent / "apps"
+DEADLINE = 100
+LONG = "60000"
+"""A time-out that no test waits for."""
+
+start_methods = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+
+
+def run(program, *arguments):
+    """Run a program of ``apps``; return the lines that it printed, and what it said on stderr."""
+    finished = subprocess.run(
+        [sys.executable, str(APPS / program), *arguments],
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.split(), finished.stderr
+
+
+def run_code(program, *arguments, **settings):
+    """Run some code; return what it printed, and what it said on stderr."""
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **settings},
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout, finished.stderr
+
+
+# --- the end of a child ---
+
+
+@start_methods
+@pytest.mark.parametrize(
+    ("task", "exit_code"), [("returns", "0"), ("leaves_late", "0"), ("exits", "3"), ("raises", "1")]
+)
+def test_child_exports_its_spans_before_it_ends(method, task, exit_code):
+    """However a child ends, its spans are exported, and its exit code is its own."""
+    printed, said = run("children.py", "write", LONG, method, task)
+    assert printed == ["work", exit_code]
+    assert ("the user's" in said) == (task == "raises")
+
+
+@start_methods
+@pytest.mark.parametrize(("task", "exit_code"), [("returns", "0"), ("exits", "3")])
+def test_child_ends_though_its_exporter_never_returns(method, task, exit_code):
+    """When the time is up the child ends, with the exit code that is its own."""
+    assert run("children.py", "hang", "300", method, task) == ([exit_code], "")
+
+
+def test_child_that_waits_for_its_exporter_can_be_interrupted():
+    """A signal ends the wait: the child was leaving anyway."""
+    printed, _ = run("children.py", "hang", LONG, "fork", "is_interrupted")
+    assert printed == ["0"]
+
+
+@start_methods
+def test_child_ends_though_its_provider_fails(method):
+    """A provider that raises is reported, once, and the child ends as it would have."""
+    printed, said = run("children.py", "fail", LONG, method, "returns")
+    assert printed == ["0"]
+    assert said.count("What a child process records may not be exported: ValueError: no use") == 1
+
+
+def test_nothing_is_flushed_in_no_time():
+    """With a time-out of 0 a forked child leaves as it did without us."""
+    assert run("children.py", "write", "0", "fork", "returns") == (["0"], "")
+
+
+def test_nothing_is_done_where_the_sdk_is_not_in_use():
+    """A child that has recorded nothing imports nothing for it, and starts no thread."""
+    program = """
+import sys, threading
+threading.Thread.start = lambda thread: sys.exit("started")
+from opentelemetry import _logs, metrics, trace
+from otel_concurrency import _flush
+_flush.timeout = 5000
+_flush.at_start_of_child()
+_flush.at_exit_of_child()
+print([name for name in sys.modules if name.startswith("opentelemetry.sdk")])
+"""
+    assert run_code(program, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider") == ("[]\n", "")
+
+
+@pytest.mark.parametrize("exporter", ["drop", "hang"])
+def test_pools_beside_busy_threads_come_to_an_end(exporter):
+    """500 pools that start and end while other threads make spans all do their work."""
+    assert run("pools_beside_threads.py", exporter, "500") == (["500"], "")
+
+
+# --- the connections of a forked child ---
+
+
+def spans(endpoint):
+    """Return a provider of spans, and what records one."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(f"{endpoint}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return provider, lambda: provider.get_tracer("tests").start_span("work").end()
+
+
+def spans_one_by_one(endpoint):
+    """Return the same, exporting each span as it ends."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{endpoint}/v1/traces")))
+    return provider, lambda: provider.get_tracer("tests").start_span("work").end()
+
+
+def metrics(endpoint):
+    """Return a provider of metrics, and what records one."""
+    exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics")
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    return provider, lambda: provider.get_meter("tests").create_counter("work").add(1)
+
+
+def logs(endpoint):
+    """Return a provider of log records, and what records one."""
+    provider = LoggerProvider(shutdown_on_exit=False)
+    exporter = OTLPLogExporter(f"{endpoint}/v1/logs")
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    return provider, lambda: provider.get_logger("tests").emit(LogRecord(body="work"))
+
+
+@pytest.mark.parametrize("signal", [spans, spans_one_by_one, metrics, logs])
+def test_exporter_opens_a_connection_of_its_own(signal):
+    """What a forked child forgets is closed by nobody, and not used by it again."""
+    with Receiver() as receiver:
+        provider, record = signal(receiver.endpoint)
+        for forget, connections in ((False, 1), (False, 1), (True, 2), (False, 2)):
+            if forget:
+                _forked.forget_connections(provider)
+            record()
+            provider.force_flush()
+            assert receiver.connections == connections
+        assert receiver.open_connections == 2
+        provider.shutdown()
+    assert receiver.faults == []
+
+
+def test_parents_connections_are_its_own():
+    """In the process that has imported the library nothing is forgotten."""
+    program = """
+import sys
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from otel_concurrency import _flush
+_flush.timeout = 5000
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(sys.argv[1])))
+trace.set_tracer_provider(provider)
+for number in range(2):
+    _flush.at_start_of_child()
+    trace.get_tracer("tests").start_span("work").end()
+"""
+    with Receiver() as receiver:
+        run_code(program, f"{receiver.endpoint}/v1/traces")
+        assert len(receiver.spans) == 2
+        assert receiver.connections == 1
+
+
+def test_child_is_not_forked_while_an_exporter_is_being_imported():
+    """A child can do what its parent is about to do for the first time: to send a request."""
+    program = """
+import importlib.machinery, multiprocessing, sys, threading, time
+import requests
+from otel_concurrency import ConcurrencyInstrumentor
+
+importing = threading.Event()
+
+class Slow:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "netrc":
+            return None
+        def execute(module):
+            importing.set()
+            time.sleep(0.5)
+            execute_plainly(module)
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        execute_plainly, spec.loader.exec_module = spec.loader.exec_module, execute
+        return spec
+
+def send():
+    requests.utils.get_netrc_auth("http://127.0.0.1")
+
+sys.modules.pop("netrc", None)
+sys.meta_path.insert(0, Slow)
+ConcurrencyInstrumentor().instrument()
+threading.Thread(target=send).start()
+importing.wait()
+child = multiprocessing.get_context("fork").Process(target=send)
+child.start()
+child.join(20)
+print(child.exitcode)
+child.kill()
+"""
+    assert run_code(program) == ("0\n", "")
