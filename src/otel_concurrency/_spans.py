@@ -79,6 +79,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
                     if parent is None or getattr(parent, _END, 0) is not None:  # none that runs
                         context, links = _linked(current, parent, context, links, start_time)
             except Exception as error:
+                parent = None
                 _handoff.report("start_span", error)
         span = original(
             self,
@@ -92,10 +93,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
             set_status_on_exception,
         )
         if span.__class__ is _NOT_SAMPLED:
-            own = span.get_span_context()
-            # That of a disabled tracer is no span: it stands for its parent, or for none.
-            if own.is_valid and (parent is None or own is not parent.get_span_context()):
-                span._end_time = None  # it runs, as the SDK's own class says of itself
+            _runs(span, parent)
         if running:
             learn(span, parent)
         return span
@@ -120,13 +118,11 @@ def _as_called(original: Any, seam: Seam) -> Any:
                     if value is not before:
                         args, kwargs = _with(name, value, args, kwargs)
             except Exception as error:
+                parent = None
                 _handoff.report("start_span", error)
         span = original(self, *args, **kwargs)
         if span.__class__ is _NOT_SAMPLED:
-            own = span.get_span_context()
-            # That of a disabled tracer is no span: it stands for its parent, or for none.
-            if own.is_valid and (parent is None or own is not parent.get_span_context()):
-                span._end_time = None  # it runs, as the SDK's own class says of itself
+            _runs(span, parent)
         if running:
             learn(span, parent)
         return span
@@ -167,6 +163,16 @@ def _linked(
     if any(one is link for one in given):  # by another layer of ours, above somebody else's
         return context, given
     return context, (link, *given)  # at their limit the SDK keeps the last of them
+
+
+def _runs(span: Any, parent: Any) -> None:
+    """Note that ``span``, which is not sampled, runs, as the SDK's own class does of itself.
+
+    That of a disabled tracer is no span: it stands for its parent, or for none.
+    """
+    own = span.get_span_context()
+    if own.is_valid and (parent is None or own is not parent.get_span_context()):
+        span._end_time = None
 
 
 def _end(original: Any) -> Any:
