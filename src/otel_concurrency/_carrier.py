@@ -7,7 +7,6 @@ is a non-recording remote span, after a fork too: a child must not write to a co
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 from weakref import ref
@@ -24,8 +23,8 @@ from otel_concurrency._handoff import NO_CONTEXT, Seam
 Headers = dict[str, str]
 """Header names and values, all of them strings: what is pickled is plain."""
 
-_SINCE = "otel-concurrency-since"
-"""When the span ended or, since nobody on the far side sees that, was handed off (Unix ns)."""
+_ENDED = "otel-concurrency-ended"
+"""When the span ended (Unix ns), if it had: on the far side nobody sees it end."""
 
 _LINK = "otel-concurrency-link"
 """Why and by whom the far side is linked to the span in the headers, instead of its child."""
@@ -60,7 +59,9 @@ def pack(context: Context) -> Headers | None:
         )
     if not headers:
         return None
-    headers[_SINCE] = str(getattr(span, _links.END, None) or time.time_ns())
+    ended = getattr(span, _links.END, None)
+    if ended is not None:
+        headers[_ENDED] = str(ended)
     return headers
 
 
@@ -70,8 +71,8 @@ def unpack(headers: Mapping[str, str]) -> Context:
     if _LINK in headers:
         reason, _, primitive = headers[_LINK].partition(" ")
         return _links.deferred(context, primitive or None, reason)
-    if _SINCE in headers:
-        context = _links.handed_off(context, int(headers[_SINCE]))
+    if _ENDED in headers:
+        context = _links.dated(context, int(headers[_ENDED]))
     return context or NO_CONTEXT
 
 

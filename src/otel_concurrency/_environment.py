@@ -145,7 +145,7 @@ def leave() -> None:
 def _extract(variables: Mapping[str, str]) -> Context:
     context = propagate.extract(variables, Context(), getter=_GETTER)
     if trace.get_current_span(context).get_span_context().is_valid:
-        return _links.handed_off(context, time.time_ns())
+        return _links.dated(context, time.time_ns())
     link = _read_link(context, variables.get(_LINK, ""))
     if link is not None:
         return link

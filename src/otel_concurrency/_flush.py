@@ -64,10 +64,16 @@ def at_start_of_child() -> None:
         _report_fault(error)
 
 
+def is_needed() -> bool:
+    """Whether a child may have something to export, as far as this process can tell."""
+    return timeout > 0 and any(sdk in sys.modules for sdk, _, _ in _SIGNALS)
+
+
 def at_exit_of_child() -> None:
     """Flush the global providers, for ``timeout`` at most. Never raises.
 
-    To be called at the end of a child process, when its work and its threads are done.
+    To be called at the end of a child process, when its work and its threads are done. What an
+    exporter has printed goes out as well: a forked child leaves without flushing its streams again.
     """
     if timeout <= 0:
         return
@@ -81,6 +87,9 @@ def at_exit_of_child() -> None:
             thread.start()
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
+        if threads:
+            util: Any = sys.modules.get("multiprocessing.util")
+            util._flush_std_streams()
     except Exception as error:
         _report_fault(error)
     except BaseException:  # noqa: S110 - a signal's handler has had enough; the child leaves anyway

@@ -87,8 +87,8 @@ def instead_of(span: trace.Span, context: Context) -> Link | None:
     return None if span.get_span_context().is_valid else pending(context)
 
 
-def handed_off(context: Context, since: int) -> Context:
-    """Return ``context`` with the time (ns since the epoch) at which it was handed off."""
+def dated(context: Context, since: int) -> Context:
+    """Return ``context`` with the time (ns since the epoch) from which its span grows old."""
     return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})
 
 
@@ -112,7 +112,7 @@ _UNKNOWN: Any = object()
 
 
 def _handed_off_at(context: Context, span: Any) -> int | None:
-    """Return when this flow's work was handed off in ``span``; None where it was not.
+    """Return from when on ``span`` grows old for this flow; None where it was not handed off in it.
 
     The clock is not read where work is handed off: the first span that it starts is its birth.
     """

@@ -41,6 +41,13 @@ def tracer():
     return TracerProvider(shutdown_on_exit=False).get_tracer("work")
 
 
+def look_after(seconds):
+    """Make a span at once, and another one after ``seconds``; return what both are run in."""
+    first = look()
+    time.sleep(seconds)
+    return first, look()
+
+
 def look(*_):
     """Make a span; return what this is run in."""
     records = trace.get_current_span().is_recording()
@@ -54,7 +61,7 @@ def look(*_):
             (
                 link.context.span_id,
                 link.attributes["otel_concurrency.link.reason"],
-                link.attributes["otel_concurrency.link.primitive"],
+                link.attributes.get("otel_concurrency.link.primitive", ""),
             )
             for link in span.links
         ),

@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from otel_concurrency import ConcurrencyInstrumentor, _settings
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 TIMEOUT = 60
+FORK = multiprocessing.get_context("fork")
 """Seconds after which a test gives up waiting; nothing asserts a time."""
 
 OURS = "otel"
@@ -293,6 +295,32 @@ def test_policy_link_crosses(form, instrument, tracer):
 
     link = (origin.parent, "policy", form.setting)
     assert set(results) == {Sight(baggage=origin.baggage, links=(link,))}
+
+
+def test_a_span_that_had_ended_is_linked_from_another_process(instrument, tracer):
+    """It parents nobody, there as here: when it ended goes along."""
+    instrument(link_after=100)
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=FORK) as pool:
+        with span_and_baggage(tracer) as origin:
+            held = get_current()
+        with attached(held):
+            assert pool.submit(process_work.look).result(TIMEOUT).parent == origin.parent
+            time.sleep(0.2)
+            late = pool.submit(process_work.look).result(TIMEOUT)
+    assert late == Sight(baggage=origin.baggage, links=((origin.parent, "ended", ""),))
+
+
+def test_a_span_that_runs_is_the_parent_however_long_the_work_waited(instrument, tracer):
+    """Nobody in the other process sees it end: each task there is as old as its first span."""
+    instrument(link_after=1000)
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=FORK)
+    with pool, span_and_baggage(tracer) as origin:
+        tasks = [pool.submit(process_work.look_after, 0.5) for _ in range(3)]
+        seen = [sight for task in tasks for sight in task.result(TIMEOUT)]
+        first, long_after = pool.submit(process_work.look_after, 1.3).result(TIMEOUT)
+    assert [sight.parent for sight in seen] == [origin.parent] * 6
+    assert first.parent == origin.parent
+    assert long_after.links == ((origin.parent, "ended", ""),)
 
 
 @every_kind

@@ -377,7 +377,7 @@ def _terminate_pool(original: Any, seam: Seam, pool: Any) -> Any:
     ) -> None:
         handlers = worker_handler, task_handler, result_handler
         try:
-            if seam.active and _flush.timeout > 0:
+            if seam.active and _flush.is_needed():
                 _let_idle_ones_leave(pool, workers, change_notifier, handlers, cache)
         except Exception as error:
             _handoff.report("terminate", error)
