@@ -107,10 +107,84 @@ from opentelemetry import _logs, metrics, trace
 from otel_concurrency import _flush
 _flush.timeout = 5000
 _flush.at_start_of_child()
-_flush.at_exit_of_child()
+_flush.at_exit_of_child(spans=True)
 print([name for name in sys.modules if name.startswith("opentelemetry.sdk")])
 """
     assert run_code(program, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider") == ("[]\n", "")
+
+
+KEEPS = """
+import multiprocessing, os, sys, time
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from otel_concurrency import ConcurrencyInstrumentor
+
+class Keeps(SpanProcessor):
+    spans = []
+
+    def on_end(self, span):
+        self.spans.append(span.name)
+
+    def force_flush(self, timeout_millis=None):
+        os.write(1, "".join(f"{name}\\n" for name in self.spans).encode())
+        if sys.argv[1] == "locked":
+            time.sleep(3600)
+        self.spans.clear()
+        return True
+
+def without_a_span():
+    pass
+
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(Keeps())
+trace.set_tracer_provider(provider)
+ConcurrencyInstrumentor().instrument(flush_timeout=60_000)
+trace.get_tracer("tests").start_span("parents").end()
+fork = multiprocessing.get_context("fork")
+child = fork.Process(target=without_a_span)
+child.start()
+child.join(20)
+print(child.exitcode)
+with fork.Pool(1) as pool:
+    pool.apply(without_a_span)
+"""
+
+
+@pytest.mark.parametrize("state", ["free", "locked"])
+def test_a_child_without_a_span_flushes_none(state):
+    """What its processor has copied of its parent's is not exported again, nor waited for."""
+    assert run_code(KEEPS, state) == ("0\n", "")
+
+
+PRINTS = """
+import multiprocessing, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from otel_concurrency import ConcurrencyInstrumentor
+
+class Out:
+    write = staticmethod(lambda text: sys.stdout.write(text))
+    flush = staticmethod(lambda: None)
+
+provider = TracerProvider(shutdown_on_exit=False)
+exporter = ConsoleSpanExporter(out=Out, formatter=lambda span: span.name + "\\n")
+provider.add_span_processor(BatchSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+ConcurrencyInstrumentor().instrument()
+
+def work():
+    trace.get_tracer("tests").start_span("child's").end()
+
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join(20)
+"""
+
+
+def test_what_an_exporter_prints_is_not_lost():
+    """A forked child has flushed its streams for the last time when its spans are exported."""
+    assert run_code(PRINTS) == ("child's\n", "")
 
 
 @pytest.mark.parametrize("exporter", ["drop", "hang"])

@@ -69,8 +69,11 @@ def is_needed() -> bool:
     return timeout > 0 and any(sdk in sys.modules for sdk, _, _ in _SIGNALS)
 
 
-def at_exit_of_child() -> None:
+def at_exit_of_child(*, spans: bool) -> None:
     """Flush the global providers, for ``timeout`` at most. Never raises.
+
+    Without ``spans``, none having been started in this child, not that of traces: a processor that
+    does not know of forks has a copy of its parent's spans, and would export those.
 
     To be called at the end of a child process, when its work and its threads are done. What an
     exporter has printed goes out as well: a forked child leaves without flushing its streams again.
@@ -81,7 +84,7 @@ def at_exit_of_child() -> None:
         deadline = time.monotonic() + timeout / 1000
         threads = [
             threading.Thread(target=_flush, args=(provider,), daemon=True)
-            for provider in _providers()
+            for provider in _providers(but=None if spans else _SIGNALS[0])
         ]
         for thread in threads:
             thread.start()
@@ -96,14 +99,15 @@ def at_exit_of_child() -> None:
         pass
 
 
-def _providers() -> Iterator[Any]:
-    """Yield the global providers that can be flushed.
+def _providers(but: tuple[str, str, str] | None = None) -> Iterator[Any]:
+    """Yield the global providers that can be flushed, ``but`` that of one signal.
 
     Of a signal whose SDK is not imported nothing was recorded; to ask for its provider could
     import one.
     """
-    for sdk, api, getter in _SIGNALS:
-        if sdk in sys.modules and api in sys.modules:
+    for signal in _SIGNALS:
+        sdk, api, getter = signal
+        if signal is not but and sdk in sys.modules and api in sys.modules:
             provider = getattr(sys.modules[api], getter)()
             if callable(getattr(provider, "force_flush", None)):
                 yield provider

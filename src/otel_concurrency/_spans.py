@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import time
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,18 @@ from otel_concurrency._handoff import Seam, capture_nothing, get_current
 from otel_concurrency._links import is_dead
 from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._rounds import learn, running
+
+started = False
+"""Whether a span was started in this process."""
+
+
+def _begin() -> None:
+    global started  # noqa: PLW0603
+    started = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
 
 link_after = 0
 """Nanoseconds after its end from which on a span is nobody's implicit parent; 0: never."""
@@ -70,6 +83,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
         record_exception: Any = True,
         set_status_on_exception: Any = True,
     ) -> Any:
+        global started  # noqa: PLW0603
         parent: Any = None
         if seam.capture is not capture_nothing:
             try:
@@ -92,6 +106,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
             record_exception,
             set_status_on_exception,
         )
+        started = True
         if span.__class__ is _NOT_SAMPLED:
             _runs(span, parent)
         if running:
@@ -106,6 +121,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
 def _as_called(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global started  # noqa: PLW0603
         parent: Any = None
         if seam.capture is not capture_nothing:
             try:
@@ -121,6 +137,7 @@ def _as_called(original: Any, seam: Seam) -> Any:
                 parent = None
                 _handoff.report("start_span", error)
         span = original(self, *args, **kwargs)
+        started = True
         if span.__class__ is _NOT_SAMPLED:
             _runs(span, parent)
         if running:

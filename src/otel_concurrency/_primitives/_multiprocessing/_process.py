@@ -15,7 +15,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _flush, _handoff, _settings
+from otel_concurrency import _carrier, _flush, _handoff, _settings, _spans
 from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._patching import Layer
 from otel_concurrency._primitives._multiprocessing._instrumented import Instrumented
@@ -69,7 +69,7 @@ def _bootstrap(original: Any, seam: Seam) -> Any:
         try:
             return BodyCall(context, original)(self, *args, **kwargs)
         finally:
-            _flush.at_exit_of_child()
+            _flush.at_exit_of_child(spans=_spans.started)
 
     return _bootstrap
 
