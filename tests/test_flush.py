@@ -15,6 +15,7 @@ from opentelemetry._logs import LogRecord
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk import _logs
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -76,7 +77,9 @@ def test_child_exports_its_spans_before_it_ends(method, task, exit_code):
 @pytest.mark.parametrize(("task", "exit_code"), [("returns", "0"), ("exits", "3")])
 def test_child_ends_though_its_exporter_never_returns(method, task, exit_code):
     """When the time is up the child ends, with the exit code that is its own."""
-    assert run("children.py", "hang", "300", method, task) == ([exit_code], "")
+    printed, said = run("children.py", "hang", "300", method, task)
+    assert printed == [exit_code]
+    assert said.replace("Timeout was exceeded in force_flush().\n", "") == ""  # the SDK's, to 1.32
 
 
 def test_child_that_waits_for_its_exporter_can_be_interrupted():
@@ -184,7 +187,7 @@ child.join(20)
 
 def test_what_an_exporter_prints_is_not_lost():
     """A forked child has flushed its streams for the last time when its spans are exported."""
-    assert run_code(PRINTS) == ("child's\n", "")
+    assert run_code(PRINTS, PYTHONUNBUFFERED="") == ("child's\n", "")
 
 
 @pytest.mark.parametrize("exporter", ["drop", "hang"])
@@ -227,7 +230,12 @@ def logs(endpoint):
     return provider, lambda: provider.get_logger("tests").emit(LogRecord(body="work"))
 
 
-@pytest.mark.parametrize("signal", [spans, spans_one_by_one, metrics, logs])
+SIGNALS = [spans, spans_one_by_one, metrics]
+if not hasattr(_logs, "LogRecord"):
+    SIGNALS.append(logs)  # an SDK that exports what only its own handler makes is as good as none
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
 def test_exporter_opens_a_connection_of_its_own(signal):
     """What a forked child forgets is closed by nobody, and not used by it again."""
     with Receiver() as receiver:

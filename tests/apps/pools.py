@@ -8,6 +8,7 @@ import concurrent.futures
 import multiprocessing
 import sys
 
+import everywhere  # noqa: F401 - it is under a command that may let go of its children
 from opentelemetry import trace
 
 tracer = trace.get_tracer("pools")

@@ -6,6 +6,7 @@ Argument: how many generations are to follow.
 import subprocess
 import sys
 
+import everywhere  # noqa: F401 - it is under a command that may let go of its children
 from opentelemetry import baggage, context, trace
 
 generation = int(sys.argv[1])
