@@ -21,6 +21,7 @@ from opentelemetry.context import attach
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_concurrency import ConcurrencyInstrumentor, _rounds
+from otel_concurrency._primitives import _sched
 
 
 class Periodic:
@@ -178,6 +179,28 @@ def test_the_first_round_belongs_to_who_armed_it(kind, style, instrument, tracer
     assert first.parent == origin.get_span_context()
     assert_linked(second, first, reason="periodic", primitive=kind.primitive)
     assert_linked(third, second, reason="periodic", primitive=kind.primitive)
+
+
+@pytest.mark.parametrize("context", [True, False])
+@pytest.mark.parametrize("style", STYLES)
+def test_the_first_round_of_a_process_is_linked_to(style, context, instrument, tracer, exporter):
+    """Schedulers note their events from the first span on that is started in an action."""
+    instrument()
+    _sched._asked.clear()
+    job = Actions(tracer, 3, **STYLES[style])
+
+    def program():
+        if context:
+            attach(baggage.set_baggage("tenant", "acme"))
+        job.arm()
+
+    without_context(program)
+    without_context(job.go)
+    first, second, third = rounds_of(exporter)
+    assert not first.links
+    assert_linked(second, first, reason="periodic", primitive="sched")
+    assert_linked(third, second, reason="periodic", primitive="sched")
+    assert _sched._asked
 
 
 @pytest.mark.parametrize("kind", PERIODIC)

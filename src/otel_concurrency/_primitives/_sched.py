@@ -29,7 +29,7 @@ def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
     return [
         Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),
         Layer(sched.scheduler, "cancel", _cancel),
-        Layer(sched.scheduler, "run", lambda raw: _run(raw, seam)),
+        Layer(sched.scheduler, "run", lambda raw: _run(raw, seam, loop)),
     ]
 
 
@@ -65,7 +65,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
             if caller.f_code is not loop:
                 return iter(seen(self))
-            if running:  # it is what this thread runs next, unless it has to wait for it
+            if _asked:  # it is what this thread runs next, unless it has to wait for it
                 thread = get_ident()
                 before = running.get(thread)
                 if before is not None:
@@ -126,26 +126,53 @@ def _is_inside(action: Any, loop: CodeType) -> bool:
 _CALL = Call.__call__.__code__
 
 
-class _Idle:
-    """A thread's ``scheduler.run`` before it has taken its first event."""
+_asked: list[bool] = []
+"""Not empty once it matters in this process which action runs: a span was started in one.
 
-    __slots__ = ()
-
-    def _begin_round(self) -> None:
-        return None
+Until then no scheduler has to note its events.
+"""
 
 
-_IDLE = _Idle()
+class _Unnoted:
+    """A thread's ``scheduler.run`` that has not noted an event yet."""
+
+    __slots__ = ("_loop", "_name")
+
+    def __init__(self, loop: CodeType, name: str) -> None:
+        self._loop = loop
+        self._name = name
+
+    def _begin_round(self) -> Round | None:
+        """Return the round that the loop's own variables tell of, this once."""
+        _asked[:] = (True,)
+        frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+        while frame is not None and frame.f_code is not self._loop:
+            frame = frame.f_back
+        if frame is None:
+            return None
+        seen = frame.f_locals
+        delay, action = seen.get("delay"), seen.get("action")
+        function = action.__wrapped__ if type(action) is Call else action
+        job = Job(function, seen.get("argument", ()), seen.get("kwargs", {}))
+        if not _LIVE_LOCALS and frame.f_trace is None:
+            seen.clear()  # a copy that lives as long as the loop
+        return None if delay or action is None else Round(job, self._name)
 
 
-def _run(original: Any, seam: Seam) -> Any:
+_LIVE_LOCALS = sys.version_info >= (3, 13)
+"""Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
+
+
+def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
+    unnoted = _Unnoted(loop, seam.name)
+
     @functools.wraps(original)
     def run(self: Any, blocking: Any = True) -> Any:
         if seam.capture is capture_nothing:
             return original(self, blocking)
         thread = get_ident()
         outer = running.get(thread) if running else None
-        running[thread] = _IDLE
+        running[thread] = unnoted
         try:
             return original(self, blocking)
         finally:
