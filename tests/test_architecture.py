@@ -71,7 +71,12 @@ LAYERS = (
         f"version package {BELOW_ADVICE} _primitives _adapters",
         f"{API} opentelemetry.instrumentation",
     ),
-    Layer("edges", "__init__ __main__ _child testing pytest_plugin _cli _cli.*", "*", "*"),
+    Layer(
+        "edges",
+        "__init__ __main__ _child testing pytest_plugin _insight _insight.* _cli _cli.*",
+        "*",
+        "*",
+    ),
 )
 
 
@@ -223,7 +228,7 @@ def test_sdk_and_rich_are_imported_when_they_are_used(module):
             assert matches(module, EDGES), f"{module}:{one.line}"
 
 
-@modules(but="_cli _cli.*")
+@modules(but="_insight _insight.* _cli _cli.*")
 def test_nothing_that_programs_may_not_use_is_imported_with_us(module):
     """Importing the library imports none of the modules that it patches when they are imported."""
     for one in imports(MODULES[module]):
@@ -231,7 +236,7 @@ def test_nothing_that_programs_may_not_use_is_imported_with_us(module):
         assert one.lazy or not unused, f"{module}:{one.line}"
 
 
-@modules(but="_settings _environment _cli _cli.*")
+@modules(but="_settings _environment _insight _insight.* _cli _cli.*")
 def test_only_two_read_the_environment(module):
     """Outside the command, `os.environ` is read for the settings, and as a carrier."""
     for node in ast.walk(MODULES[module]):
