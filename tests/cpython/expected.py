@@ -4,19 +4,7 @@ A test is named by its id; ``*`` stands for anything. The runner fails if one of
 any more in any mode on the versions that it is listed for.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
-
-
-class Expected(NamedTuple):
-    """A difference that is not a bug of ours."""
-
-    test: str
-    reason: str
-    versions: tuple[str, ...] = ()
-    """``3.13`` and so on; empty: all."""
-
+from with_and_without.report import Expected
 
 EXPECTED = (
     Expected(

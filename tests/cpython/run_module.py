@@ -1,7 +1,7 @@
 """Runs one module of the interpreter's own tests, and writes a line for each test to a file.
 
-``python run_module.py OUTCOMES SECONDS MODULE [TEST ...]``: a line is ``started TEST``, or its
-outcome and its name. One that is only started has hung, or has taken the interpreter with it.
+``python run_module.py OUTCOMES SECONDS PATH MODULE [TEST ...]``: the package ``test`` is in PATH. A
+test that is only started has hung, or has taken the interpreter with it.
 """
 
 from __future__ import annotations
@@ -61,10 +61,15 @@ def tests_in(suite):
             yield test
 
 
-def main(outcomes, seconds, module, *names):
+def main(outcomes, seconds, path, module, *names):
     """Run ``module``, or those of its tests that are named."""
+    if path not in sys.path:
+        sys.path.insert(0, path)
     faulthandler.dump_traceback_later(float(seconds), exit=True)
-    suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    except unittest.SkipTest:  # not for this platform
+        suite = unittest.TestSuite()
     if names:
         suite = unittest.TestSuite(test for test in tests_in(suite) if test.id() in names)
     with open(outcomes, "w") as Outcomes.file, tempfile.TemporaryDirectory() as directory:
