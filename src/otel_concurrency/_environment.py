@@ -11,6 +11,7 @@ a context, that one replaces all of it; what the program itself has put there si
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -74,33 +75,66 @@ def _names() -> set[str]:
     return {_LINK, *map(_variable, propagate.get_global_textmap().fields)}
 
 
-def for_child(context: Context, given: Any) -> dict[Any, Any] | None:
-    """Return a copy of the environment ``given`` (None: this process's) that carries ``context``.
+Changes = tuple["list[Any]", "dict[str, str]"]
+"""The variables that an environment is to lose, and those that it is to get."""
+
+
+def changes_for_child(context: Context, given: Any) -> Changes | None:
+    """Return how the environment ``given`` (None: this process's) changes to carry ``context``.
 
     None where there is nothing to carry, and where ``given`` already carries what the program has
-    put there. May raise.
+    put there, or is no environment, as ``Popen`` is about to say. May raise.
     """
     variables: dict[str, str] = {}
     propagate.inject(variables, context, setter=_SETTER)
     link = _links.instead_of(trace.get_current_span(context), context)
     if link is not None:
         variables[_LINK] = _spell(link)
-    if not variables:
+    environment = os.environ if given is None else given
+    if not variables or not hasattr(environment, "items"):
         return None
     names = _names()
-    copy: dict[Any, Any] = dict((os.environ if given is None else given).items())
-    for key in list(copy):
+    lost: list[Any] = []
+    for key, value in environment.items():
         name = os.fsdecode(key) if isinstance(key, bytes) else key
         if name not in names:
             continue
-        if _is_inherited(name, copy[key]):
-            del copy[key]
+        if _is_inherited(name, value):
+            lost.append(key)
         elif name != _BAGGAGE:
             return None
         else:
             variables.pop(name, None)
-    copy.update(variables)
+    return lost, variables
+
+
+def changed(given: Any, changes: Changes) -> dict[Any, Any]:
+    """Return a copy of the environment ``given`` (None: this process's) after ``changes``."""
+    copy: dict[Any, Any] = dict((os.environ if given is None else given).items())
+    _change(copy, changes)
     return copy
+
+
+def changed_before(function: Callable[[], object], changes: Changes) -> Callable[[], object]:
+    """Return what makes ``changes`` to the environment of its process and calls ``function``.
+
+    That process is a child. No fault is reported: that takes locks, and a thread of the parent may
+    have held one of them.
+    """
+
+    def change_first() -> object:
+        with contextlib.suppress(Exception):
+            _change(os.environ, changes)
+        return function()
+
+    return change_first
+
+
+def _change(environment: Any, changes: Changes) -> None:
+    lost, variables = changes
+    for name in lost:
+        environment.pop(name, None)
+    environment.update(variables)
 
 
 def _is_inherited(name: str, value: Any) -> bool:

@@ -308,6 +308,57 @@ def test_a_context_that_the_user_gives_as_bytes_wins(instrument, tracer, key, va
     context_api.detach(token)
 
 
+def test_what_happens_before_the_command_counts(instrument, tracer):
+    """What a `preexec_fn` does to its environment reaches the child, and so does the context."""
+
+    def before():
+        os.environ["FRUIT"] = "apple"
+        os.putenv("VEGETABLE", "leek")
+
+    instrument()
+    with tracer.start_as_current_span("parent") as span:
+        found = POPEN.environment(preexec_fn=before)
+    wanted = {"FRUIT": "apple", "VEGETABLE": "leek", "TRACEPARENT": traceparent(span)}
+    assert found.items() >= wanted.items()
+    assert "TRACEPARENT" not in os.environ
+
+
+def test_a_given_environment_wins_over_what_happens_before_the_command(instrument, tracer):
+    """A `preexec_fn` does nothing to an environment that is given."""
+    instrument()
+    with tracer.start_as_current_span("parent") as span:
+        found = POPEN.environment(env={}, preexec_fn=lambda: os.putenv("FRUIT", "apple"))
+    assert (found.get("FRUIT"), found["TRACEPARENT"]) == (None, traceparent(span))
+
+
+WARNED = """
+import subprocess, sys
+from opentelemetry import baggage, context
+from otel_concurrency import ConcurrencyInstrumentor
+if sys.argv[1] == "on":
+    ConcurrencyInstrumentor().instrument(subprocess="parent")
+    context.attach(baggage.set_baggage("order", "1042"))
+subprocess.run("true", shell=True, text=True)
+subprocess.Popen("true", shell=True, text=True).wait()
+"""
+
+
+if sys.version_info >= (3, 11):  # it warns
+
+    def test_warnings_are_laid_to_the_caller(tmp_path):
+        """A warning of `Popen` names the caller's line, as it does without the library."""
+        program = tmp_path / "program.py"
+        program.write_text(WARNED)
+        command = [sys.executable, "-X", "warn_default_encoding", str(program)]
+        plain, ours = (
+            subprocess.run([*command, on], capture_output=True, encoding="utf-8", timeout=DEADLINE)
+            for on in ("off", "on")
+        )
+        assert f"{program}:8: EncodingWarning" in plain.stderr
+        assert f"{program}:9: EncodingWarning" in plain.stderr
+        assert ours.stderr == plain.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords"),
     [
@@ -614,10 +665,10 @@ def test_an_inherited_link_is_not_handed_on_beside_a_parent(started_with, tracer
 
 
 def test_uninstrument_puts_popen_back(instrument):
-    """`Popen.__init__` is by identity what it was before."""
-    before = vars(subprocess.Popen)["__init__"]
+    """`Popen._execute_child` is by identity what it was before."""
+    before = vars(subprocess.Popen)["_execute_child"]
     instrumentor = instrument()
-    assert vars(subprocess.Popen)["__init__"] is not before
+    assert vars(subprocess.Popen)["_execute_child"] is not before
     instrumentor.uninstrument()
-    assert vars(subprocess.Popen)["__init__"] is before
+    assert vars(subprocess.Popen)["_execute_child"] is before
     assert _environment._inherited == {}

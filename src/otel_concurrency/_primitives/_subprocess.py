@@ -1,8 +1,10 @@
 """``subprocess.Popen``, and everything that is built on it: ``run``, ``os.popen``, asyncio's.
 
 The context goes into a copy of the child's environment (``otel_concurrency._environment``). The
-seam is ``Popen.__init__``, by its documented signature: the positions of its arguments have not
-changed since CPython 3.1. uvloop, ``os.system`` and ``os.spawn*`` start their processes themselves.
+seam is ``Popen._execute_child``, which gets all arguments by position, under the same names since
+CPython 3.9 (gevent's too). A frame of ours between ``Popen.__init__`` and its caller would be where
+its warnings say that they come from. uvloop, ``os.system`` and ``os.spawn*`` start their processes
+themselves.
 """
 
 from __future__ import annotations
@@ -15,42 +17,39 @@ from otel_concurrency import _environment, _handoff
 from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Layer
 
-_ENV = 10
-"""The place of ``env`` among the arguments that follow ``self``."""
-
 
 def _layers(subprocess: ModuleType, seam: Seam) -> list[Layer]:
-    return [Layer(subprocess.Popen, "__init__", lambda raw: _init(raw, seam))]
+    return [Layer(subprocess.Popen, "_execute_child", lambda raw: _execute_child(raw, seam))]
 
 
 MODULES = {"subprocess": _layers}
 
 
-def _init(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        environment = _environment_for(seam, self, args, kwargs)
-        if environment is None:
-            pass
-        elif len(args) > _ENV:
-            args = (*args[:_ENV], environment, *args[_ENV + 1 :])
-        else:
-            kwargs["env"] = environment
-        original(self, *args, **kwargs)
+def _execute_child(original: Any, seam: Seam) -> Any:
+    code = getattr(original, "__wrapped__", original).__code__
+    names = code.co_varnames[1 : code.co_argcount]  # without `self`
+    env, preexec_fn = names.index("env"), names.index("preexec_fn")
 
-    return init
-
-
-def _environment_for(seam: Seam, process: Any, args: Any, kwargs: Any) -> dict[Any, Any] | None:
-    """Return the environment that ``process`` is to be started with; None: as it was asked for."""
-    try:
+    def with_context(process: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         context = seam.capture(process)
-        if not context:
-            return None
-        given = args[_ENV] if len(args) > _ENV else kwargs.get("env")
-        if given is not None and not hasattr(given, "items"):
-            return None  # `Popen` is about to say so
-        return _environment.for_child(context, given)
-    except Exception as error:
-        _handoff.report("Popen", error)
-        return None
+        changes = _environment.changes_for_child(context, args[env]) if context else None
+        if changes is None:
+            return args
+        changed = list(args)
+        if args[env] is None and args[preexec_fn] is not None:
+            # What it does to the environment counts only as long as the child is given none.
+            changed[preexec_fn] = _environment.changed_before(args[preexec_fn], changes)
+        else:
+            changed[env] = _environment.changed(args[env], changes)
+        return tuple(changed)
+
+    @functools.wraps(original)
+    def execute_child(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            changed = with_context(self, args)
+        except Exception as error:
+            _handoff.report("Popen", error)
+            changed = args
+        return original(self, *changed, **kwargs)
+
+    return execute_child
