@@ -1,0 +1,338 @@
+"""What the observer knows of a flow: the hand-off by which the work that runs here got here.
+
+It travels beside the context, not in it: whether a context arrives is what is to be found out, with
+this library or without it. Where work is handed off a :class:`Record` is made of it. It goes along
+with the callable or the item, as the observer's own affair, and where the work is picked up it
+begins a :class:`Flow`. A flow is a context variable, which asyncio hands on to tasks by itself.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import itertools
+import os
+import sys
+import time
+from _thread import get_ident
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency import _handoff, _infrastructure, _links, _settings
+from otel_concurrency._insight import _frames, _state
+
+Origin = tuple[str, str, str]
+"""A span: its trace, itself, and its name."""
+
+_REMEMBERED = 4096
+"""How many hand-offs are known to have been picked up in this process."""
+
+_MOST_ANCESTORS = 16
+
+_numbers = itertools.count(1)
+
+
+class Record:
+    """A hand-off, as plain data that may cross to another process."""
+
+    __slots__ = (
+        "ancestors",
+        "at_ns",
+        "call",
+        "carried",
+        "cause",
+        "clean",
+        "id",
+        "made_in",
+        "native",
+        "origin",
+        "pid",
+        "policy",
+        "primitive",
+        "site",
+        "thread",
+    )
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.id: str = facts["id"]
+        self.primitive: str = facts["primitive"]
+        self.call: str = facts["call"]
+        self.site: str = facts["site"]
+        self.at_ns: int = facts["at_ns"]
+        self.pid: int = facts["pid"]
+        self.thread: str = facts["thread"]
+        self.policy: str = facts["policy"]
+        self.origin: Origin | None = _origin(facts["origin"])
+        self.cause: Origin | None = _origin(facts["cause"])
+        """The origin; where there was none, that of what the handing flow was handed off by."""
+        self.clean: bool = facts["clean"]
+        """Whether the work starts clean by design."""
+        self.carried: bool = facts["carried"]
+        self.native: bool = facts["native"]
+        """Whether a context goes with it by the program's own doing: it submits ``context.run``."""
+        self.ancestors: tuple[str, ...] = tuple(facts["ancestors"])
+        """The traces that it comes from."""
+        self.made_in: Flow | None = None
+        """The flow that has handed it off, in this process."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as what JSON and pickles can hold."""
+        names = (name for name in self.__slots__ if name != "made_in")
+        return {name: getattr(self, name) for name in names}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Record, (self.facts(),)
+
+
+def _origin(given: Any) -> Origin | None:
+    return None if given is None else tuple(given)
+
+
+class Flow:
+    """Work that runs after a hand-off, or, where that was an item, what is done until the next."""
+
+    __slots__ = ("base", "began_ns", "captured", "is_item", "record")
+
+    def __init__(self, record: Record, base: Flow | None, *, is_item: bool) -> None:
+        self.record = record
+        self.base = base
+        self.is_item = is_item
+        self.began_ns = time.time_ns()
+        self.captured: str | None = None
+        """Where the program has asked for the current context, and there was no span in it."""
+
+
+FLOW: ContextVar[Flow | None] = ContextVar("otel_concurrency_flow", default=None)
+
+threads: dict[int, Flow] = {}
+"""By thread: the flow that it runs, also where work is run in a context of the user's."""
+
+_picked_up: OrderedDict[str, None] = OrderedDict()
+
+
+def forget() -> None:
+    """Start anew: in a forked child, and when nobody watches any more."""
+    threads.clear()
+    _picked_up.clear()
+
+
+def current() -> Flow | None:
+    """Return the flow that this thread is in; None: it is its own beginning, or not known."""
+    flow = FLOW.get()
+    here = threads.get(get_ident())
+    # In `to_thread(f)`, and wherever work is submitted as `context.run`, the variable is as it was
+    # where the work comes from.
+    if here is not None and here is not flow and here.record.made_in is flow and not _in_a_loop():
+        return here
+    return flow
+
+
+def _in_a_loop() -> bool:
+    events: Any = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+def origin_of(context: Context) -> Origin | None:
+    """Return the span of ``context``."""
+    span: Any = context.get(_SPAN_KEY)
+    if span is None:
+        return None
+    own = span.get_span_context()
+    if not own.is_valid:
+        return None
+    return (*identify(own), getattr(span, "name", ""))
+
+
+def identify(span: trace.SpanContext) -> tuple[str, str]:
+    """Return the identifiers of a span in hexadecimal."""
+    return trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
+
+
+def thread_name() -> str:
+    """Return the name of this thread, also of one that `threading` knows nothing of."""
+    threading: Any = sys.modules.get("threading")
+    thread = None if threading is None else threading._active.get(get_ident())
+    return f"thread {get_ident()}" if thread is None else str(thread.name)
+
+
+def policy_of(primitive: str) -> str:
+    """Return the policy in force, as the user writes it."""
+    settings = _settings.in_force
+    policy = None if settings is None else settings.policies.get(primitive)
+    return "off" if policy is None else str(policy.value)
+
+
+@functools.cache
+def _known(primitive: str) -> Callable[[object], bool] | None:
+    if primitive == "threading":
+        return _infrastructure.thread_matcher(())
+    return _infrastructure.process_matcher(()) if primitive == "multiprocessing" else None
+
+
+def _starts_clean(primitive: str, work: object) -> bool:
+    seam = _handoff.seams.get(primitive)
+    match = seam.starts_clean if seam is not None and seam.active else _known(primitive)
+    return match is not None and work is not None and match(work)
+
+
+def _runs_in_a_context(work: Any) -> bool:
+    while isinstance(work, functools.partial):
+        work = work.func  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+    owner = getattr(work, "__self__", None)  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(owner, contextvars.Context)
+
+
+def hand_off(
+    primitive: str, call: str | Mapping[str, str], work: object = None, *, always: bool = False
+) -> Record | None:
+    """Note that this flow hands work off; None where it is not to be observed.
+
+    ``call`` is what was called, or that by the name of the function which the program's line has
+    called, "" being the default. What starts clean is only told of where it does something.
+    """
+    if not _state.watching():
+        return None
+    site = _frames.site(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+    if site.is_ours:
+        return None
+    clean = _starts_clean(primitive, work)
+    if site.line is None and not (clean or always):
+        return None  # the standard library's own affair
+    context = _handoff.get_current()
+    flow = current()
+    origin = origin_of(context)
+    cause = origin
+    ancestors: tuple[str, ...] = () if origin is None else (origin[0],)
+    if flow is not None:
+        ancestors += tuple(a for a in flow.record.ancestors if a not in ancestors)
+        if cause is None and not flow.record.clean:
+            cause = flow.record.cause
+    policy = policy_of(primitive)
+    native = _runs_in_a_context(work)
+    record = Record(
+        {
+            "id": f"{os.getpid()}-{next(_numbers)}",
+            "primitive": primitive,
+            "call": call if isinstance(call, str) else call.get(site.via, call[""]),
+            "site": site.line or "?",
+            "at_ns": time.time_ns(),
+            "pid": os.getpid(),
+            "thread": thread_name(),
+            "policy": policy,
+            "origin": origin,
+            "cause": cause,
+            "clean": clean,
+            "carried": bool(context) and (native or (policy != "off" and not clean)),
+            "native": native,
+            "ancestors": ancestors[:_MOST_ANCESTORS],
+        }
+    )
+    record.made_in = flow
+    if not clean:
+        _state.tell("hand_off", hand_off=record.facts())
+    return record
+
+
+def begin(record: Record, *, is_item: bool = False) -> Flow | None:
+    """Note that the work of ``record`` is picked up here; return its flow. Never raises."""
+    if not _state.watching():
+        return None
+    try:
+        base = FLOW.get()
+        flow = Flow(record, base, is_item=is_item)
+        FLOW.set(flow)
+        if not (is_item and _in_a_loop()):
+            threads[get_ident()] = flow
+        if not record.clean and record.id not in _picked_up:
+            _picked_up[record.id] = None
+            if len(_picked_up) > _REMEMBERED:
+                _picked_up.popitem(last=False)
+            _state.tell(
+                "attach",
+                id=record.id,
+                at_ns=flow.began_ns,
+                thread=thread_name(),
+                carried=_has_arrived(record) or (record.carried and (is_item or record.native)),
+                of=record.facts(),
+            )
+    except Exception as error:
+        _state.fault("begin", error)
+        return None
+    else:
+        return flow
+
+
+def _has_arrived(record: Record) -> bool:
+    """Whether there is here what the record's flow had: its span, or what is to be linked to it."""
+    context = _handoff.get_current()
+    if record.origin is None:
+        return bool(context)
+    here = origin_of(context)
+    if here is not None:
+        return here[:2] == record.origin[:2]
+    link = _links.pending(context)
+    return link is not None and identify(link.context) == record.origin[:2]
+
+
+def look_at_nothing(flow: Flow) -> None:
+    """Do not look at what the work has left behind."""
+
+
+at_end: Callable[[Flow], None] = look_at_nothing
+"""Looks at what the work has left behind where it ends."""
+
+
+def end(flow: Flow, before: Flow | None) -> None:
+    """Note that the work of ``flow`` is done; ``before`` is what this thread ran before."""
+    try:
+        at_end(flow)
+        FLOW.set(flow.base)
+        if before is None:
+            threads.pop(get_ident(), None)
+        else:
+            threads[get_ident()] = before
+    except Exception as error:
+        _state.fault("end", error)
+
+
+class Observed(functools.partial[Any]):
+    """A callable on its way to where it is called, with the record of its hand-off.
+
+    A partial, as which it pickles, and by which whoever looks for the function finds it.
+    """
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        record: Any = self.__dict__.get("record")
+        return run(record, super().__call__, *args, **kwargs)
+
+
+def run(record: Record | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``function`` as the work of ``record``."""
+    before = threads.get(get_ident())
+    flow = begin(record) if record is not None else None
+    if flow is None:
+        return function(*args, **kwargs)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        end(flow, before)
+
+
+def observed(function: Any, record: Record | None) -> Any:
+    """Return ``function`` so that it is seen where it is called."""
+    if record is None or not callable(function):
+        return function
+    if isinstance(function, _handoff.Call):  # whoever is asked last is to be called last
+        function._function = observed(function._function, record)  # pyright: ignore[reportPrivateUsage]
+        return function
+    call = Observed(function)
+    call.__dict__["record"] = record
+    return call

@@ -1,0 +1,226 @@
+"""Makes a report of the events that the observers of all processes tell of.
+
+It keeps the first spans and hand-offs up to a limit, and counts the rest. What it says of lost
+parents, of leaks and of call sites is about all of them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from otel_concurrency._insight import reasons
+from otel_concurrency._insight.model import (
+    CallSite,
+    HandOff,
+    Leak,
+    Link,
+    Orphan,
+    Process,
+    Report,
+    Span,
+    SpanId,
+)
+
+LIMIT = 200_000
+"""How many spans are kept by default, and how many hand-offs."""
+
+_SAMPLE = 512
+"""How many of the times that work has waited are kept of a call site."""
+
+
+class _CallSite:
+    """What is known of the hand-offs from one line."""
+
+    __slots__ = ("carried", "count", "longest", "waits", "waits_seen")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.carried = 0
+        self.waits: list[int] = []
+        self.waits_seen = 0
+        self.longest: int | None = None
+
+    def waited(self, waited: int, chance: random.Random) -> None:
+        """Add one to the sample, in which each that was seen is as likely as any other."""
+        self.longest = waited if self.longest is None else max(self.longest, waited)
+        self.waits_seen += 1
+        if len(self.waits) < _SAMPLE:
+            self.waits.append(waited)
+        elif (place := chance.randrange(self.waits_seen)) < _SAMPLE:
+            self.waits[place] = waited
+
+
+def _percentile(waits: Sequence[int], part: float) -> int | None:
+    return sorted(waits)[min(int(len(waits) * part), len(waits) - 1)] if waits else None
+
+
+class Collection:
+    """Takes events as they come, in any order of processes, and reports on them at any time."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._started_ns = time.time_ns()
+        self._processes: dict[int, Process] = {}
+        self._spans: dict[SpanId, Span] = {}
+        self._hand_offs: dict[str, HandOff] = {}
+        self._call_sites: dict[tuple[str, str, str], _CallSite] = {}
+        self._orphans: list[Orphan] = []
+        self._leaks: list[Leak] = []
+        self._counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._chance = random.Random(0)  # noqa: S311 - a sample
+
+    def feed(self, event: Mapping[str, Any]) -> None:
+        """Take one event of an observer. An unknown one is ignored."""
+        handler = getattr(self, f"_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many spans, hand-offs, traces, orphans, leaks, processes there were."""
+        names = ("spans", "hand_offs", "traces", "orphans", "leaks", "processes")
+        return {name: self._counts[name] for name in names}
+
+    def report(
+        self, command: Sequence[str] = (), library: bool = True, exit_status: int | None = None
+    ) -> Report:
+        """Return what was seen so far."""
+        return Report(
+            command=tuple(command),
+            library=library,
+            exit_status=exit_status,
+            started_ns=self._started_ns,
+            ended_ns=time.time_ns(),
+            processes=tuple(self._processes.values()),
+            spans=tuple(self._spans.values()),
+            hand_offs=tuple(self._hand_offs.values()),
+            orphans=tuple(self._orphans),
+            leaks=tuple(self._leaks),
+            call_sites=tuple(
+                CallSite(
+                    *key,
+                    count=site.count,
+                    with_context=site.carried,
+                    wait_p50_ns=_percentile(site.waits, 0.5),
+                    wait_p95_ns=_percentile(site.waits, 0.95),
+                    wait_max_ns=site.longest,
+                )
+                for key, site in self._call_sites.items()
+            ),
+            dropped=dict(self._dropped),
+        )
+
+    def _keep(self, kind: str, kept: Mapping[Any, Any] | Sequence[Any]) -> bool:
+        self._counts[kind] += 1
+        if len(kept) < self._limit:
+            return True
+        self._dropped[kind] += 1
+        return False
+
+    def _process(self, event: Mapping[str, Any]) -> None:
+        pid = event["pid"]
+        self._counts["processes"] += pid not in self._processes
+        self._processes[pid] = Process(pid, event["parent"], event["command"], event["at_ns"])
+
+    def _process_end(self, event: Mapping[str, Any]) -> None:
+        process = self._processes.get(event["pid"])
+        if process is not None:
+            self._processes[event["pid"]] = replace(process, ended_ns=event["at_ns"])
+
+    def _hand_off(self, event: Mapping[str, Any]) -> None:
+        facts = event["hand_off"]
+        site = self._call_site(facts)
+        site.count += 1
+        site.carried += facts["carried"]
+        if self._keep("hand_offs", self._hand_offs):
+            self._hand_offs[facts["id"]] = HandOff(
+                id=facts["id"],
+                primitive=facts["primitive"],
+                call=facts["call"],
+                site=facts["site"],
+                at_ns=facts["at_ns"],
+                pid=facts["pid"],
+                thread=facts["thread"],
+                policy=facts["policy"],
+                origin=_span_id(facts["origin"]),
+                carried=facts["carried"],
+            )
+
+    def _call_site(self, facts: Mapping[str, Any]) -> _CallSite:
+        key = facts["primitive"], facts["call"], facts["site"]
+        return self._call_sites.setdefault(key, _CallSite())
+
+    def _attach(self, event: Mapping[str, Any]) -> None:
+        facts = event["of"]
+        kept = self._hand_offs.get(event["id"])
+        if kept is not None and kept.attached_ns is not None:
+            return  # by another process before: one of several parts of it
+        site = self._call_site(facts)
+        site.carried += event["carried"] - facts["carried"]
+        site.waited(max(event["at_ns"] - facts["at_ns"], 0), self._chance)
+        if kept is not None:
+            self._hand_offs[event["id"]] = replace(
+                kept,
+                carried=event["carried"],
+                attached_ns=event["at_ns"],
+                to_pid=event["pid"],
+                to_thread=event["thread"],
+            )
+
+    def _span(self, event: Mapping[str, Any]) -> None:
+        span_id = SpanId(*event["id"])
+        parent = _span_id(event["parent"])
+        self._counts["traces"] += parent is None
+        suspect = event["suspect"]
+        if suspect is not None and self._keep("orphans", self._orphans):
+            reason = reasons.of(suspect)
+            self._orphans.append(
+                Orphan(
+                    span_id,
+                    reason.name,
+                    reason.words,
+                    reason.advice,
+                    reason.site,
+                    _span_id(suspect["origin"]),
+                )
+            )
+        if self._keep("spans", self._spans):
+            self._spans[span_id] = Span(
+                id=span_id,
+                parent=parent,
+                name=event["name"],
+                start_ns=event["start_ns"],
+                kind=event["kind"],
+                links=_links(event["links"]),
+                pid=event["pid"],
+                thread=event["thread"],
+                task=event["task"],
+                site=event["site"],
+                hand_off=event["hand_off"],
+            )
+
+    def _span_end(self, event: Mapping[str, Any]) -> None:
+        span_id = SpanId(*event["id"])
+        span = self._spans.get(span_id)
+        if span is not None:
+            self._spans[span_id] = replace(
+                span,
+                name=event["name"],
+                end_ns=event["end_ns"],
+                status=event["status"],
+                attributes=event["attributes"],
+                links=_links(event["links"]),
+            )
+
+
+def _span_id(given: Any) -> SpanId | None:
+    return None if given is None else SpanId(given[0], given[1])
+
+
+def _links(given: Sequence[Mapping[str, Any]]) -> tuple[Link, ...]:
+    return tuple(Link(SpanId(*one["to"]), one["reason"], one["primitive"]) for one in given)

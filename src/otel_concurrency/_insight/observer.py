@@ -1,0 +1,86 @@
+"""Watches one process, and tells event by event what happens there.
+
+It is on only where somebody looks: under ``otel-concurrency trace``, and in tests. All that it sees
+it sees from outside: how the library works is not changed by being watched, and a program without
+it is watched in the same way.
+
+Events are plain dictionaries, each with ``event`` and ``pid``: ``process`` and ``process_end``,
+``hand_off`` and ``attach``, ``span`` and ``span_end``, ``leak`` and ``leak_over``. ``analysis``
+reads them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _patching
+from otel_concurrency._insight import _call_hooks, _flow, _span_hooks, _state
+from otel_concurrency._patching import Patch
+
+_PARTS = (_call_hooks, _span_hooks)
+_OWNER = "observer"
+
+_layers: dict[str, list[Patch]] = {}
+
+_library = True
+
+
+def start(emit: Callable[[dict[str, Any]], None], *, library: bool = True) -> None:
+    """Watch this process, and the ones that it forks: ``emit`` is called with every event.
+
+    It is called on whatever thread the event happens, must not block, and is not watched itself.
+    ``library`` says whether otel-concurrency is meant to be on. Never raises.
+    """
+    global _library  # noqa: PLW0603
+    _state.emit = emit
+    _library = library
+    _announce(os.getppid())
+    atexit.register(_tell_end)
+    for name in {name for part in _PARTS for name in part.MODULES}:
+        _patching.when_imported(name, _apply, owner=_OWNER)
+
+
+def stop() -> None:
+    """Watch no longer: all that was patched is as it was."""
+    _state.emit = None
+    atexit.unregister(_tell_end)
+    for layers in _layers.values():
+        _patching.undo_all(layers)
+    _flow.forget()
+
+
+def _apply(module: ModuleType) -> None:
+    if _state.emit is None:  # imported after `stop`
+        return
+    name = module.__name__
+    try:
+        if name not in _layers:
+            _layers[name] = [
+                layer
+                for part in _PARTS
+                if name in part.MODULES
+                for layer in part.MODULES[name](module)
+            ]
+        _patching.apply_all(_layers[name])
+    except Exception as error:
+        _state.fault(f"watch {name}", error)
+
+
+def _announce(parent: int) -> None:
+    _state.tell(
+        "process",
+        parent=parent,
+        command=" ".join(sys.orig_argv),
+        at_ns=time.time_ns(),
+        library=_library,
+    )
+
+
+def _tell_end() -> None:
+    _state.tell("process_end", at_ns=time.time_ns())
