@@ -52,6 +52,12 @@ LAYERS = (
     Layer("hooks of the SDK", "_spans", "_handoff _links _rounds _patching", API),
     Layer("hooks", "_queue_hooks", "_handoff _items _pairs _pairing _patching"),
     Layer(
+        "metrics",
+        "_metrics",
+        "version _handoff _pairing _patching",
+        f"{API} opentelemetry.metrics",
+    ),
+    Layer(
         "choice",
         "_policy _settings _infrastructure*",
         "environment_variables _report _handoff _items _links _carrier _policy _infrastructure*",
@@ -68,7 +74,7 @@ LAYERS = (
     Layer(
         "orchestration",
         "_instrumentor",
-        f"version package {BELOW_ADVICE} _primitives _adapters",
+        f"version package {BELOW_ADVICE} _primitives _adapters _metrics",
         f"{API} opentelemetry.instrumentation",
     ),
     Layer(

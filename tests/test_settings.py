@@ -22,10 +22,12 @@ PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 CONSTANTS = [name for name in vars(variables) if not name.startswith("_")]
 OPT_IN = ("subprocess",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
-SETTINGS = (*NAMES, "policy", "excluded", *DURATIONS)
+SETTINGS = (*NAMES, "policy", "excluded", "metrics", *DURATIONS)
 
 texts = st.one_of(
-    st.sampled_from(["parent", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]),
+    st.sampled_from(
+        ["parent", "True", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]
+    ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     st.binary().map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape")),
 )
@@ -252,6 +254,32 @@ def test_garbage_for_a_duration_is_one_warning(name, garbage, caplog):
     (record,) = caplog.records
     assert repr(garbage) in record.getMessage()
     assert "milliseconds" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("given", "truth"), [("true", True), (" TRUE ", True), ("false", False), ("", False)]
+)
+def test_metrics_are_true_or_false(given, truth, read, caplog):
+    """In any case, with space around it; they are off by default."""
+    assert read(metrics=given).metrics is truth
+    assert not caplog.records
+
+
+def test_metrics_as_keyword_is_a_boolean_and_beats_the_environment(monkeypatch):
+    """It may be a bool or what one would write into the environment."""
+    monkeypatch.setenv(_settings.variable("metrics"), "true")
+    assert _settings.read(NAMES, {"metrics": False}).metrics is False
+    assert _settings.read(NAMES, {}).metrics is True
+
+
+@pytest.mark.parametrize("garbage", ["yes", 1, 0.0, "on"])
+def test_garbage_for_metrics_is_one_warning(garbage, caplog):
+    """It is quoted, and there are no metrics."""
+    for _ in range(2):
+        assert _settings.read(NAMES, {"metrics": garbage}).metrics is False
+    (record,) = caplog.records
+    assert repr(garbage) in record.getMessage()
+    assert "true or false" in record.getMessage()
 
 
 def test_excluded_is_comma_separated(read, caplog):

@@ -116,7 +116,7 @@ class Seam:
     switching it on again revives them.
     """
 
-    __slots__ = ("capture", "change", "name", "starts_clean")
+    __slots__ = ("capture", "change", "concerned", "current", "name", "starts_clean")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -126,12 +126,21 @@ class Seam:
         """What the policy makes of a context that was captured as it is: of an item's."""
         self.starts_clean: Callable[[object], bool] | None = None
         """Tells of a piece of work that it must not run in anybody's context."""
+        self.current: Callable[[], Context] = get_current
+        """Returns the context for an item that is put now; may raise."""
+        self.concerned: Callable[[], object] = get_current
+        """Tells whether work that is handed off now is to be captured; may raise."""
         seams[name] = self
 
     @property
     def active(self) -> bool:
         """Whether hand-offs are captured at present."""
         return self.capture is not capture_nothing
+
+    def switch_off(self) -> None:
+        """Carry nothing more, and be as new."""
+        self.capture = capture_nothing
+        self.current = self.concerned = get_current
 
 
 class Call:
@@ -257,6 +266,15 @@ def current_safely() -> Context | None:
     """Return the current context, or None after a reported fault."""
     try:
         return get_current()
+    except Exception as error:
+        report("get_current", error)
+        return None
+
+
+def is_concerned(seam: Seam) -> object:
+    """Tell whether work that is handed off now is to be captured; no after a reported fault."""
+    try:
+        return seam.concerned()
     except Exception as error:
         report("get_current", error)
         return None

@@ -40,7 +40,8 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
     ``subprocess`` (a :class:`~otel_concurrency.Policy` or its value), ``link_after`` and
-    ``flush_timeout`` (milliseconds) and ``excluded`` (a comma-separated string, or strings).
+    ``flush_timeout`` (milliseconds), ``metrics`` (true or false) and ``excluded`` (a
+    comma-separated string, or strings). Metrics go to ``meter_provider``.
     Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged, and the
     program runs as it would without.
     """
@@ -64,8 +65,11 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     def _instrument(self, **kwargs: Any) -> None:
         try:
             settings = _settings.read(_primitives.NAMES, kwargs)
+            measure = _measure(settings, kwargs.get("meter_provider"))
             for name in _primitives.NAMES:
-                _switch_on(name, settings)
+                _switch_on(name, settings, measure)
+            if measure is not None:
+                _switch_metrics_on()
             _switch_links_on(settings)
             _switch_environment_on(settings)
             _flush.timeout = settings.flush_timeout
@@ -104,8 +108,11 @@ class _Primitive:
         capture: _handoff.Capture,
         change: Callable[[Context], Context] | None = None,
         starts_clean: Callable[[object], bool] | None = None,
+        measure: Callable[[_handoff.Seam], None] | None = None,
     ) -> None:
         """Patch the modules that are imported, and the others when they will be.
+
+        ``measure`` has the hand-offs of a seam measured.
 
         No lock is held while import hooks are registered: they run, and call us, under locks of the
         import system.
@@ -113,6 +120,8 @@ class _Primitive:
         with self._lock:
             self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
+            if measure is not None:
+                measure(self.seam)
         for module_name, advice in self._modules.items():
             patch = functools.partial(self._patch, advice)
             _patching.when_imported(module_name, patch, owner=self.name)
@@ -120,7 +129,7 @@ class _Primitive:
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
         with self._lock:
-            self.seam.capture = _handoff.capture_nothing
+            self.seam.switch_off()
             for layers in self._layers.values():
                 _patching.undo_all(layers)
 
@@ -159,7 +168,9 @@ def _matcher(name: str, excluded: Collection[str]) -> _infrastructure.Matcher | 
     return _infrastructure.callable_matcher(excluded)
 
 
-def _switch_on(name: str, settings: _settings.Settings) -> None:
+def _switch_on(
+    name: str, settings: _settings.Settings, measure: Callable[[_handoff.Seam], None] | None
+) -> None:
     policy = settings.policies[name]
     if policy is _policy.Policy.OFF:
         return
@@ -168,8 +179,33 @@ def _switch_on(name: str, settings: _settings.Settings) -> None:
         if name not in _primitives_in_use:
             _primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
     _primitives_in_use[name].switch_on(
-        _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match
+        _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match, measure
     )
+
+
+def _measure(
+    settings: _settings.Settings, meter_provider: Any
+) -> Callable[[_handoff.Seam], None] | None:
+    """Return what has the hand-offs of a seam measured, or None where nobody asks for it."""
+    if not settings.metrics:
+        return None
+    from otel_concurrency import _metrics
+
+    try:
+        return _metrics.meter_for(meter_provider).measure
+    except Exception as error:
+        _handoff.report("metrics", error)
+        return None
+
+
+def _switch_metrics_on() -> None:
+    """Have it noticed when what was measured arrives."""
+    from otel_concurrency import _metrics
+
+    with _creating:
+        if "metrics" not in _primitives_in_use:
+            _primitives_in_use["metrics"] = _Primitive("metrics", _metrics.MODULES)
+    _primitives_in_use["metrics"].switch_on(_handoff.capture)
 
 
 def _switch_links_on(settings: _settings.Settings) -> None:

@@ -54,6 +54,9 @@ _PASSED_THROUGH = frozenset(
 _UNPAIRED = Keyed((None, None), 0)
 """The pairs of a queue that is plumbing."""
 
+_NONE_YET = Keyed((None, None), 0)
+"""The pairs of a queue that is to be accompanied from its first item on."""
+
 _FRAMES_OF_A_CALL = 5
 """How many may stand between a method and ours: other people's wrappers."""
 
@@ -87,6 +90,12 @@ class Pairing:
         # Only a consumer asks what is private.
         self._own_consumers = ("get", "get_nowait") if self.waits.startswith("_") else ()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
+        self.at_first: Pairs | None = None
+        """The pairs of a queue that is not accompanied yet."""
+
+    def begin(self) -> None:
+        """Take the pairs that a queue has at first: who counts items counts them from the first."""
+        self.at_first = None if self.seam.current is get_current else _NONE_YET
 
     def start(self, queue: Any, item: Any, owner: type) -> None:
         """Start to pair with ``item``, which has just been put and is in the queue. May raise."""
@@ -109,7 +118,8 @@ class Pairing:
         if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             pairs = _UNPAIRED
         elif owners == (self.stock, self.stock) and type(container) is deque:
-            pairs = (Fifo if self.seam.change is None else ChangedFifo)(owners, size)
+            as_it_is = self.seam.change is None and self.at_first is None
+            pairs = (Fifo if as_it_is else ChangedFifo)(owners, size)
         elif owners == (self.module.LifoQueue,) * 2 and type(container) is list:
             pairs = Lifo(owners, size)
         elif owners == (self.module.PriorityQueue,) * 2 and type(container) is list:
@@ -139,7 +149,11 @@ class Pairing:
             if pairs.owners[1] is not owner and not _is_stored(item, queue, self._container, pairs):
                 pairs.forget(getattr(queue, self._size)())
             else:
-                pairs.put(item, get_current(), getattr(queue, self._size)())
+                pairs.put(item, self.seam.current(), getattr(queue, self._size)())
+        elif pairs is _NONE_YET:
+            self.accompany(queue, owner, known=1)
+            if queue._otel_concurrency_pairs is not _NONE_YET:
+                self.remember(queue, item, owner)
         elif pairs is not _UNPAIRED:
             pairs.stored = item
 
@@ -148,11 +162,12 @@ class Pairing:
         pairs: Pairs | None = queue._otel_concurrency_pairs
         context = None
         if pairs is not None:
-            if pairs.owners[1] is not owner:
+            if pairs.owners[1] is owner:
+                context = pairs.take(item, getattr(queue, self._size)())
+            elif pairs is not _NONE_YET:
                 if pairs is not _UNPAIRED:
                     pairs.stored = item
                 return
-            context = pairs.take(item, getattr(queue, self._size)())
         if context and self.seam.change is not None:
             context = self.seam.change(context)
         if self.seam.active:

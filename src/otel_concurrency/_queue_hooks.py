@@ -75,7 +75,8 @@ class QueueHooks:
     def apply(self) -> None:
         """Set the hooks on every class of queues that there is, and that there will be."""
         pairing = self._pairing
-        setattr(pairing.stock, KEY, None)
+        pairing.begin()
+        setattr(pairing.stock, KEY, pairing.at_first)
         for queue in pairing.forget_all():
             if type(queue.__dict__.get("_get")) is _LastGet:
                 del queue.__dict__["_get"]
@@ -161,7 +162,7 @@ class QueueHooks:
         @functools.wraps(plain)
         def _put(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             try:
-                if self._otel_concurrency_pairs is None and get_current():
+                if self._otel_concurrency_pairs is pairing.at_first and pairing.seam.concerned():
                     accompany(self, owner)
             except Exception as error:
                 fault("put", error)

@@ -43,6 +43,8 @@ class Settings:
     """Milliseconds after its end from which on a span is nobody's implicit parent; 0: never."""
     flush_timeout: int = 5_000
     """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
+    metrics: bool = False
+    """Whether hand-offs are counted, and their waits measured."""
 
     def as_keywords(self) -> dict[str, Any]:
         """Return the keywords of ``instrument()`` that amount to these settings, all plain."""
@@ -51,6 +53,7 @@ class Settings:
             "excluded": self.excluded,
             "link_after": self.link_after,
             "flush_timeout": self.flush_timeout,
+            "metrics": self.metrics,
         }
 
 
@@ -71,6 +74,7 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
         excluded=_names("excluded", keywords),
         link_after=_milliseconds("link_after", keywords, Settings.link_after),
         flush_timeout=_milliseconds("flush_timeout", keywords, Settings.flush_timeout),
+        metrics=_truth("metrics", keywords),
     )
 
 
@@ -80,7 +84,7 @@ def variable(name: str) -> str:
 
 
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (*primitives, "policy", "excluded", "link_after", "flush_timeout")
+    known = (*primitives, "policy", "excluded", "link_after", "flush_timeout", "metrics")
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
             _report.once(
@@ -133,6 +137,18 @@ def _milliseconds(name: str, keywords: Mapping[str, Any], default: int) -> int:
             return int(word)
         _report_invalid(where, value, "an integer number of milliseconds, 0 or more")
     return default
+
+
+def _truth(name: str, keywords: Mapping[str, Any]) -> bool:
+    for where, value in _given(name, keywords):
+        word = str(value).lower() if type(value) is bool else _word(value)
+        if word in _TRUTHS:
+            return _TRUTHS[word]
+        _report_invalid(where, value, "true or false")
+    return False
+
+
+_TRUTHS = {"true": True, "false": False}
 
 
 def _word(value: object) -> str:

@@ -117,3 +117,14 @@ a trailing ``*`` it is a plain prefix (``myapp.poller.Poller._handle_*``).
 
 Default: empty.
 """
+
+OTEL_PYTHON_CONCURRENCY_METRICS = "OTEL_PYTHON_CONCURRENCY_METRICS"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_METRICS
+
+Whether hand-offs are counted (``otel_concurrency.hand_offs``, in ``{hand_off}``) and the time from
+the capture of a context to its attachment is measured (``otel_concurrency.hand_off.wait``, in
+``s``): ``true`` or ``false``.
+
+Default: ``false``.
+"""

@@ -5,4 +5,4 @@ The library instruments the standard library, so there is nothing that has to be
 
 _instruments: tuple[str, ...] = ()
 
-_supports_metrics = False
+_supports_metrics = True

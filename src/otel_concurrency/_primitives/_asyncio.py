@@ -54,7 +54,7 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     @functools.wraps(original)
     def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
         try:
-            carry = _handoff.get_current() and not _is_covered(self, executor, func, futures)
+            carry = seam.concerned() and not _is_covered(self, executor, func, futures)
         except Exception as error:
             _handoff.report("run_in_executor", error)
             carry = False

@@ -141,7 +141,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         @functools.wraps(plain.put)
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
             try:
-                context = get_current()
+                context = seam.current()
                 if context and seam.capture is not capture_nothing:
                     item = _MARK, item, context
             except Exception as error:
@@ -151,7 +151,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         @functools.wraps(plain.put_nowait)
         def put_nowait(self, item: Any) -> Any:
             try:
-                context = get_current()
+                context = seam.current()
                 if context and seam.capture is not capture_nothing and not _is_plumbing():
                     item = _MARK, item, context
             except Exception as error:

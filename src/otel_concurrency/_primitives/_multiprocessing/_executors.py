@@ -23,7 +23,7 @@ from otel_concurrency._handoff import (
     BodyCall,
     Seam,
     capture_nothing,
-    current_safely,
+    is_concerned,
 )
 from otel_concurrency._patching import Layer, method_of
 
@@ -55,7 +55,7 @@ def _init(original: Any, seam: Seam, process_chunk: Any) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
         original(self, future, fn, args, kwargs)
-        if seam.capture is not capture_nothing and current_safely():
+        if seam.capture is not capture_nothing and is_concerned(seam):
             work = fn.args[0] if _is_chunk(fn, process_chunk) else fn
             headers = _carrier.capture(seam, work)
             if headers is not None:

@@ -19,7 +19,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
-from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._handoff import Seam, adopted
 from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._primitives._multiprocessing import _trailers
 
@@ -69,7 +69,7 @@ class _Buffer(deque[Any]):
             context = None
             if self._seam.active and item is not self._sentinel:
                 with contextlib.suppress(Exception):
-                    context = get_current()
+                    context = self._seam.current()
             contexts.append((item, context))
         super().append(item)
 
@@ -193,14 +193,21 @@ def _send(seam: Seam, item: object, context: Context | None) -> None:
         _handoff.report("put", error)
 
 
+def _send_current(seam: Seam, item: object) -> None:
+    try:
+        context = seam.current()
+    except Exception as error:
+        _handoff.report("put", error)
+        return
+    _send(seam, item, context)
+
+
 def _put(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def put(self: Any, obj: Any) -> Any:
-        context = _handoff.current_safely() if seam.active else None
-        if not context or _is_called_by_plumbing():
+        if not (seam.active and _handoff.is_concerned(seam)) or _is_called_by_plumbing():
             return original(self, obj)
-        _send(seam, obj, context)
-        context = None  # a traceback may lead through here
+        _send_current(seam, obj)
         try:
             return original(self, obj)
         finally:

@@ -1,0 +1,202 @@
+"""Metrics of hand-offs, for who asks for them: how many there are, and how long work waits.
+
+Nothing here is imported unless it is switched on, and nothing on the hot path asks whether it is:
+the seams' own functions are replaced, and ``attach``. A context that is captured travels as a copy
+that knows when and by whom it was captured; the first time that it is attached is its arrival.
+
+Hand-offs are made in finalizers and under locks, also while metrics are collected. So they are
+counted here, under a lock that the same thread can take again, and whoever collects asks for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import threading
+from _thread import get_ident
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from opentelemetry import metrics
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
+
+from otel_concurrency import _handoff
+from otel_concurrency._handoff import NO_CONTEXT, Seam
+from otel_concurrency._pairing import is_plumbing
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency.version import __version__
+
+HAND_OFFS = "otel_concurrency.hand_offs"
+WAIT = "otel_concurrency.hand_off.wait"
+
+PRIMITIVE = "otel_concurrency.primitive"
+"""The setting that the hand-off goes by: ``futures``, ``queue`` …"""
+
+CARRIED = "otel_concurrency.context_carried"
+"""Whether there was a context to carry, and it went with the work."""
+
+_UNMEASURED = ("multiprocessing", "subprocess")
+"""Primitives whose work arrives elsewhere, or more than once."""
+
+_BOUNDARIES = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300)
+"""Advice for the histogram, in seconds: from a pool that is idle to one that is overrun."""
+
+
+class Carried(Context):
+    """A captured context that has not arrived yet."""
+
+    meter: Meter
+    primitive: str
+    since: float | None
+
+    def arrive(self) -> None:
+        """Record how long it was on its way, the first time that it is attached. Never raises."""
+        since, self.since = self.since, None
+        if since is not None:
+            self.meter.record(perf_counter() - since, self)
+
+    def become(self, context: Context) -> Context:
+        """Return ``context``, which a policy has made of this one, in its place."""
+        return self.meter.stamp(self.primitive, context, self.since) if context else context
+
+
+class Meter:
+    """Counts and measures, for one provider of meters."""
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+        self._counts: dict[tuple[str, bool], int] = {}
+        self._measuring: set[int] = set()
+        self._lock = threading.RLock()
+        meter = metrics.get_meter("otel_concurrency", __version__, provider)
+        meter.create_observable_counter(
+            HAND_OFFS, [self._observe], "{hand_off}", "Pieces of work that were handed off."
+        )
+        advice: dict[str, Any] = {}
+        if (
+            "explicit_bucket_boundaries_advisory"
+            in inspect.signature(meter.create_histogram).parameters
+        ):  # not before opentelemetry-api 1.30
+            advice["explicit_bucket_boundaries_advisory"] = _BOUNDARIES
+        self._wait: Histogram = meter.create_histogram(
+            WAIT, "s", "Time from the capture of a context to its attachment.", **advice
+        )
+
+    def begin(self) -> None:
+        """Count from nothing, in a process that was forked."""
+        self._lock = threading.RLock()
+        self._counts.clear()
+        self._measuring.clear()
+
+    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        with self._lock:
+            counts = dict(self._counts)
+        return [
+            Observation(count, {PRIMITIVE: primitive, CARRIED: carried})
+            for (primitive, carried), count in counts.items()
+        ]
+
+    def count(self, primitive: str, context: Context | None) -> Any:
+        """Count a hand-off; return what is to be carried."""
+        carried = bool(context)
+        with self._lock:
+            key = primitive, carried
+            self._counts[key] = self._counts.get(key, 0) + 1
+        if not context or primitive in _UNMEASURED:
+            return context
+        return self.stamp(primitive, context, perf_counter())
+
+    def stamp(self, primitive: str, context: Context, since: float | None) -> Carried:
+        """Return a copy of ``context`` that knows of its capture."""
+        carried = Carried(context)
+        carried.meter, carried.primitive, carried.since = self, primitive, since
+        return carried
+
+    def record(self, seconds: float, context: Carried) -> None:
+        """Record that ``context`` arrives, unless that is a part of recording. Never raises."""
+        thread = get_ident()
+        if thread in self._measuring:
+            return
+        self._measuring.add(thread)
+        try:
+            self._wait.record(seconds, {PRIMITIVE: context.primitive}, context)
+        except Exception as error:
+            _handoff.report("metrics", error)
+        finally:
+            self._measuring.discard(thread)
+
+    def measure(self, seam: Seam) -> None:
+        """Have all hand-offs by ``seam``, which is active, counted and their waits measured."""
+        name, capture, change = seam.name, seam.capture, seam.change
+
+        def counted(work: object) -> Context | None:
+            context = capture(work)
+            if context is NO_CONTEXT:
+                return context  # a thread of nobody's, not work
+            if context is None and seam.starts_clean is not None and seam.starts_clean(work):
+                return None
+            return self.count(name, context)  # type: ignore[no-any-return]  # as it was given
+
+        def item() -> Context:
+            context = _handoff.get_current()
+            if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                return context
+            return self.count(name, context)  # type: ignore[no-any-return]  # as it was given
+
+        seam.capture, seam.current, seam.concerned = counted, item, _always
+        if change is not None:
+            seam.change = _changed(change)
+
+
+def _always() -> bool:
+    return True
+
+
+def _changed(change: Callable[[Context], Context]) -> Callable[[Context], Context]:
+    def changed(context: Context) -> Context:
+        made = change(context)
+        return context.become(made) if isinstance(context, Carried) else made
+
+    return changed
+
+
+_last: Meter | None = None
+
+
+def _begin() -> None:
+    if _last is not None:
+        _last.begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
+
+
+def meter_for(provider: Any) -> Meter:
+    """Return the meter for ``provider`` (None: the global one)."""
+    global _last  # noqa: PLW0603
+    if _last is None or _last.provider is not provider:
+        _last = Meter(provider)  # instruments cannot be taken back
+    return _last
+
+
+def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(module, "attach", _attach)]
+
+
+MODULES = {"otel_concurrency._handoff": _layers, "otel_concurrency._items": _layers}
+
+
+def _attach(original: Any) -> Any:
+    @functools.wraps(original)
+    def attach(context: Context) -> Any:
+        if isinstance(context, Carried):
+            context.arrive()
+        return original(context)
+
+    return attach
