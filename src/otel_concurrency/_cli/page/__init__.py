@@ -128,18 +128,17 @@ def _column(values: list[Any]) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return ``value`` as what JSON can hold and JavaScript can read, if need be as words."""
-    if value is None or isinstance(value, bool | str):
+    kind: type[Any] = type(value)
+    if value is None or issubclass(kind, bool | str):
         return value
-    if isinstance(value, int):
+    if issubclass(kind, int):
         return value if abs(value) < _EXACT else str(value)
-    if isinstance(value, float):
+    if issubclass(kind, float):
         return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        pairs: Mapping[Any, Any] = value
-        return {str(key): _plain(each) for key, each in pairs.items()}
-    if isinstance(value, list | tuple):
-        items: Sequence[Any] = value
-        return [_plain(each) for each in items]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if issubclass(kind, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if issubclass(kind, list | tuple):
+        return [_plain(each) for each in value]
+    if dataclasses.is_dataclass(kind):
         return dataclasses.asdict(value)
     return str(value)
