@@ -464,7 +464,7 @@ def test_remarks_follow_what_the_tree_says():
 )
 def test_durations(nanoseconds, words):
     """Durations are given in the unit and to the digits that matter."""
-    assert tree.duration(Span("a" * 32, "a" * 16, None, "a", 0, nanoseconds)) == words
+    assert tree.duration(nanoseconds) == words
 
 
 def test_thread_names_are_short():

@@ -20,7 +20,11 @@ _EXTRA = {"rich": "rich", "opentelemetry.sdk.trace": "opentelemetry-sdk"}
 
 
 class CommandError(Exception):
-    """What keeps a verb from its end, in words for its user: exit status 1."""
+    """What keeps a verb from its end, in words for its user, and the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except CommandError as error:
-        _say(str(error))
-        return 1
+        say(str(error))
+        return error.status
     except KeyboardInterrupt:
         return 130
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from otel_concurrency._cli import demo
+    from otel_concurrency._cli import demo, trace
 
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -47,13 +51,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in (demo,):
+    for verb in (trace, demo):
         verb.add_to(verbs)
     parsed = parser.parse_args(arguments)
 
     missing = [name for module, name in _EXTRA.items() if not _is_installed(module)]
     if missing:
-        _say(
+        say(
             f"this command needs {' and '.join(missing)}. Install the extra 'cli': "
             f"python -m pip install '{PROGRAM}[cli]'"
         )
@@ -69,5 +73,6 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell the user something that is not the verb's product."""
     print(f"{PROGRAM}: {message}", file=sys.stderr)

@@ -38,10 +38,24 @@ class Glyphs:
     trunk: str = "│  "
     orphan: str = "✗ "
     link: str = "→ link "
+    hand_off: str = "⇢ "
+    times: str = "×"  # noqa: RUF001 - it is meant
+    more: str = "…"
+    micro: str = "µ"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs(branch="|- ", last="`- ", trunk="|  ", orphan="x ", link="-> link ")
+ASCII = Glyphs(
+    branch="|- ",
+    last="`- ",
+    trunk="|  ",
+    orphan="x ",
+    link="-> link ",
+    hand_off="=> ",
+    times="x",
+    more="...",
+    micro="u",
+)
 
 
 @dataclass(frozen=True)
@@ -112,13 +126,13 @@ def table(
         said = [_WORDS[standing]] if standing in _WORDS else []
         said += [each for each in (remark(row.span),) if each[0]]
         words = Text(", ").join(Text(*each) for each in said)
-        drawn.add_row(name, duration(row.span), row.span.thread, words)
+        drawn.add_row(name, duration(row.span.end_ns - row.span.start_ns), row.span.thread, words)
     return drawn
 
 
-def duration(span: Span) -> str:
-    """Return how long ``span`` took, in few words: ``0.4 ms``, ``31 ms``, ``2.5 s``."""
-    milliseconds = (span.end_ns - span.start_ns) / 1e6
+def duration(nanoseconds: float) -> str:
+    """Return a duration in few words: ``0.4 ms``, ``31 ms``, ``2.5 s``."""
+    milliseconds = nanoseconds / 1e6
     if milliseconds < 10:
         return f"{milliseconds:.1f} ms"
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"

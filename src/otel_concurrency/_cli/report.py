@@ -1,0 +1,356 @@
+"""Prints a report in the terminal: traces, what has come off, and which lines hand work off."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from otel_concurrency._cli import tree
+from otel_concurrency._insight.forest import Branch, Forest
+from otel_concurrency._insight.model import CallSite, HandOff, Leak, Orphan, Report, Span, SpanId
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+_TREES = 30
+"""Kinds of traces that are drawn; the others are counted."""
+
+_ROWS = 60
+"""Rows of a tree that are drawn."""
+
+_FAULTS = 20
+"""Orphans, leaks and call sites that are told of, those of a line being one."""
+
+_UNKNOWN = "-"
+
+_Fault = TypeVar("_Fault", Orphan, Leak)
+
+
+def show(console: Console, report: Report) -> None:
+    """Print all of ``report``."""
+    from rich.rule import Rule
+
+    # What is not shown on a terminal is not broken into its lines, so that it can be searched.
+    wide = not console.is_terminal and "COLUMNS" not in os.environ
+    if wide:
+        console.width = 160
+    words = _Words(console)
+    state = "on" if report.library else "off"
+    console.print()
+    console.print(Rule(f"{_one_line(' '.join(report.command))}, library {state}", style="dim"))
+    for part in words.report(report):
+        console.print()
+        console.print(part, soft_wrap=False)
+    console.print()
+    console.print(words.summary(report))
+
+
+def show_comparison(console: Console, off: Report, on: Report) -> None:
+    """Print what the library has changed."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), title_justify="left")
+    drawn.title = "The same program, without the library and with it"
+    drawn.title_style = "bold"
+    for heading in ("", "off", "on"):
+        drawn.add_column(heading, justify="right" if heading else "left")
+    for name, before, after in zip(_COUNTS, _counts(off), _counts(on), strict=True):
+        drawn.add_row(name, f"{before:,}", f"{after:,}")
+    console.print()
+    console.print(drawn)
+
+
+_COUNTS = ("traces", "spans", "hand-offs", "with a context", "orphans", "leaks")
+
+
+def _counts(report: Report) -> tuple[int, ...]:
+    return (
+        len({span.id.trace_id for span in report.spans}),
+        len(report.spans),
+        sum(site.count for site in report.call_sites),
+        sum(site.with_context for site in report.call_sites),
+        len(report.orphans),
+        sum(leak.count for leak in report.leaks),
+    )
+
+
+class _Words:
+    """Puts a report into words, for a console."""
+
+    def __init__(self, console: Console) -> None:
+        self._glyphs = tree.glyphs_for(console)
+        self._here = os.path.join(os.getcwd(), "")
+
+    def report(self, report: Report) -> Iterable[RenderableType]:
+        orphans, leaks = _together(report.orphans), _together(report.leaks)
+        forest = Forest(report)
+        if len(report.processes) > 1:
+            yield self._processes(report)
+        if forest.roots:
+            yield self._traces(forest, orphans, report.started_ns)
+        if orphans:
+            yield self._faults("Orphans: they have lost their parent", orphans, forest)
+        if leaks:
+            yield self._faults("Leaks: what has outlived its work, or was lost", leaks, forest)
+        if report.call_sites:
+            yield self._call_sites(report.call_sites)
+
+    def summary(self, report: Report) -> Text:
+        from rich.text import Text
+
+        traces, spans, hand_offs, _, orphans, leaks = _counts(report)
+        took = self._duration(report.ended_ns - report.started_ns)
+        said = Text(f"exit status {report.exit_status}, {took}: ", "dim")
+        said.append(f"{counted(traces, 'trace')}, {counted(spans, 'span')}, ", "not dim")
+        said.append(f"{counted(hand_offs, 'hand-off')}, ", "not dim")
+        for number, what in ((orphans, "orphan"), (leaks, "leak")):
+            said.append(counted(number, what), f"not dim bold {'red' if number else 'green'}")
+            said.append(", " if what == "orphan" else "")
+        for what, number in report.dropped.items():
+            if number:
+                said.append(f"\nnot kept: {number:,} {what.replace('_', '-')} (--limit)", "yellow")
+        return said
+
+    def _processes(self, report: Report) -> Table:
+        from rich.text import Text
+
+        drawn = _table(f"{len(report.processes)} processes")
+        for process in report.processes[:_FAULTS]:
+            command = Text(_one_line(process.command), overflow="ellipsis", no_wrap=True)
+            ended = process.ended_ns
+            lived = "" if ended is None else self._duration(ended - process.started_ns)
+            drawn.add_row(str(process.pid), lived, command)
+        _say_more(drawn, len(report.processes) - _FAULTS)
+        return drawn
+
+    # --- traces ---
+
+    def _traces(
+        self, forest: Forest, orphans: Sequence[Sequence[Orphan]], started_ns: int
+    ) -> Table:
+        from rich.table import Table
+
+        drawn = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        drawn.add_column(no_wrap=True, overflow="ellipsis")
+        drawn.add_column(no_wrap=True, justify="right", style="cyan")
+        drawn.add_column(style="dim", overflow="fold")
+        drawn.add_column(overflow="fold")
+        numbers = {each.span: n for n, same in enumerate(orphans, 1) for each in same}
+        for kind in forest.roots[:_TREES]:
+            for branch in forest.tree(kind, rows=_ROWS):
+                self._add(drawn, branch, forest, numbers)
+        left = forest.roots[_TREES:]
+        if left:
+            more = sum(len(kind) for kind in left)
+            kinds = counted(len(left), "other kind")
+            drawn.add_row(f"{self._glyphs.more} {counted(more, 'more trace')} of {kinds}")
+        return drawn
+
+    def _add(
+        self, drawn: Table, branch: Branch, forest: Forest, numbers: Mapping[SpanId, int]
+    ) -> None:
+        from rich.text import Text
+
+        span = branch.example
+        orphan = forest.orphans.get(span.id)
+        name = Text(self._guides(branch))
+        style = "red" if orphan else "" if span.parent is None else "not bold"
+        name.append((self._glyphs.orphan if orphan else "") + _one_line(span.name), style)
+        if branch.times > 1:
+            name.append(f" {self._glyphs.times}{branch.times:,}", "bold")
+        took = [each.end_ns - each.start_ns for each in branch.spans if each.end_ns is not None]
+        duration = self._duration(statistics.median(took)) if took else "running"
+        drawn.add_row(
+            name,
+            duration,
+            _flows(branch),
+            self._how(branch, forest, numbers.get(span.id)),
+        )
+        below = self._guides(branch, below=True)
+        for link in span.links:
+            known = forest.spans.get(link.to)
+            target = _one_line(known.name) if known else f"span {link.to.span_id}"
+            row = Text(below).append(self._glyphs.link + target, "magenta")
+            drawn.add_row(row, "", "", Text(link.reason or "", "dim"))
+        if branch.folded:
+            drawn.add_row(
+                Text(
+                    f"{below}{self._glyphs.more} {counted(branch.folded, 'more span')} below",
+                    "dim",
+                )
+            )
+
+    def _guides(self, branch: Branch, *, below: bool = False) -> str:
+        glyphs = self._glyphs
+        own, *above = branch.lasts or (None,)
+        guides = ["   " if last else glyphs.trunk for last in reversed(above)]
+        if own is not None:
+            guides.append(
+                ("   " if own else glyphs.trunk) if below else glyphs.last if own else glyphs.branch
+            )
+        return "".join(guides) + ("   " if below else "")
+
+    def _how(self, branch: Branch, forest: Forest, orphan: int | None) -> Text:
+        """Say how the work got there, and what is wrong with it."""
+        from rich.text import Text
+
+        parts: list[Text] = []
+        hand_offs = [forest.hand_offs.get(span.hand_off or "") for span in branch.spans]
+        known = [each for each in hand_offs if each is not None]
+        if known:
+            said = Text(f"{self._glyphs.hand_off}{known[0].call} ", "green")
+            said.append(self._site(known[0].site), "not green")
+            said.append(self._waited(known), "dim not green")
+            parts.append(said)
+        if orphan:
+            parts.append(Text(f"orphan: see {orphan}", "bold red"))
+        elif branch.example.parent is not None and branch.example.parent not in forest.spans:
+            parts.append(Text("its parent was not seen", "yellow"))
+        return Text(", ").join(parts)
+
+    def _waited(self, hand_offs: Sequence[HandOff]) -> str:
+        waits = [each.waited_ns for each in hand_offs if each.waited_ns is not None]
+        return f", waited {self._duration(statistics.median(waits))}" if waits else ""
+
+    # --- what has come off ---
+
+    def _faults(
+        self, title: str, faults: Sequence[Sequence[Orphan | Leak]], forest: Forest
+    ) -> Table:
+        from rich.text import Text
+
+        drawn = _table(title)
+        for number, same in enumerate(faults[:_FAULTS], 1):
+            fault = same[0]
+            spans = (forest.spans.get(each.span) for each in same if each.span is not None)
+            names = sorted({_one_line(span.name) for span in spans if span is not None})
+            count = sum(getattr(each, "count", 1) for each in same)
+            said = Text()
+            if names:
+                said.append(
+                    f"{', '.join(names[:5])}{f' {self._glyphs.more}' if names[5:] else ''}", "red"
+                )
+            if count > 1:
+                said.append(f" {self._glyphs.times}{count:,}", "bold")
+            said.append(": " if said else "")
+            said.append(self._local(fault.words))
+            if fault.site is not None and fault.site not in fault.words:
+                said.append(f" ({self._site(fault.site)})")
+            said.append(f"\n{self._local(fault.advice)}", "dim")
+            drawn.add_row(Text(f"{number:>2}", "bold red"), said)
+        _say_more(drawn, len(faults) - _FAULTS)
+        return drawn
+
+    # --- the table of call sites ---
+
+    def _call_sites(self, sites: Sequence[CallSite]) -> Table:
+        from rich.table import Table
+
+        drawn = Table(
+            title="Hand-offs by line",
+            title_style="bold",
+            title_justify="left",
+            box=None,
+            padding=(0, 2, 0, 0),
+            pad_edge=False,
+            header_style="dim",
+        )
+        drawn.add_column("primitive", style="dim")
+        drawn.add_column("call", overflow="fold")
+        drawn.add_column("at", overflow="fold")
+        for heading in ("with context", "without", "wait p50", "p95", "max"):
+            drawn.add_column(heading, justify="right", no_wrap=True)
+        by_count = sorted(sites, key=lambda site: -site.count)
+        for site in by_count[:_FAULTS]:
+            waits = (site.wait_p50_ns, site.wait_p95_ns, site.wait_max_ns)
+            drawn.add_row(
+                site.primitive,
+                site.call,
+                self._site(site.site),
+                f"{site.with_context:,}",
+                f"{site.without_context:,}",
+                *(_UNKNOWN if wait is None else self._duration(wait) for wait in waits),
+            )
+        _say_more(drawn, len(sites) - _FAULTS)
+        return drawn
+
+    def _duration(self, nanoseconds: float) -> str:
+        """Return a duration in few words; hand-offs are fast."""
+        if 0 < nanoseconds < 100_000:
+            return f"{nanoseconds / 1000:.0f} {self._glyphs.micro}s"
+        return tree.duration(nanoseconds)
+
+    def _site(self, site: str) -> str:
+        return site.removeprefix(self._here)
+
+    def _local(self, words: str) -> str:
+        """Name files below the working directory as the user would."""
+        return words.replace(self._here, "")
+
+
+def _table(title: str) -> Table:
+    from rich.table import Table
+
+    return Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        box=None,
+        show_header=False,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+
+
+def _say_more(drawn: Table, count: int) -> None:
+    if count > 0:
+        drawn.add_row("", f"and {count:,} more")
+
+
+def _together(faults: Iterable[_Fault]) -> list[list[_Fault]]:
+    """Return those of one cause together."""
+    found: defaultdict[Hashable, list[_Fault]] = defaultdict(list)
+    for fault in faults:
+        found[fault.reason, fault.site, fault.words].append(fault)
+    return list(found.values())
+
+
+def _flows(branch: Branch) -> str:
+    """Say in which thread, task and process the spans were started, where that changes."""
+    above = branch.above
+    if len(branch.spans) == 1:
+        return _flow(branch.example, above)
+    flows = {(span.pid, span.thread) for span in branch.spans}
+    if len(flows) > 1:
+        processes = len({pid for pid, _ in flows})
+        inside = f" in {counted(processes, 'process', 'processes')}" if processes > 1 else ""
+        return counted(len(flows), "thread") + inside
+    if above is not None and (above.pid, above.thread) in flows:
+        return ""
+    return branch.example.thread
+
+
+def _flow(span: Span, above: Span | None) -> str:
+    parts: list[str] = []
+    if above is None or (span.pid, span.thread) != (above.pid, above.thread):
+        parts.append(span.thread)
+    if span.task and (above is None or span.task != above.task):
+        parts.append(span.task)
+    if above is not None and span.pid != above.pid:
+        parts.append(f"process {span.pid}")
+    return ", ".join(parts)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number of things in words: ``1 span``, ``1,200 spans``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` without what would move the cursor."""
+    return "".join(each if each.isprintable() else " " for each in text)

@@ -1,0 +1,86 @@
+"""Runs the user's program as if it had been started without us.
+
+It has our standard streams, and gets each signal once, from the terminal or from us. What it ended
+with becomes what a shell would say of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import FrameType
+
+from otel_concurrency._cli import CommandError
+
+_PERIOD = 0.1
+"""Seconds between two calls of ``meanwhile``."""
+
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str], meanwhile: Callable[[], None]
+) -> int:
+    """Run ``command`` to its end, and call ``meanwhile`` many times a second; return the status.
+
+    That is 128 and the number of the signal where it was ended by one. Raises CommandError where
+    there is no such program.
+    """
+    # Where we are in the foreground, a terminal's Ctrl-C is for both of us. Elsewhere, whoever
+    # sends us or our process group a signal has us pass it on, once, to a group of its own.
+    shared = _in_the_foreground()
+    try:
+        program = subprocess.Popen(command, env=environment, start_new_session=not shared)  # noqa: S603
+    except FileNotFoundError:
+        raise CommandError(f"there is no program {command[0]}", 127) from None
+    except OSError as error:
+        raise CommandError(f"{command[0]} cannot be run: {error}", 126) from None
+    with _signals_passed_on(program, shared=shared):
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = program.wait(_PERIOD)
+                break
+            meanwhile()
+    return status if status >= 0 else 128 - status
+
+
+def _in_the_foreground() -> bool:
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except (OSError, AttributeError):
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+@contextlib.contextmanager
+def _signals_passed_on(
+    program: subprocess.Popen[bytes], *, shared: bool
+) -> Generator[None, None, None]:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            if number != signal.SIGINT:
+                program.send_signal(number)
+            elif not shared:
+                os.killpg(program.pid, number)  # as Ctrl-C does: its workers get it too
+
+    before = {
+        number: signal.getsignal(number)
+        for name in _FORWARDED
+        if (number := getattr(signal, name, None)) is not None
+    }
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup: the program ignores it too
+            signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,204 @@
+"""``otel-concurrency trace``: shows where a program loses its context.
+
+Runs the program with every process of it observed, and reports what was seen: its traces, the
+hand-offs in them, and what has come off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otel_concurrency._cli import CommandError, running, say
+from otel_concurrency._cli.report import counted
+
+if TYPE_CHECKING:
+    from otel_concurrency._insight.analysis import Collection
+    from otel_concurrency._insight.model import Report
+
+_FAULTS = ("orphans", "leaks")
+
+_BETWEEN_COUNTS = 5.0
+"""Seconds between two lines of counts, of a program that runs long."""
+
+_COUNTED = {
+    "traces": "trace",
+    "spans": "span",
+    "hand_offs": "hand-off",
+    "orphans": "orphan",
+    "leaks": "leak",
+}
+
+
+def add_to(verbs: Any) -> None:
+    """Add the verb to the command line's parser."""
+    parser = verbs.add_parser(
+        "trace",
+        usage="%(prog)s [options] [--] program [arguments ...]",
+        help="run a program and show where its context goes, and where it is lost",
+        description=(
+            "Runs a program as opentelemetry-instrument would, and shows its traces: which line "
+            "handed work to which thread, task or process, how long it waited there, where a span "
+            "lost its parent and why, and where a context outlived its work. No exporter is "
+            "needed; those that the program configures stay. Ctrl-C ends the program, which is "
+            "reported nevertheless. The exit status is the program's; 1 where that is 0 and "
+            "something was found that --fail-on names."
+        ),
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--off", action="store_true", help="keep this library off")
+    which.add_argument(
+        "--compare",
+        action="store_true",
+        help="run the program twice, first with this library off; the exit status is that with it",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page")
+    parser.add_argument(
+        "--fail-on",
+        metavar="WHAT",
+        type=_faults,
+        default=(),
+        help="orphans, leaks, or both with a comma between: exit with status 1 if there are any",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="SPANS",
+        type=_positive,
+        help="how many spans to keep; what is beyond is counted",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _faults(text: str) -> tuple[str, ...]:
+    faults = tuple(word.strip().lower() for word in text.split(",") if word.strip())
+    unknown = [word for word in faults if word not in _FAULTS]
+    if unknown or not faults:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not made of {' and '.join(_FAULTS)}, with commas between them"
+        )
+    return faults
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of spans")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the program, print the report and write the files; return the exit status."""
+    from rich.console import Console
+
+    from otel_concurrency._cli import report as terminal
+
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not command:
+        arguments.parser.error("there is no program to run")
+    for file in (arguments.json, arguments.html):
+        if file is not None:
+            _check(file)
+
+    output: Any = sys.stdout
+    if isinstance(output, io.TextIOWrapper):  # names of the program's may hold anything
+        output.reconfigure(errors="backslashreplace")
+    reports: dict[str, Report] = {}
+    console = Console(highlight=False, emoji=False, markup=False, soft_wrap=False)
+    for library in (False, True) if arguments.compare else (not arguments.off,):
+        report = _observe(command, library=library, limit=arguments.limit)
+        terminal.show(console, report)
+        reports["on" if library else "off"] = report
+    if arguments.compare:
+        terminal.show_comparison(console, reports["off"], reports["on"])
+    _write(reports, arguments.json, arguments.html)
+
+    *_, last = reports.values()
+    found = [each for each in arguments.fail_on if getattr(last, each)]
+    if found:
+        counts = " and ".join(counted(len(getattr(last, each)), each[:-1]) for each in found)
+        say(f"failed on {counts}")
+    return last.exit_status or (1 if found else 0)
+
+
+def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
+    from otel_concurrency._insight import analysis, start, wire
+
+    collection = analysis.Collection() if limit is None else analysis.Collection(limit=limit)
+    with tempfile.TemporaryDirectory(
+        prefix="otel-concurrency-", ignore_cleanup_errors=True
+    ) as directory:
+        reader = wire.Reader(Path(directory))
+        counts = _Counts(collection) if sys.stderr.isatty() else None
+
+        def meanwhile() -> None:
+            reader.read(collection.feed)
+            if counts is not None:
+                counts.tell()
+
+        environment = start.environment(Path(directory), library=library)
+        status = running.run(command, environment, meanwhile)
+        reader.read(collection.feed)
+        reader.read(collection.feed)  # of children that had a last word
+    if reader.lost:
+        say(f"{reader.lost:,} events came faster than they could be kept, and are missing")
+    report = collection.report(command=tuple(command), library=library, exit_status=status)
+    if not report.processes:
+        say(
+            "no Python of this program could be observed. Is otel-concurrency installed where it "
+            "runs, and does it start without -I, -E and -S?"
+        )
+    return report
+
+
+class _Counts:
+    """Tells on the terminal, now and then, how much was seen, if that has changed."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._started = self._told = time.monotonic()
+        self._last: Mapping[str, int] = {}
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told < _BETWEEN_COUNTS:
+            return
+        self._told = now
+        counts = dict(self._collection.counts())
+        if counts == self._last:
+            return
+        self._last = counts
+        seen = ", ".join(counted(counts[name], what) for name, what in _COUNTED.items())
+        say(f"after {now - self._started:.0f} s: {seen}")
+
+
+def _check(file: Path) -> None:
+    """Raise CommandError where ``file`` could not be written when the program has run."""
+    try:
+        with file.open("a"):
+            pass
+    except OSError as error:
+        raise CommandError(f"{file} cannot be written: {error.strerror}", 2) from None
+
+
+def _write(reports: Mapping[str, Report], as_json: Path | None, as_page: Path | None) -> None:
+    if as_json is not None:
+        whole: Any = {name: each.as_json() for name, each in reports.items()}
+        if len(reports) == 1:
+            (whole,) = whole.values()
+        with as_json.open("w", encoding="utf-8") as file:
+            json.dump(whole, file, default=repr)
+            file.write("\n")
+    if as_page is not None:
+        page: Any = importlib.import_module("otel_concurrency._cli.page")
+        page.write(reports if len(reports) > 1 else next(iter(reports.values())), as_page)

@@ -1,0 +1,177 @@
+"""How what is seen in a program's processes gets to the command that looks at them.
+
+Each process appends lines of JSON to files of its own, in a directory that the command reads. An
+event is in the file when :meth:`Writer.emit` returns, so it is there however the process ends: by
+``os._exit``, by SIGKILL, with its parent or long after it. Nobody is waited for. A reader that is
+slow or gone costs disk space, up to :data:`BACKLOG`; what does not fit is counted, and not kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SEGMENT = 4 * 1024 * 1024
+"""Bytes after which a process goes on to its next file; the reader removes the one before."""
+
+BACKLOG = 64
+"""How many files that nobody has read yet a process may have."""
+
+LOST = "lost"
+"""The event that tells how many others (its ``count``) there was no room for."""
+
+_SUFFIX = ".jsonl"
+_RETRY = 1000
+_CHUNK = 256 * 1024
+
+# The program may replace these on their modules: its own work is not to be mixed with ours.
+_open, _close, _write, _fstat, _getpid = os.open, os.close, os.write, os.fstat, os.getpid
+_dumps = json.dumps
+
+
+class Writer:
+    """Writes the events of this process, and of those that are forked from it. Thread-safe."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._directory = str(directory)
+        self._file: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            # Then, and not with the first event: a child may become one that is not allowed to.
+            os.register_at_fork(after_in_child=self._start_in_child)
+
+    def _start_in_child(self) -> None:
+        if _getpid() != self._pid:
+            self._start()
+
+    def _start(self) -> None:
+        self._pid = _getpid()
+        # An event can be caused while one is written: by a signal handler, by a finalizer.
+        self._lock = threading.RLock()
+        self._name = f"{self._pid}-{secrets.token_hex(4)}"
+        self._next = self._written = self._lost = 0
+        self._open()
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Write ``event``; values that JSON does not know are written as their ``repr``.
+
+        Raises nothing but what ``repr`` of such a value raises.
+        """
+        line = _dumps(event, separators=(",", ":"), default=repr).encode() + b"\n"
+        self._start_in_child()  # forked by C code, which runs no hooks of Python's
+        with self._lock, contextlib.suppress(OSError):
+            if self._has_room():
+                self._append(line)
+
+    def _has_room(self) -> bool:
+        """Whether there is a file to write to; opens the next one where it is time."""
+        if self._file is not None and self._written < SEGMENT and self._is_ours(self._file):
+            return True
+        if self._lost % _RETRY or not self._open():
+            self._lost += 1
+            return False
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            event = {"event": LOST, "pid": self._pid, "count": lost}
+            self._append(_dumps(event).encode() + b"\n")
+        return True
+
+    def _append(self, line: bytes) -> None:
+        if self._file is None:
+            return
+        self._written += len(line)
+        while line:
+            line = line[_write(self._file, line) :]
+
+    def _is_ours(self, file: int) -> bool:
+        """Whether the program has left our file open: it may have closed all that it knows not."""
+        try:
+            status = _fstat(file)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def _open(self) -> bool:
+        """Go on to the next file; return whether there is one."""
+        if self._file is not None and self._is_ours(self._file):
+            _close(self._file)
+        self._file = None
+        try:
+            unread = sum(name.startswith(self._name) for name in os.listdir(self._directory))
+            if unread >= BACKLOG:
+                return False
+            path = os.path.join(self._directory, f"{self._name}.{self._next:06}{_SUFFIX}")
+            file = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            status = _fstat(file)
+        except OSError:  # the command has ended, and its directory is gone
+            return False
+        self._identity = status.st_dev, status.st_ino
+        self._next += 1
+        self._written = 0
+        self._file = file
+        return True
+
+
+@dataclass
+class _Tail:
+    """How far a file has been read."""
+
+    at: int = 0
+    unfinished: bytes = b""
+
+
+@dataclass
+class Reader:
+    """Reads what the processes have written, and removes what it has read."""
+
+    directory: Path
+    lost: int = 0
+    """Events that a process had no room for, and lines that are none."""
+    _tails: dict[str, _Tail] = field(default_factory=dict[str, _Tail])
+
+    def read(self, feed: Callable[[dict[str, Any]], None]) -> int:
+        """Feed every event that has come since the last time; return how many these were.
+
+        Those of one process come in their order.
+        """
+        count = 0
+        files = sorted(path.name for path in self.directory.glob(f"*{_SUFFIX}"))
+        for name, follower in zip(files, [*files, ""][1:], strict=True):
+            # Asked before: whoever has a follower is not written to any more.
+            complete = follower.split(".")[0] == name.split(".")[0]
+            count += self._read(name, feed)
+            if complete:
+                (self.directory / name).unlink()
+                del self._tails[name]
+        return count
+
+    def _read(self, name: str, feed: Callable[[dict[str, Any]], None]) -> int:
+        tail = self._tails.setdefault(name, _Tail())
+        count = 0
+        with (self.directory / name).open("rb") as file:
+            file.seek(tail.at)
+            while chunk := file.read(_CHUNK):
+                tail.at += len(chunk)
+                *lines, tail.unfinished = (tail.unfinished + chunk).split(b"\n")
+                count += sum(self._feed(line, feed) for line in lines)
+        return count
+
+    def _feed(self, line: bytes, feed: Callable[[dict[str, Any]], None]) -> bool:
+        try:
+            event = json.loads(line, parse_constant=str)  # NaN is Python's alone
+        except ValueError:  # written by a process that was killed, or ran out of disk space
+            self.lost += 1
+            return False
+        if event.get("event") == LOST:
+            self.lost += event["count"]
+            return False
+        feed(event)
+        return True
