@@ -114,6 +114,7 @@ def test_wheel_has_its_entry_points(dist_info):
         "opentelemetry_environment_variables": {
             "concurrency": "otel_concurrency.environment_variables"
         },
+        "pytest11": {"otel_concurrency": "otel_concurrency.pytest_plugin"},
     }
 
 

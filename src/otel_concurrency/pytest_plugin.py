@@ -1,0 +1,70 @@
+"""The pytest plugin: :mod:`otel_concurrency.testing` as a fixture, a marker and an option.
+
+pytest loads this file wherever the library is installed. It does nothing, and imports nothing of
+the library or of OpenTelemetry, until a test uses one of the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from otel_concurrency.testing import Spans
+
+_OPTION = "otel_concurrency_fail_on_leaks"
+_SETTINGS = "otel_concurrency"
+_NO_LEAKS = "no_context_leaks"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addini(
+        _OPTION,
+        "Fail every test that leaves an OpenTelemetry context attached.",
+        type="bool",
+        default=False,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the markers."""
+    config.addinivalue_line(
+        "markers",
+        f"{_NO_LEAKS}: fail the test if it leaves an OpenTelemetry context attached.",
+    )
+    config.addinivalue_line(
+        "markers",
+        f"{_SETTINGS}(library=True, **settings): how the fixture `spans` switches otel-concurrency "
+        "on; the settings are keywords of `ConcurrencyInstrumentor().instrument()`.",
+    )
+
+
+@pytest.fixture
+def spans(request: pytest.FixtureRequest) -> Iterator[Spans]:
+    """Watch the test: every span that is started in it, with assertions about how they hang
+    together (`otel_concurrency.testing.Spans`)."""  # noqa: D205, D209 - `pytest --fixtures` shows it
+    from otel_concurrency import testing
+
+    item: Any = request.node
+    marker = item.get_closest_marker(_SETTINGS)
+    settings: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    with testing.watch(**settings) as watched:
+        yield watched
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Run the test so that it fails if it leaks, where that is asked for."""
+    if not item.config.getini(_OPTION) and item.get_closest_marker(_NO_LEAKS) is None:
+        return (yield)
+    from otel_concurrency import testing
+
+    try:
+        with testing.no_leaks():
+            return (yield)
+    except testing.ContextLeakError as leak:
+        words = str(leak)
+    pytest.fail(words, pytrace=False)

@@ -1,0 +1,350 @@
+"""Tests that a program keeps its traces together, with pytest or without.
+
+::
+
+    from otel_concurrency import testing
+
+    with testing.watch() as spans:
+        place_order()
+        spans.wait_for("send_receipt")
+    spans.assert_connected()
+
+Under pytest the fixture ``spans`` is the same. What fails prints the spans as a tree, in which the
+break is marked, with the line that is at fault and what to do.
+
+Every span of this process is seen, of whichever tracer provider of the SDK; those of other
+processes are not. Needs ``opentelemetry-sdk``, which the extra ``cli`` brings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, overload
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from otel_concurrency._insight import _state, observer
+from otel_concurrency._insight.analysis import Collection
+from otel_concurrency._insight.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
+from otel_concurrency._insight.outline import outline
+from otel_concurrency._instrumentor import ConcurrencyInstrumentor
+
+__all__ = [
+    "ContextLeakError",
+    "HandOff",
+    "Leak",
+    "Link",
+    "Orphan",
+    "Report",
+    "Span",
+    "SpanId",
+    "Spans",
+    "no_leaks",
+    "watch",
+]
+
+_PAUSE = 0.005
+"""Seconds between two looks at whether what is waited for has happened."""
+
+
+class ContextLeakError(AssertionError):
+    """A context was left attached."""
+
+
+class Spans(Sequence[Span]):
+    """The spans that were started while it watched, in the order of their start.
+
+    Where a method takes a span, it takes its name, a :class:`Span`, or the span of the SDK. Of a
+    name that several spans have, what is asserted must be true of each.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[dict[str, Any]] = deque()
+        self._collection = Collection()
+
+    def report(self) -> Report:
+        """Return all that was seen so far."""
+        while self._events:
+            self._collection.feed(self._events.popleft())
+        return self._collection.report()
+
+    def clear(self) -> None:
+        """Forget what was seen so far."""
+        self._events.clear()
+        self._collection = Collection()
+
+    @overload
+    def __getitem__(self, index: int) -> Span: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Span]: ...
+    def __getitem__(self, index: int | slice) -> Span | Sequence[Span]:
+        return self.report().spans[index]
+
+    def __len__(self) -> int:
+        return len(self.report().spans)
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.report().spans)
+
+    def named(self, name: str) -> tuple[Span, ...]:
+        """Return the spans that are called ``name``."""
+        return tuple(span for span in self if span.name == name)
+
+    def wait_for(self, *names: str, timeout: float = 10) -> None:
+        """Wait until a span of each name has ended.
+
+        A name that is given twice is waited for twice. Raises AssertionError after ``timeout``
+        seconds.
+        """
+        __tracebackhide__ = True
+        deadline = time.monotonic() + timeout
+        while True:
+            missing = list(names)
+            for span in self:
+                if span.end_ns is not None and span.name in missing:
+                    missing.remove(span.name)
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                spelled = ", ".join(map(repr, missing))
+                _fail(f"no span {spelled} has ended in {timeout:g} s", self.report())
+            time.sleep(_PAUSE)
+
+    def assert_connected(self, *spans: Any) -> None:
+        """Fail unless the given spans, or all that were seen, are of one trace."""
+        __tracebackhide__ = True
+        report = self.report()
+        chosen = [one for given in spans for one in _find(given, report)] if spans else report.spans
+        traces = {span.id.trace_id for span in chosen}
+        if len(traces) == 1:
+            return
+        if not chosen:
+            _fail("no span was started", report)
+        main = chosen[0].id.trace_id
+        roots = {
+            span.id: f"a trace of its own, apart from {chosen[0].name!r}"
+            for span in report.spans
+            if span.id.trace_id in traces - {main} and _is_top(span, report)
+        }
+        _fail(f"the spans are not connected: they are {len(traces)} traces", report, roots)
+
+    def assert_parent(self, child: Any, parent: Any) -> None:
+        """Fail unless ``child`` is a child of ``parent`` (None: a root)."""
+        __tracebackhide__ = True
+        report = self.report()
+        parents = {span.id for span in _find(parent, report)} if parent is not None else None
+        wrong = {
+            span.id: f"{_should_be(parent)}: {_its_parent(span, report)}"
+            for span in _find(child, report)
+            if (span.parent is not None if parents is None else span.parent not in parents)
+        }
+        if wrong:
+            expected = "is not a root" if parent is None else f"is no child of {_name(parent)}"
+            _fail(f"{_name(child)} {expected}", report, wrong)
+
+    def assert_linked(self, span: Any, to: Any) -> None:
+        """Fail unless ``span`` has a link to the span ``to``."""
+        __tracebackhide__ = True
+        report = self.report()
+        targets = {target.id for target in _find(to, report)}
+        wrong = {
+            one.id: f"not linked to {_name(to)}"
+            for one in _find(span, report)
+            if not targets & {link.to for link in one.links}
+        }
+        if wrong:
+            _fail(f"{_name(span)} is not linked to {_name(to)}", report, wrong)
+
+    def assert_no_orphans(self) -> None:
+        """Fail if a span that was started in work which was handed off has lost its parent."""
+        __tracebackhide__ = True
+        report = self.report()
+        if report.orphans:
+            many = len(report.orphans)
+            _fail(f"{many} span{'s have' if many > 1 else ' has'} lost the parent", report)
+
+    def assert_no_leaks(self) -> None:
+        """Fail if a context has outlived its work, or telemetry was lost."""
+        __tracebackhide__ = True
+        report = self.report()
+        if report.leaks:
+            raise AssertionError(_leaks(report.leaks))
+
+
+@contextmanager
+def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, None]:
+    """Watch this process, and return the spans that are started meanwhile.
+
+    The library is switched on for that time, with ``settings`` as keywords of ``instrument()``,
+    unless it is on. With ``library=False`` it is not: what then gets lost is lost without it. Where
+    the program has no tracer provider it is lent one.
+    """
+    from otel_concurrency._insight import lent
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lent.provider())
+        except ImportError as error:
+            raise ImportError(
+                "otel_concurrency.testing needs opentelemetry-sdk. Install the extra 'cli': "
+                "python -m pip install 'otel-concurrency[cli]'"
+            ) from error
+        instrumentor = ConcurrencyInstrumentor()
+        switch = library and not instrumentor.is_instrumented_by_opentelemetry
+        spans = stack.enter_context(_seen(library))
+        if switch:
+            instrumentor.instrument(**settings)
+            stack.callback(instrumentor.uninstrument)
+        yield spans
+
+
+@contextmanager
+def no_leaks() -> Generator[None, None, None]:
+    """Raise ContextLeakError if what is done inside leaves a context attached, here or on a worker.
+
+    What this flow is left in is put right. An exception from inside passes.
+    """
+    before = context_api.get_current()
+    try:
+        with _seen(library=ConcurrencyInstrumentor().is_instrumented_by_opentelemetry) as spans:
+            yield
+    finally:
+        after = context_api.get_current()
+        if after is not before:
+            context_api.attach(before)
+    words = [] if after is before else [_left_attached(before, after)]
+    leaks = [leak for leak in spans.report().leaks if leak.reason == "left_attached"]
+    if leaks:
+        words.append(_leaks(leaks))
+    if words:
+        raise ContextLeakError("\n".join(words))
+
+
+_watches: list[Spans] = []
+"""Who watches at present."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watches.clear)
+
+
+@contextmanager
+def _seen(library: bool) -> Generator[Spans, None, None]:
+    """Have the events of this process told to the spans that are returned."""
+    spans = Spans()
+    with _observed(library):
+        _watches.append(spans)
+        try:
+            yield spans
+        finally:
+            if spans in _watches:
+                _watches.remove(spans)
+
+
+@contextmanager
+def _observed(library: bool) -> Generator[None, None, None]:
+    """Have this process observed; somebody may observe it already, and goes on."""
+    if _state.emit is _tell:
+        yield
+        return
+    other = _state.emit
+    if other is not None:
+        _state.emit = _also(other)
+        try:
+            yield
+        finally:
+            _state.emit = other
+        return
+    observer.start(_tell, library=library)
+    try:
+        yield
+    finally:
+        observer.stop()
+
+
+def _tell(event: dict[str, Any]) -> None:
+    for spans in tuple(_watches):
+        spans._events.append(event)  # pyright: ignore[reportPrivateUsage]  # takes no lock
+
+
+def _also(other: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def tell(event: dict[str, Any]) -> None:
+        _tell(event)
+        other(event)
+
+    return tell
+
+
+# What is said.
+
+_UNIQUE = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""What OpenTelemetry appends to the name of a key."""
+
+
+def _fail(words: str, report: Report, marked: Mapping[SpanId, str] | None = None) -> None:
+    __tracebackhide__ = True
+    drawn = outline(report, marked)
+    raise AssertionError(f"{words}\n\n{drawn}" if drawn else words)
+
+
+def _find(given: Any, report: Report) -> Sequence[Span]:
+    """Return the spans that ``given`` names; fail where there is none."""
+    __tracebackhide__ = True
+    if isinstance(given, str):
+        found = [span for span in report.spans if span.name == given]
+    else:
+        span_id = given.id if isinstance(given, Span) else _id_of(given)
+        found = [span for span in report.spans if span.id == span_id]
+    if not found:
+        _fail(f"there is no span {_name(given)}", report)
+    return found
+
+
+def _id_of(span: Any) -> SpanId:
+    own = span.get_span_context()
+    return SpanId(trace.format_trace_id(own.trace_id), trace.format_span_id(own.span_id))
+
+
+def _name(given: Any) -> str:
+    return repr(given if given is None or isinstance(given, str) else given.name)
+
+
+def _is_top(span: Span, report: Report) -> bool:
+    return span.parent is None or all(span.parent != one.id for one in report.spans)
+
+
+def _should_be(parent: Any) -> str:
+    return "should be a root" if parent is None else f"should be a child of {_name(parent)}"
+
+
+def _its_parent(span: Span, report: Report) -> str:
+    if span.parent is None:
+        return "it has no parent"
+    names = [one.name for one in report.spans if one.id == span.parent]
+    return f"its parent is {names[0]!r}" if names else "its parent was not seen here"
+
+
+def _leaks(leaks: Sequence[Leak]) -> str:
+    lines = [f"  {' '.join(filter(None, (leak.words, leak.advice)))}" for leak in leaks]
+    return "\n".join((f"{len(leaks)} leak{'s' if len(leaks) > 1 else ''}:", *lines))
+
+
+def _left_attached(before: Context, after: Context) -> str:
+    """Return what differs between the context at the start and the one at the end."""
+    names: list[str] = []
+    span: Any = trace.get_current_span(after)
+    if span is not trace.get_current_span(before):
+        names.append(f"the span {getattr(span, 'name', '?')!r}")
+    names += [
+        _UNIQUE.sub("", key)
+        for key, value in after.items()
+        if value is not before.get(key) and value is not span
+    ]
+    what = f", with {', '.join(names)}" if names else ""
+    return f"a context was left attached{what}: detach it in a `finally`, or use a `with`"
