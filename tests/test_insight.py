@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 import watching
+
+BROKEN = {
+    "raw_thread": ("raw_thread", {"library": False}),
+    "primitive_off": ("primitive_off", {"OTEL_PYTHON_CONCURRENCY_QUEUE": "off"}),
+    "captured_late": ("captured_late", {"library": False}),
+    "never_detached": ("left_attached", {}),
+    "condition": ("woken", {}),
+    "consumer_span": ("consumer_span", {}),
+    "not_exported": ("not_exported", {}),
+    "context_without_span": ("explicit_context", {}),
+    "thread_of_a_library": ("starts_clean", {}),
+}
+"""Programs that lose their context: what is said of each, and how it is run to be broken."""
+
+if sys.platform == "linux":
+    BROKEN["thread_of_c"] = ("unknown_thread", {})
 
 
 @pytest.mark.parametrize("library", [True, False], ids=["on", "off"])
@@ -45,3 +63,36 @@ def test_a_call_that_carries_makes_no_orphan(tmp_path):
     report = watching.run(tmp_path, "calls.py")
     assert report.orphans == ()
     assert [(site.count, site.with_context) for site in report.call_sites] == [(1, 1)] * 9
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_line_at_fault_is_named(tmp_path, name):
+    """Of a program that loses its context the report names the line at fault, and nothing else."""
+    reason, settings = BROKEN[name]
+    program = f"broken/{name}.py"
+    report = watching.run(tmp_path, program, **settings)
+    found = (*report.orphans, *report.leaks)
+    line = watching.line_at_fault(program)
+    assert {(one.reason, one.site) for one in found} == {(reason, line)}
+    for one in found:
+        assert line in one.words or one.span in {
+            span.id for span in report.spans if span.site == line
+        }
+        assert one.advice
+
+
+@pytest.mark.parametrize("name", ["never_detached", "not_exported"])
+def test_a_leak_is_found_without_the_library(tmp_path, name):
+    """What outlives its work, or is lost with its process, is found with the library off too."""
+    reason, _ = BROKEN[name]
+    report = watching.run(tmp_path, f"broken/{name}.py", library=False)
+    assert [leak.reason for leak in report.leaks] == [reason]
+    assert [leak.site for leak in report.leaks] == [watching.line_at_fault(f"broken/{name}.py")]
+
+
+def test_a_leak_tells_how_often_it_happens_and_to_whom(tmp_path):
+    """One line that leaks is one leak, with its count and a span that it happened to."""
+    report = watching.run(tmp_path, "broken/never_detached.py", library=False)
+    (leak,) = report.leaks
+    (unrelated,) = [span for span in report.spans if span.name == "unrelated"]
+    assert (leak.count, leak.span) == (3, unrelated.id)

@@ -17,6 +17,7 @@ from otel_concurrency._insight.analysis import Collection
 
 APPS = Path(__file__).parent / "apps"
 DEADLINE = 60
+FORKS = "ignore::DeprecationWarning"  # CPython's, of forking beside threads
 
 START = """
 import json, os
@@ -48,7 +49,8 @@ def run(directory, program, *arguments, library=True, status=0, limit=None, **se
         if not name.startswith(("OTEL_", "PYTHON")) and name not in ("TRACEPARENT", "BAGGAGE")
     }
     finished = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", str(APPS / program), *arguments],
+        [sys.executable, "-W", FORKS, str(APPS / program), *arguments],
+        cwd=directory,
         env={
             **inherited,
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -44,6 +44,8 @@ _PASSED_THROUGH = frozenset(
     (
         __name__,
         "asyncio.queues",
+        "otel_concurrency._insight._item_hooks",
+        "otel_concurrency._insight._process_hooks",
         "otel_concurrency._items",
         "otel_concurrency._primitives._asyncio",
         "otel_concurrency._primitives._queue",

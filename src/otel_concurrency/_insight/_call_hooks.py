@@ -150,6 +150,9 @@ def _is_stock(executor: Any) -> bool:
 
 
 def _sched_layers(sched: ModuleType) -> list[Layer]:
+    from otel_concurrency._primitives import _sched
+
+    _sched.CALLS.add(_flow.Observed.__call__.__code__)
     return [Layer(sched.scheduler, "enterabs", _enterabs)]
 
 

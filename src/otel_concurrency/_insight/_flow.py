@@ -14,6 +14,7 @@ import itertools
 import os
 import sys
 import time
+import weakref
 from _thread import get_ident
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ _REMEMBERED = 4096
 """How many hand-offs are known to have been picked up in this process."""
 
 _MOST_ANCESTORS = 16
+"""How many of them are kept, of each kind."""
 
 _numbers = itertools.count(1)
 
@@ -51,6 +53,7 @@ class Record:
         "cause",
         "clean",
         "id",
+        "lineage",
         "made_in",
         "native",
         "origin",
@@ -59,6 +62,7 @@ class Record:
         "primitive",
         "site",
         "thread",
+        "work",
     )
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -80,8 +84,17 @@ class Record:
         """Whether a context goes with it by the program's own doing: it submits ``context.run``."""
         self.ancestors: tuple[str, ...] = tuple(facts["ancestors"])
         """The traces that it comes from."""
-        self.made_in: Flow | None = None
+        self.lineage: tuple[int, ...] = tuple(facts["lineage"])
+        """The threads that it comes from, in this process."""
+        self.work: str = facts["work"]
+        """The name of what is handed off, where it starts clean."""
+        self.made_in: weakref.ref[Flow] | None = None
         """The flow that has handed it off, in this process."""
+
+    @property
+    def is_all_of_its_thread(self) -> bool:
+        """Whether what it leaves behind ends with its thread, or its process."""
+        return self.primitive == "threading" or self.call == "Process.start"
 
     def facts(self) -> dict[str, Any]:
         """Return it as what JSON and pickles can hold."""
@@ -99,13 +112,32 @@ def _origin(given: Any) -> Origin | None:
 class Flow:
     """Work that runs after a hand-off, or, where that was an item, what is done until the next."""
 
-    __slots__ = ("base", "began_ns", "captured", "is_item", "record")
+    __slots__ = (
+        "__weakref__",
+        "attached",
+        "base",
+        "began_ns",
+        "beneath",
+        "captured",
+        "is_item",
+        "record",
+        "source",
+    )
 
-    def __init__(self, record: Record, base: Flow | None, *, is_item: bool) -> None:
+    def __init__(
+        self, record: Record, base: Flow | None, beneath: Flow | None, *, source: object
+    ) -> None:
         self.record = record
         self.base = base
-        self.is_item = is_item
-        self.began_ns = time.time_ns()
+        """The flow in whose context variables it runs."""
+        self.beneath = beneath
+        """What its thread ran before."""
+        self.source = source
+        """What it has got its item from; None: it is a call."""
+        self.is_item = source is not None
+        self.attached: list[Any] = []
+        """What it has attached and not yet detached (see ``_context_hooks``)."""
+        self.began_ns = now()
         self.captured: str | None = None
         """Where the program has asked for the current context, and there was no span in it."""
 
@@ -130,9 +162,10 @@ def current() -> Flow | None:
     here = threads.get(get_ident())
     # In `to_thread(f)`, and wherever work is submitted as `context.run`, the variable is as it was
     # where the work comes from.
-    if here is not None and here is not flow and here.record.made_in is flow and not _in_a_loop():
-        return here
-    return flow
+    if here is None or here is flow or _in_a_loop():
+        return flow
+    made_in = here.record.made_in
+    return here if (None if made_in is None else made_in()) is flow else flow
 
 
 def _in_a_loop() -> bool:
@@ -154,6 +187,9 @@ def origin_of(context: Context) -> Origin | None:
 def identify(span: trace.SpanContext) -> tuple[str, str]:
     """Return the identifiers of a span in hexadecimal."""
     return trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
+
+
+now = time.time_ns
 
 
 def thread_name() -> str:
@@ -190,13 +226,26 @@ def _runs_in_a_context(work: Any) -> bool:
     return isinstance(owner, contextvars.Context)
 
 
+def _target(work: Any) -> Any:
+    target = getattr(work, "_target", None)
+    return work if target is None else target
+
+
 def hand_off(
-    primitive: str, call: str | Mapping[str, str], work: object = None, *, always: bool = False
+    primitive: str,
+    call: str | Mapping[str, str],
+    work: object = None,
+    *,
+    always: bool = False,
+    quiet: bool = False,
+    native: bool = False,
 ) -> Record | None:
     """Note that this flow hands work off; None where it is not to be observed.
 
     ``call`` is what was called, or that by the name of the function which the program's line has
-    called, "" being the default. What starts clean is only told of where it does something.
+    called, "" being the default. With ``always`` it is also observed where no line of the program
+    has led to it. It is not told of where it is ``quiet`` or starts clean: who sees a span that
+    has got lost by it will do so. It is ``native`` where the context goes along by itself.
     """
     if not _state.watching():
         return None
@@ -211,19 +260,21 @@ def hand_off(
     origin = origin_of(context)
     cause = origin
     ancestors: tuple[str, ...] = () if origin is None else (origin[0],)
+    lineage: tuple[int, ...] = (get_ident(),)
     if flow is not None:
+        lineage += flow.record.lineage if flow.record.pid == os.getpid() else ()
         ancestors += tuple(a for a in flow.record.ancestors if a not in ancestors)
         if cause is None and not flow.record.clean:
             cause = flow.record.cause
     policy = policy_of(primitive)
-    native = _runs_in_a_context(work)
+    native = native or _runs_in_a_context(work)
     record = Record(
         {
             "id": f"{os.getpid()}-{next(_numbers)}",
             "primitive": primitive,
             "call": call if isinstance(call, str) else call.get(site.via, call[""]),
             "site": site.line or "?",
-            "at_ns": time.time_ns(),
+            "at_ns": now(),
             "pid": os.getpid(),
             "thread": thread_name(),
             "policy": policy,
@@ -233,23 +284,27 @@ def hand_off(
             "carried": bool(context) and (native or (policy != "off" and not clean)),
             "native": native,
             "ancestors": ancestors[:_MOST_ANCESTORS],
+            "lineage": lineage[:_MOST_ANCESTORS],
+            "work": _infrastructure.callable_name(_target(work)) if clean else "",
         }
     )
-    record.made_in = flow
-    if not clean:
+    record.made_in = None if flow is None else weakref.ref(flow)
+    if not (clean or quiet):
         _state.tell("hand_off", hand_off=record.facts())
     return record
 
 
-def begin(record: Record, *, is_item: bool = False) -> Flow | None:
-    """Note that the work of ``record`` is picked up here; return its flow. Never raises."""
+def begin(record: Record, source: object = None) -> Flow | None:
+    """Note that the work of ``record`` is picked up here; return its flow. Never raises.
+
+    ``source`` is what an item has come out of.
+    """
     if not _state.watching():
         return None
     try:
-        base = FLOW.get()
-        flow = Flow(record, base, is_item=is_item)
+        flow = Flow(record, FLOW.get(), threads.get(get_ident()), source=source)
         FLOW.set(flow)
-        if not (is_item and _in_a_loop()):
+        if not (flow.is_item and _in_a_loop()):
             threads[get_ident()] = flow
         if not record.clean and record.id not in _picked_up:
             _picked_up[record.id] = None
@@ -260,7 +315,8 @@ def begin(record: Record, *, is_item: bool = False) -> Flow | None:
                 id=record.id,
                 at_ns=flow.began_ns,
                 thread=thread_name(),
-                carried=_has_arrived(record) or (record.carried and (is_item or record.native)),
+                carried=_has_arrived(record)
+                or (record.carried and (flow.is_item or record.native)),
                 of=record.facts(),
             )
     except Exception as error:
@@ -290,17 +346,32 @@ at_end: Callable[[Flow], None] = look_at_nothing
 """Looks at what the work has left behind where it ends."""
 
 
-def end(flow: Flow, before: Flow | None) -> None:
-    """Note that the work of ``flow`` is done; ``before`` is what this thread ran before."""
+def end(flow: Flow) -> None:
+    """Note that the work of ``flow`` is done. Never raises."""
     try:
         at_end(flow)
         FLOW.set(flow.base)
-        if before is None:
+        if flow.beneath is None:
             threads.pop(get_ident(), None)
         else:
-            threads[get_ident()] = before
+            threads[get_ident()] = flow.beneath
     except Exception as error:
         _state.fault("end", error)
+
+
+def let_go() -> None:
+    """Note that this flow is done with its last item, since it asks for another. Never raises."""
+    flow = FLOW.get()
+    if flow is None or not flow.is_item:
+        return
+    if threads.get(get_ident()) is flow:
+        end(flow)
+        return
+    try:
+        at_end(flow)
+        FLOW.set(flow.base)
+    except Exception as error:
+        _state.fault("let go", error)
 
 
 class Observed(functools.partial[Any]):
@@ -316,14 +387,13 @@ class Observed(functools.partial[Any]):
 
 def run(record: Record | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call ``function`` as the work of ``record``."""
-    before = threads.get(get_ident())
     flow = begin(record) if record is not None else None
     if flow is None:
         return function(*args, **kwargs)
     try:
         return function(*args, **kwargs)
     finally:
-        end(flow, before)
+        end(flow)
 
 
 def observed(function: Any, record: Record | None) -> Any:

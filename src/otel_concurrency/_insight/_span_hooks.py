@@ -14,7 +14,7 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency import _handoff, _links
-from otel_concurrency._insight import _flow, _frames, _state, _suspicions
+from otel_concurrency._insight import _export_hooks, _flow, _frames, _state, _suspicions
 from otel_concurrency._insight._suspicions import SEEN, Seen
 from otel_concurrency._patching import Layer
 
@@ -51,10 +51,10 @@ def _started(span: Any, given: Any) -> None:
     flow = _flow.current()
     parent: Any = (here if given is None else given).get(_SPAN_KEY)
     site = _frames.site(sys._getframe(1)).line  # pyright: ignore[reportPrivateUsage]
-    seen = Seen(site, flow)
-    setattr(span, SEEN, seen)
+    setattr(span, SEEN, Seen(span, site, flow))
+    _suspicions.runs(span)
     above: Seen | None = getattr(parent, SEEN, None)
-    suspect = _suspicions.about(span, parent, here, flow, seen, explicit=given is not None)
+    suspect = _suspicions.about(span, parent, here, flow, explicit=given is not None)
     own = span.get_span_context()
     _state.tell(
         "span",
@@ -104,8 +104,10 @@ def _end(original: Any) -> Any:
     def end(self: Any, *args: Any, **kwargs: Any) -> Any:
         had_ended = getattr(self, _links.END, None) is not None
         result = original(self, *args, **kwargs)
+        queued = _export_hooks.was_queued()
         if not had_ended and _state.watching():
             try:
+                _suspicions.ended(self)
                 _state.tell(
                     "span_end",
                     id=_flow.identify(self.get_span_context()),
@@ -114,6 +116,7 @@ def _end(original: Any) -> Any:
                     status=self.status.status_code.name,
                     attributes=_plain(self.attributes or {}),
                     links=[_link(link) for link in self.links],
+                    queued=queued,
                 )
             except Exception as error:
                 _state.fault("end", error)

@@ -1,16 +1,32 @@
 """Whether a span that is being started has lost its parent, and all that tells why.
 
 This is asked in the process and at the moment in which it starts, where all of it can be seen. What
-is said of it in words is the business of ``reasons``.
+is said of it in words is the business of ``reasons``. Where it is not certain, nothing is said: a
+false alarm is worse than a missing line.
 """
 
 from __future__ import annotations
 
+import sys
+from _thread import get_ident
+from collections import OrderedDict
 from typing import Any
 
 from opentelemetry.context import Context
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
 
-from otel_concurrency._insight._flow import Flow
+from otel_concurrency import _links
+from otel_concurrency._insight import (
+    _context_hooks,
+    _flow,
+    _frames,
+    _item_hooks,
+    _state,
+    _wake_hooks,
+)
+from otel_concurrency._insight._flow import Flow, Origin
 
 SEEN = "_otel_concurrency_seen"
 """The attribute of a span that holds what was seen of its start."""
@@ -18,28 +34,192 @@ SEEN = "_otel_concurrency_seen"
 _ENTRIES = ("SERVER", "CONSUMER")
 """The kinds of spans that traces are meant to begin with."""
 
+_MOST = 10_000
+"""How many spans that run are kept in mind."""
+
+_BEGIN_NOTHING = ("asyncio.", "concurrent.", "multiprocessing.", "opentelemetry.", "socketserver.")
+"""Threads that start clean and do others' work, or none that makes spans in their own name."""
+
+
+_LONG = 60_000_000_000
+"""Nanoseconds after its end from which on nobody should be a child of a span."""
+
 
 class Seen:
     """What was seen of the start of a span."""
 
-    __slots__ = ("flow", "site")
+    __slots__ = ("began_ns", "flow", "name", "site", "thread", "traces")
 
-    def __init__(self, site: str | None, flow: Flow | None) -> None:
+    def __init__(self, span: Any, site: str | None, flow: Flow | None) -> None:
+        self.name: str = span.name
         self.site = site
         self.flow = flow
+        self.thread = get_ident()
+        self.began_ns = _flow.now()
+        self.traces: set[str] = set()
+        """Those of the items that were got under it."""
+
+
+_running: OrderedDict[str, tuple[Origin, int]] = OrderedDict()
+
+
+def forget() -> None:
+    """Start anew."""
+    _running.clear()
+
+
+def runs(span: Any) -> None:
+    """Note that ``span`` has started."""
+    own = _flow.identify(span.get_span_context())
+    _running[own[1]] = (*own, span.name), get_ident()
+    if len(_running) > _MOST:
+        _running.popitem(last=False)
+
+
+def ended(span: Any) -> None:
+    """Note that ``span`` has ended."""
+    _running.pop(_flow.identify(span.get_span_context())[1], None)
 
 
 def about(
-    span: Any, parent: Any, here: Context, flow: Flow | None, seen: Seen, *, explicit: bool
+    span: Any, parent: Any, here: Context, flow: Flow | None, *, explicit: bool
 ) -> dict[str, Any] | None:
-    """Return why ``span`` is suspected to have lost its parent, as plain data; None: it is not."""
-    if span.parent is not None or span.links or span.kind.name in _ENTRIES:
+    """Return why ``span`` is suspected to have lost its parent, as plain data; None: it is not.
+
+    ``parent`` is the span in the context that it was started in, which was given to it if that is
+    ``explicit``; ``here`` is the current one.
+    """
+    if span.links:
         return None
-    if flow is not None and flow.record.cause is not None:
-        return _lost(flow)
-    return None
+    if span.parent is not None:
+        above: Seen | None = getattr(parent, SEEN, None)
+        if above is None:
+            return None
+        return _of_another(span, parent, above, here, flow, explicit=explicit)
+    if span.kind.name in _ENTRIES:
+        return None
+    running = here.get(_SPAN_KEY)
+    if explicit and running is not None and _runs(running):
+        return {"reason": "explicit_context", "origin": _flow.origin_of(here)}
+    return _woken(flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
 
 
-def _lost(flow: Flow) -> dict[str, Any] | None:
+def _runs(span: Any) -> bool:
+    return bool(span.is_recording())
+
+
+def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
     record = flow.record
-    return {"reason": "lost", "origin": record.cause, "by": record.facts()}
+    if record.clean:
+        if record.origin is None or record.work.startswith(_BEGIN_NOTHING):
+            return None
+        return {"reason": "starts_clean", "origin": record.origin, "by": record.facts()}
+    if record.cause is None:
+        return None
+    suspect = {"reason": "lost", "origin": record.cause, "by": record.facts()}
+    if flow.captured is not None:
+        suspect |= {"reason": "captured_late", "at": flow.captured}
+    elif explicit:
+        suspect |= {"reason": "explicit_context"}
+    return suspect
+
+
+def _woken(flow: Flow | None) -> dict[str, Any] | None:
+    """Return what this thread was woken up by, if that is the last that it has begun with.
+
+    Not where it has waited for work that it, or who has handed work to it, has handed off.
+    """
+    record, since = _wake_hooks.woken.get(get_ident(), (None, 0))
+    if record is None or record.origin is None or get_ident() in record.lineage[1:]:
+        return None
+    if flow is not None:
+        own = flow.record
+        if flow.began_ns > since or (own.cause is not None and own.cause[0] == record.origin[0]):
+            return None
+    return {"reason": "woken", "origin": record.origin, "by": record.facts()}
+
+
+def _unknown() -> dict[str, Any] | None:
+    """Return what is known where the thread is one of C's, or of a name that was bound early."""
+    threading: Any = sys.modules["threading"]
+    thread = threading._active.get(get_ident())
+    if not (thread is None or isinstance(thread, threading._DummyThread)):
+        return None
+    elsewhere = [span for span, thread in list(_running.values()) if thread != get_ident()]
+    if not elsewhere:
+        return None  # nothing goes on that it could be a part of
+    one_trace = len({trace for trace, *_ in elsewhere}) == 1
+    return {
+        "reason": "unknown_thread",
+        "origin": elsewhere[-1] if one_trace else None,
+        "at": _frames.entry(),
+    }
+
+
+def _of_another(
+    span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None, *, explicit: bool
+) -> dict[str, Any] | None:
+    """Return why ``span`` may be a child of something that it does not belong to."""
+    has_ended = getattr(parent, _links.END, None) is not None
+    trace, _ = _flow.identify(span.parent)
+    if explicit:
+        running = here.get(_SPAN_KEY)
+        origin = _flow.origin_of(here) if running is not None and _runs(running) else None
+        if origin is None and flow is not None:
+            origin = flow.record.cause
+        if not has_ended or origin is None or origin[0] == trace:
+            return None
+        return {"reason": "context_of_another", "origin": origin, "other": above.name}
+    if has_ended:
+        _left_behind(span, parent, above, here, flow)
+        return None
+    if flow is None or not isinstance(flow.source, _item_hooks.Records):
+        return None
+    return _not_adopted(trace, above, flow, flow.source)
+
+
+def _not_adopted(
+    trace: str, above: Seen, flow: Flow, queue: _item_hooks.Records
+) -> dict[str, Any] | None:
+    """Return what a consumer with a span of its own has not adopted.
+
+    Not the result that a request collects of work that it has handed off itself, nor a connection
+    out of a pool; and only from the second trace on that it gets items of.
+    """
+    record = flow.record
+    if record.cause is None or trace in record.ancestors or queue.recirculates:
+        return None
+    if above.flow is flow or above.began_ns > flow.began_ns:
+        return None
+    above.traces.add(record.cause[0])
+    if len(above.traces) < 2 or (above.flow is not None and above.flow.record.cause is not None):
+        return None
+    return {
+        "reason": "consumer_span",
+        "origin": record.cause,
+        "by": record.facts(),
+        "at": above.site,
+        "other": above.name,
+    }
+
+
+def _left_behind(span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None) -> None:
+    """Tell of a context that has outlived its work, if that is why ``span`` is a child in it."""
+    trace, _ = _flow.identify(span.parent)
+    was_handed_off = flow is not None and above.flow is not flow and trace in flow.record.ancestors
+    own = _flow.identify(span.get_span_context())
+    one = None if was_handed_off else _context_hooks.attached_here(here)
+    if one is not None:
+        _context_hooks.leaves(one, own)
+        return
+    of_another = flow is not None and flow.record.cause is not None and not was_handed_off
+    if (of_another and above.flow is not flow) or span.start_time - parent.end_time > _LONG:
+        _state.tell(
+            "leak",
+            key=own[1],
+            reason="ended_parent",
+            site=above.site,
+            span=own,
+            thread=_flow.thread_name(),
+            of=(*_flow.identify(span.parent), above.name),
+        )

@@ -6,6 +6,7 @@ parents, of leaks and of call sites is about all of them.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -28,6 +29,9 @@ from otel_concurrency._insight.model import (
 
 LIMIT = 200_000
 """How many spans are kept by default, and how many hand-offs."""
+
+_MOST_LINES = 10_000
+"""How many lines of the program are told apart, for each thing that is said of lines."""
 
 _SAMPLE = 512
 """How many of the times that work has waited are kept of a call site."""
@@ -59,6 +63,63 @@ def _percentile(waits: Sequence[int], part: float) -> int | None:
     return sorted(waits)[min(int(len(waits) * part), len(waits) - 1)] if waits else None
 
 
+class _Leaks:
+    """The leaks so far: those of one reason and one line are one, however often it happens."""
+
+    def __init__(self) -> None:
+        self._leaks: dict[tuple[str, str | None], Leak] = {}
+        self._keys: dict[str, tuple[str, str | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._leaks)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take the facts of one; by its key it may turn out to be none."""
+        place = event["reason"], event["site"]
+        known = self._leaks.get(place)
+        span = _span_id(event["span"])
+        if known is None:
+            if len(self._leaks) >= _MOST_LINES:
+                return
+            reason = reasons.of_leak(event)
+            self._leaks[place] = Leak(
+                reason.name, reason.words, reason.advice, reason.site, span, event.get("count", 1)
+            )
+        elif event["key"] in self._keys:
+            self._leaks[place] = replace(known, span=known.span or span)
+            return
+        else:
+            self._leaks[place] = replace(
+                known, span=known.span or span, count=known.count + event.get("count", 1)
+            )
+        self._keys[event["key"]] = place
+
+    def take_back(self, key: str) -> None:
+        """Forget one: it was late, but it was mended."""
+        place = self._keys.pop(key, None)
+        known = None if place is None else self._leaks.get(place)
+        if place is None or known is None:
+            return
+        if known.count > 1:
+            self._leaks[place] = replace(known, count=known.count - 1)
+        else:
+            del self._leaks[place]
+
+    def all(self) -> tuple[Leak, ...]:
+        return tuple(self._leaks.values())
+
+
+class _Ending:
+    """What is known of a process's end, and of the spans that it had still to export."""
+
+    __slots__ = ("call", "pending", "site")
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.call: str | None = None
+        self.site: str | None = None
+
+
 class Collection:
     """Takes events as they come, in any order of processes, and reports on them at any time."""
 
@@ -70,7 +131,9 @@ class Collection:
         self._hand_offs: dict[str, HandOff] = {}
         self._call_sites: dict[tuple[str, str, str], _CallSite] = {}
         self._orphans: list[Orphan] = []
-        self._leaks: list[Leak] = []
+        self._leaks = _Leaks()
+        self._endings: dict[int, _Ending] = {}
+        self._born_at: dict[int, str] = {}
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._chance = random.Random(0)  # noqa: S311 - a sample
@@ -83,8 +146,8 @@ class Collection:
 
     def counts(self) -> Mapping[str, int]:
         """Return how many spans, hand-offs, traces, orphans, leaks, processes there were."""
-        names = ("spans", "hand_offs", "traces", "orphans", "leaks", "processes")
-        return {name: self._counts[name] for name in names}
+        names = ("spans", "hand_offs", "traces", "orphans", "processes")
+        return {**{name: self._counts[name] for name in names}, "leaks": len(self._leaks)}
 
     def report(
         self, command: Sequence[str] = (), library: bool = True, exit_status: int | None = None
@@ -100,7 +163,7 @@ class Collection:
             spans=tuple(self._spans.values()),
             hand_offs=tuple(self._hand_offs.values()),
             orphans=tuple(self._orphans),
-            leaks=tuple(self._leaks),
+            leaks=(*self._leaks.all(), *self._not_exported()),
             call_sites=tuple(
                 CallSite(
                     *key,
@@ -131,6 +194,39 @@ class Collection:
         process = self._processes.get(event["pid"])
         if process is not None:
             self._processes[event["pid"]] = replace(process, ended_ns=event["at_ns"])
+        ending = self._ending(event["pid"])
+        ending.call, ending.site = event.get("call"), event.get("site")
+
+    def _ending(self, pid: int) -> _Ending:
+        return self._endings.setdefault(pid, _Ending())
+
+    def _exported(self, event: Mapping[str, Any]) -> None:
+        self._ending(event["pid"]).pending -= event["count"]
+
+    def _not_exported(self) -> tuple[Leak, ...]:
+        """Return what has been lost with processes that are not there any more."""
+        lost = _Leaks()
+        for pid, ending in self._endings.items():
+            if ending.pending > 0 and pid != os.getpid():
+                site = ending.site or self._born_at.get(pid)
+                lost.add(
+                    {
+                        "key": str(pid),
+                        "reason": "not_exported",
+                        "pid": pid,
+                        "count": ending.pending,
+                        "call": ending.call,
+                        "site": site,
+                        "span": None,
+                    }
+                )
+        return lost.all()
+
+    def _leak(self, event: Mapping[str, Any]) -> None:
+        self._leaks.add(event)
+
+    def _leak_over(self, event: Mapping[str, Any]) -> None:
+        self._leaks.take_back(event["key"])
 
     def _hand_off(self, event: Mapping[str, Any]) -> None:
         facts = event["hand_off"]
@@ -153,10 +249,14 @@ class Collection:
 
     def _call_site(self, facts: Mapping[str, Any]) -> _CallSite:
         key = facts["primitive"], facts["call"], facts["site"]
+        if key not in self._call_sites and len(self._call_sites) >= _MOST_LINES:
+            return _CallSite()
         return self._call_sites.setdefault(key, _CallSite())
 
     def _attach(self, event: Mapping[str, Any]) -> None:
         facts = event["of"]
+        if event["pid"] != facts["pid"]:
+            self._born_at.setdefault(event["pid"], facts["site"])
         kept = self._hand_offs.get(event["id"])
         if kept is not None and kept.attached_ns is not None:
             return  # by another process before: one of several parts of it
@@ -178,7 +278,7 @@ class Collection:
         self._counts["traces"] += parent is None
         suspect = event["suspect"]
         if suspect is not None and self._keep("orphans", self._orphans):
-            reason = reasons.of(suspect)
+            reason = reasons.of({**suspect, "site": event["site"]})
             self._orphans.append(
                 Orphan(
                     span_id,
@@ -206,6 +306,8 @@ class Collection:
 
     def _span_end(self, event: Mapping[str, Any]) -> None:
         span_id = SpanId(*event["id"])
+        if event["queued"]:
+            self._ending(event["pid"]).pending += 1
         span = self._spans.get(span_id)
         if span is not None:
             self._spans[span_id] = replace(

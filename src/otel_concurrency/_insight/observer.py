@@ -20,10 +20,29 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency import _patching
-from otel_concurrency._insight import _call_hooks, _flow, _span_hooks, _state
+from otel_concurrency._insight import (
+    _call_hooks,
+    _context_hooks,
+    _export_hooks,
+    _flow,
+    _item_hooks,
+    _process_hooks,
+    _span_hooks,
+    _state,
+    _suspicions,
+    _wake_hooks,
+)
 from otel_concurrency._patching import Patch
 
-_PARTS = (_call_hooks, _span_hooks)
+_PARTS: Any = (
+    _call_hooks,
+    _wake_hooks,
+    _item_hooks,
+    _process_hooks,
+    _context_hooks,
+    _span_hooks,
+    _export_hooks,
+)
 _OWNER = "observer"
 
 _layers: dict[str, list[Patch]] = {}
@@ -40,7 +59,14 @@ def start(emit: Callable[[dict[str, Any]], None], *, library: bool = True) -> No
     global _library  # noqa: PLW0603
     _state.emit = emit
     _library = library
+    _flow.at_end = _context_hooks.at_end
     _announce(os.getppid())
+    try:
+        record = _process_hooks.started_by()
+        if record is not None:
+            _flow.begin(record)
+    except Exception as error:
+        _state.fault("start", error)
     atexit.register(_tell_end)
     for name in {name for part in _PARTS for name in part.MODULES}:
         _patching.when_imported(name, _apply, owner=_OWNER)
@@ -52,7 +78,14 @@ def stop() -> None:
     atexit.unregister(_tell_end)
     for layers in _layers.values():
         _patching.undo_all(layers)
-    _flow.forget()
+    _export_hooks.undo()
+    _flow.FLOW.set(None)
+    _forget()
+
+
+def _forget() -> None:
+    for part in (_flow, _context_hooks, _wake_hooks, _suspicions):
+        part.forget()
 
 
 def _apply(module: ModuleType) -> None:
@@ -84,3 +117,25 @@ def _announce(parent: int) -> None:
 
 def _tell_end() -> None:
     _state.tell("process_end", at_ns=time.time_ns())
+
+
+def _forked() -> None:
+    """Watch the child of a fork: it knows nothing but who has forked it."""
+    if _state.emit is None:
+        return
+    record = _process_hooks.after_fork_in_child()
+    if _process_hooks.is_command():
+        return
+    _flow.FLOW.set(None)
+    _forget()
+    _announce(os.getppid())
+    if record is not None:
+        _flow.begin(record)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_process_hooks.before_fork,
+        after_in_parent=_process_hooks.after_fork_in_parent,
+        after_in_child=_forked,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -17,16 +17,189 @@ class Reason(NamedTuple):
 
 def of(suspect: Mapping[str, Any]) -> Reason:
     """Return the reason that the facts of a suspicion amount to."""
-    by: Mapping[str, Any] = suspect["by"]
-    if by["policy"] == "off":
-        return Reason("primitive_off", _went(suspect), _switch_on(by["primitive"]), by["site"])
-    return Reason("not_carried", _went(suspect), "", by["site"])
+    name = suspect["reason"]
+    if name == "lost":
+        name = _how_it_was_lost(suspect["by"])
+    words, advice, site = _WORDS[name](suspect)
+    return Reason(name, words, advice, site)
 
 
-def _went(suspect: Mapping[str, Any]) -> str:
-    by: Mapping[str, Any] = suspect["by"]
-    return f"It was handed off at {by['site']} by {by['call']}."
+def _how_it_was_lost(by: Mapping[str, Any]) -> str:
+    if by["policy"] != "off":
+        return "not_carried"
+    return "raw_thread" if by["call"].startswith("_thread.") else "primitive_off"
 
 
-def _switch_on(primitive: str) -> str:
-    return f"Switch {primitive.upper()} on."
+_Said = tuple[str, str, "str | None"]
+
+
+def _handed_off(suspect: Mapping[str, Any]) -> str:
+    by = suspect["by"]
+    return f"handed off at {by['site']}{_inside(suspect)} by {by['call']}"
+
+
+def _inside(suspect: Mapping[str, Any]) -> str:
+    origin = suspect.get("origin")
+    return f" inside span `{origin[2]}`" if origin and origin[2] else ""
+
+
+def _primitive_off(suspect: Mapping[str, Any]) -> _Said:
+    by = suspect["by"]
+    primitive = by["primitive"].upper()
+    return (
+        f"It is part of work that was {_handed_off(suspect)}; primitive {primitive} is off.",
+        f"Let the library carry it: OTEL_PYTHON_CONCURRENCY_{primitive}=parent.",
+        by["site"],
+    )
+
+
+def _raw_thread(suspect: Mapping[str, Any]) -> _Said:
+    by = suspect["by"]
+    return (
+        f"Its thread was started at {by['site']}{_inside(suspect)} by {by['call']}, "
+        "and primitive THREADING is off.",
+        "Start a threading.Thread, or let the library carry it: "
+        "OTEL_PYTHON_CONCURRENCY_THREADING=parent.",
+        by["site"],
+    )
+
+
+def _not_carried(suspect: Mapping[str, Any]) -> _Said:
+    return (
+        f"It is part of work that was {_handed_off(suspect)}, and the context did not arrive: the "
+        "name was bound before the library was switched on, or something has replaced the context.",
+        "Switch the library on before the program's first import, and look for what attaches "
+        "another context there.",
+        suspect["by"]["site"],
+    )
+
+
+def _captured_late(suspect: Mapping[str, Any]) -> _Said:
+    return (
+        f"The context was captured at {suspect['at']}, where the work runs already: there is no "
+        f"span in it. The work was {_handed_off(suspect)}.",
+        "Capture the context where the work is handed off, and pass it along; or let the library "
+        f"carry it: OTEL_PYTHON_CONCURRENCY_{suspect['by']['primitive'].upper()}=parent.",
+        suspect["at"],
+    )
+
+
+def _explicit_context(suspect: Mapping[str, Any]) -> _Said:
+    return (
+        f"It was started with a `context=` that has no span{_while(suspect)}.",
+        "Leave `context=` out, or pass one that has the span. For a trace of its own give it a "
+        "link, or the kind SERVER or CONSUMER.",
+        suspect["site"],
+    )
+
+
+def _context_of_another(suspect: Mapping[str, Any]) -> _Said:
+    return (
+        f"It was started with the `context=` of span `{suspect['other']}`, which has ended and "
+        f"belongs to another trace{_while(suspect)}.",
+        "Leave `context=` out, or pass the one of the work that it is part of.",
+        suspect["site"],
+    )
+
+
+def _while(suspect: Mapping[str, Any]) -> str:
+    if "by" in suspect:
+        return f", in work that was {_handed_off(suspect)}"
+    origin = suspect.get("origin")
+    return f", while span `{origin[2]}` was current" if origin and origin[2] else ""
+
+
+def _woken(suspect: Mapping[str, Any]) -> _Said:
+    by = suspect["by"]
+    return (
+        f"Its thread was woken up by {by['call']} at {by['site']}{_inside(suspect)}; what is "
+        "handed over beside a lock, in a list say, carries no context.",
+        "Hand it over by a queue.Queue; or capture the context with the item, and attach it where "
+        "the item is worked on.",
+        by["site"],
+    )
+
+
+def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
+    return (
+        f"It is part of an item that was {_handed_off(suspect)}. The consumer did not adopt the "
+        f"item's context, since it had a span of its own: `{suspect['other']}`, started at "
+        f"{suspect['at']}.",
+        "End that span before the next item is got, or start none around the loop; or attach the "
+        "item's context yourself.",
+        suspect["at"],
+    )
+
+
+def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
+    where = f": its Python begins at {suspect['at']}" if suspect["at"] else ""
+    return (
+        f"It was started from a thread that no known primitive made{where}. Somebody's C code has "
+        "made it, or a function that was bound before the observer was there.",
+        "Capture the context where the callback is registered, and attach it in the callback.",
+        suspect["at"],
+    )
+
+
+def _starts_clean(suspect: Mapping[str, Any]) -> _Said:
+    by = suspect["by"]
+    return (
+        f"Its thread was started at {by['site']}{_inside(suspect)} and runs {by['work']}, which "
+        "starts clean by design: it belongs to its library, and outlives who has started it.",
+        "Start it outside of spans; where its work belongs to somebody, attach that context there.",
+        by["site"],
+    )
+
+
+def of_leak(leak: Mapping[str, Any]) -> Reason:
+    """Return the reason that the facts of a leak amount to."""
+    words, advice = _WORDS_OF_LEAKS[leak["reason"]](leak)
+    return Reason(leak["reason"], words, advice, leak["site"])
+
+
+def _left_attached(leak: Mapping[str, Any]) -> tuple[str, str]:
+    of = f" of span `{leak['of'][2]}`" if leak["of"] and leak["of"][2] else ""
+    where = f" at {leak['site']}" if leak["site"] else ""
+    return (
+        f"The context{of} that was attached{where} was not detached when that work was done: what "
+        f"thread {leak['thread']} does next would run in it.",
+        "Detach it in a `finally`, with the token that `attach` has returned.",
+    )
+
+
+def _ended_parent(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span was started on thread {leak['thread']} as a child of `{leak['of'][2]}`, which had "
+        "ended and belongs to other work: its context has outlived it.",
+        "Have long-lived work start in a context of its own, or let the library link it: "
+        "OTEL_PYTHON_CONCURRENCY_LINK_AFTER.",
+    )
+
+
+def _not_exported(leak: Mapping[str, Any]) -> tuple[str, str]:
+    how = f" by {leak['call']} at {leak['site']}" if leak["call"] and leak["site"] else ""
+    return (
+        f"Process {leak['pid']} ended{how} with spans that were not exported: {leak['count']}.",
+        "Flush the tracer provider before the process ends: "
+        "`trace.get_tracer_provider().force_flush()`.",
+    )
+
+
+_WORDS_OF_LEAKS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
+    "left_attached": _left_attached,
+    "ended_parent": _ended_parent,
+    "not_exported": _not_exported,
+}
+
+_WORDS: Mapping[str, Callable[[Mapping[str, Any]], _Said]] = {
+    "primitive_off": _primitive_off,
+    "raw_thread": _raw_thread,
+    "not_carried": _not_carried,
+    "captured_late": _captured_late,
+    "explicit_context": _explicit_context,
+    "context_of_another": _context_of_another,
+    "woken": _woken,
+    "consumer_span": _consumer_span,
+    "unknown_thread": _unknown_thread,
+    "starts_clean": _starts_clean,
+}

@@ -120,10 +120,11 @@ def _is_inside(action: Any, loop: CodeType) -> bool:
     while isinstance(action, functools.partial):
         action = action.func
     code = getattr(action, "__code__", None) or getattr(type(action).__call__, "__code__", None)
-    return frame.f_back is not None and (code is None or frame.f_code in (code, _CALL))
+    return frame.f_back is not None and (code is None or frame.f_code in (code, *CALLS))
 
 
-_CALL = Call.__call__.__code__
+CALLS = {Call.__call__.__code__}
+"""The code of what may stand between the loop and an action."""
 
 
 _asked: list[bool] = []
