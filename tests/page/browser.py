@@ -139,6 +139,7 @@ class Browser:
 @contextlib.contextmanager
 def browser():
     """Start a browser with an empty profile, and end it."""
+    assert INSTALLED, "Debian's packages chromium and chromium-driver are not installed"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, _driver() as url:
         arguments = [*_SWITCHES, f"user-data-dir={profile}"]
         options = {"binary": CHROMIUM, "args": arguments}

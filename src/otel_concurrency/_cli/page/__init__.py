@@ -14,6 +14,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -126,19 +127,39 @@ def _column(values: list[Any]) -> Any:
     return {"of": of, "at": [place[value] for value in values]}
 
 
+@singledispatch
 def _plain(value: Any) -> Any:
     """Return ``value`` as what JSON can hold and JavaScript can read, if need be as words."""
-    kind: type[Any] = type(value)
-    if value is None or issubclass(kind, bool | str):
-        return value
-    if issubclass(kind, int):
-        return value if abs(value) < _EXACT else str(value)
-    if issubclass(kind, float):
-        return value if math.isfinite(value) else str(value)
-    if issubclass(kind, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if issubclass(kind, list | tuple):
-        return [_plain(each) for each in value]
-    if dataclasses.is_dataclass(kind):
-        return dataclasses.asdict(value)
     return str(value)
+
+
+@_plain.register(str)
+@_plain.register(type(None))
+def _unchanged(value: str | None) -> str | None:
+    return value
+
+
+@_plain.register
+def _plain_integer(value: int) -> int | str:
+    return value if abs(value) < _EXACT else str(value)
+
+
+@_plain.register
+def _plain_float(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+@_plain.register(Mapping)
+def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): _plain(each) for key, each in value.items()}
+
+
+@_plain.register(list)
+@_plain.register(tuple)
+def _plain_list(value: Sequence[Any]) -> list[Any]:
+    return [_plain(each) for each in value]
+
+
+@_plain.register
+def _plain_link(value: model.Link) -> dict[str, Any]:
+    return dataclasses.asdict(value)

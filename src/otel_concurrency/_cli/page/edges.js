@@ -38,8 +38,7 @@ function edgeTo(view, index, laneBox) {
 }
 
 function originOf(run, span, lost) {
-  if (lost) return run.spanOf.get(span.orphan.origin);
-  return span.via && (run.spanOf.get(span.via.origin) ?? span.up);
+  return run.spanOf.get(lost ? span.orphan.origin : span.via?.origin);
 }
 
 function edgeWords(span, origin) {

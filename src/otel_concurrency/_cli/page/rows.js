@@ -54,8 +54,8 @@ function caret(open) {
 
 // A folded trace shows when it was in the run.
 function placeInRun(run, trace) {
-  const left = (100 * trace.start) / run.length_ns;
-  const width = (100 * (trace.end - trace.start)) / run.length_ns;
+  const left = (100 * (trace.start - run.from)) / (run.to - run.from);
+  const width = (100 * (trace.end - trace.start)) / (run.to - run.from);
   return element(
     "div",
     { class: "lane" },

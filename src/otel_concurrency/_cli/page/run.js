@@ -19,9 +19,20 @@ function makeRun(report) {
   addHandOffs(run);
   addProblems(run);
   run.traces = tracesOf(run);
-  run.length_ns = run.traces.reduce((end, trace) => Math.max(end, trace.end), run.length_ns || 1);
+  Object.assign(run, timeOf(run));
   openFirst(run.traces);
   return run;
+}
+
+// From the first to the last that was seen: a span may have begun before anybody looked.
+function timeOf(run) {
+  let from = 0;
+  let to = Math.max(run.length_ns, 1);
+  for (const trace of run.traces) {
+    from = Math.min(from, trace.start);
+    to = Math.max(to, trace.end);
+  }
+  return { from, to };
 }
 
 function prepareSpans(run) {
@@ -108,7 +119,7 @@ function completeTrace(trace) {
 // What was lost here is shown too, unless it came so late that nothing else could be told apart.
 function extentOf(trace) {
   let start = Infinity;
-  let end = 0;
+  let end = -Infinity;
   for (const span of trace.spans) {
     start = Math.min(start, span.start_ns);
     end = Math.max(end, span.end);
@@ -169,8 +180,11 @@ function matching(traces, query) {
   return found;
 }
 
+// Since Python 3.10 an unnamed thread is called "Thread-1 (target)".
+const UNNAMED = /^(Thread-\d+) \(.*\)$/;
+
 // Where a span ran, in a word or two: its task or thread, and its process if it is not the first.
 function flowOf(run, span) {
-  const flow = span.task || span.thread;
+  const flow = span.task || span.thread.replace(UNNAMED, "$1");
   return span.pid === run.firstPid ? flow : `${flow} · ${span.pid}`;
 }

@@ -146,15 +146,15 @@ function showProcesses(run) {
 }
 
 function processRow(run, each, titles) {
-  const end = each.ended_ns ?? run.length_ns;
-  const left = (100 * each.started_ns) / run.length_ns;
-  const width = (100 * (end - each.started_ns)) / run.length_ns;
+  const end = each.ended_ns ?? run.to;
+  const left = (100 * (each.started_ns - run.from)) / (run.to - run.from);
+  const width = (100 * (end - each.started_ns)) / (run.to - run.from);
   const bar = element("span", { class: "life" }, element("i", { style: { "margin-left": `${left}%`, width: `${width}%` } }));
   const cells = [
     String(each.pid),
     each.parent_pid === null ? "–" : String(each.parent_pid),
     code(each.command),
-    duration(each.started_ns),
+    duration(each.started_ns - run.from),
     element("span", {}, duration(end - each.started_ns), bar),
   ];
   return element("tr", {}, ...cells.map((cell, index) => element("td", { "data-title": titles[index] }, cell)));
