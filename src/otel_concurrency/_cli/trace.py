@@ -7,7 +7,6 @@ hand-offs in them, and what has come off.
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
 import json
 import sys
@@ -200,5 +199,6 @@ def _write(reports: Mapping[str, Report], as_json: Path | None, as_page: Path | 
             json.dump(whole, file, default=repr)
             file.write("\n")
     if as_page is not None:
-        page: Any = importlib.import_module("otel_concurrency._cli.page")
+        from otel_concurrency._cli import page
+
         page.write(reports if len(reports) > 1 else next(iter(reports.values())), as_page)
