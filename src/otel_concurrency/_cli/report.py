@@ -13,7 +13,7 @@ from otel_concurrency._insight.forest import Branch, Forest
 from otel_concurrency._insight.model import CallSite, HandOff, Leak, Orphan, Report, Span, SpanId
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -43,9 +43,11 @@ def show(console: Console, report: Report) -> None:
     state = "on" if report.library else "off"
     console.print()
     console.print(Rule(f"{_one_line(' '.join(report.command))}, library {state}", style="dim"))
-    for part in words.report(report):
+    for title, part in words.report(report):
         console.print()
-        console.print(part, soft_wrap=False)
+        if title:
+            console.print(title, style="bold")
+        console.print(part)
     console.print()
     console.print(words.summary(report))
 
@@ -54,14 +56,13 @@ def show_comparison(console: Console, off: Report, on: Report) -> None:
     """Print what the library has changed."""
     from rich.table import Table
 
-    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), title_justify="left")
-    drawn.title = "The same program, without the library and with it"
-    drawn.title_style = "bold"
+    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("", "off", "on"):
         drawn.add_column(heading, justify="right" if heading else "left")
     for name, before, after in zip(_COUNTS, _counts(off), _counts(on), strict=True):
         drawn.add_row(name, f"{before:,}", f"{after:,}")
     console.print()
+    console.print("The same program, without the library and with it", style="bold")
     console.print(drawn)
 
 
@@ -86,19 +87,19 @@ class _Words:
         self._glyphs = tree.glyphs_for(console)
         self._here = os.path.join(os.getcwd(), "")
 
-    def report(self, report: Report) -> Iterable[RenderableType]:
+    def report(self, report: Report) -> Iterable[tuple[str, Table]]:
         orphans, leaks = _together(report.orphans), _together(report.leaks)
         forest = Forest(report)
         if len(report.processes) > 1:
-            yield self._processes(report)
+            yield counted(len(report.processes), "process", "processes"), self._processes(report)
         if forest.roots:
-            yield self._traces(forest, orphans, report.started_ns)
+            yield "", self._traces(forest, orphans)
         if orphans:
-            yield self._faults("Orphans: they have lost their parent", orphans, forest)
+            yield "Orphans: they have lost their parent", self._faults(orphans, forest)
         if leaks:
-            yield self._faults("Leaks: what has outlived its work, or was lost", leaks, forest)
+            yield "Leaks: what has outlived its work, or was lost", self._faults(leaks, forest)
         if report.call_sites:
-            yield self._call_sites(report.call_sites)
+            yield "Hand-offs by line", self._call_sites(report.call_sites)
 
     def summary(self, report: Report) -> Text:
         from rich.text import Text
@@ -119,7 +120,7 @@ class _Words:
     def _processes(self, report: Report) -> Table:
         from rich.text import Text
 
-        drawn = _table(f"{len(report.processes)} processes")
+        drawn = _table()
         for process in report.processes[:_FAULTS]:
             command = Text(_one_line(process.command), overflow="ellipsis", no_wrap=True)
             ended = process.ended_ns
@@ -130,9 +131,7 @@ class _Words:
 
     # --- traces ---
 
-    def _traces(
-        self, forest: Forest, orphans: Sequence[Sequence[Orphan]], started_ns: int
-    ) -> Table:
+    def _traces(self, forest: Forest, orphans: Sequence[Sequence[Orphan]]) -> Table:
         from rich.table import Table
 
         drawn = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -142,8 +141,11 @@ class _Words:
         drawn.add_column(overflow="fold")
         numbers = {each.span: n for n, same in enumerate(orphans, 1) for each in same}
         for kind in forest.roots[:_TREES]:
-            for branch in forest.tree(kind, rows=_ROWS):
+            branches, undrawn = forest.tree(kind, rows=_ROWS)
+            for branch in branches:
                 self._add(drawn, branch, forest, numbers)
+            if undrawn:
+                drawn.add_row(f"   {self._glyphs.more} {counted(undrawn, 'more span')}")
         left = forest.roots[_TREES:]
         if left:
             more = sum(len(kind) for kind in left)
@@ -168,7 +170,7 @@ class _Words:
         drawn.add_row(
             name,
             duration,
-            _flows(branch),
+            _flows(branch, forest),
             self._how(branch, forest, numbers.get(span.id)),
         )
         below = self._guides(branch, below=True)
@@ -219,12 +221,10 @@ class _Words:
 
     # --- what has come off ---
 
-    def _faults(
-        self, title: str, faults: Sequence[Sequence[Orphan | Leak]], forest: Forest
-    ) -> Table:
+    def _faults(self, faults: Sequence[Sequence[Orphan | Leak]], forest: Forest) -> Table:
         from rich.text import Text
 
-        drawn = _table(title)
+        drawn = _table()
         for number, same in enumerate(faults[:_FAULTS], 1):
             fault = same[0]
             spans = (forest.spans.get(each.span) for each in same if each.span is not None)
@@ -252,9 +252,6 @@ class _Words:
         from rich.table import Table
 
         drawn = Table(
-            title="Hand-offs by line",
-            title_style="bold",
-            title_justify="left",
             box=None,
             padding=(0, 2, 0, 0),
             pad_edge=False,
@@ -293,13 +290,10 @@ class _Words:
         return words.replace(self._here, "")
 
 
-def _table(title: str) -> Table:
+def _table() -> Table:
     from rich.table import Table
 
     return Table(
-        title=title,
-        title_style="bold",
-        title_justify="left",
         box=None,
         show_header=False,
         padding=(0, 2, 0, 0),
@@ -320,18 +314,17 @@ def _together(faults: Iterable[_Fault]) -> list[list[_Fault]]:
     return list(found.values())
 
 
-def _flows(branch: Branch) -> str:
+def _flows(branch: Branch, forest: Forest) -> str:
     """Say in which thread, task and process the spans were started, where that changes."""
-    above = branch.above
+    if not any(_flow(span, forest.parent(span)) for span in branch.spans):
+        return ""
     if len(branch.spans) == 1:
-        return _flow(branch.example, above)
+        return _flow(branch.example, forest.parent(branch.example))
     flows = {(span.pid, span.thread) for span in branch.spans}
     if len(flows) > 1:
         processes = len({pid for pid, _ in flows})
         inside = f" in {counted(processes, 'process', 'processes')}" if processes > 1 else ""
         return counted(len(flows), "thread") + inside
-    if above is not None and (above.pid, above.thread) in flows:
-        return ""
     return branch.example.thread
 
 

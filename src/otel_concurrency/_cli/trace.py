@@ -201,4 +201,5 @@ def _write(reports: Mapping[str, Report], as_json: Path | None, as_page: Path | 
     if as_page is not None:
         from otel_concurrency._cli import page
 
-        page.write(reports if len(reports) > 1 else next(iter(reports.values())), as_page)
+        titled = {f"library {name}": each for name, each in reports.items()}
+        page.write(titled if len(reports) > 1 else next(iter(reports.values())), as_page)

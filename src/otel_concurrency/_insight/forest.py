@@ -7,8 +7,9 @@ reason, and have children that are alike; those of one parent, and the roots, ar
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from otel_concurrency._insight.model import HandOff, Orphan, Report, Span, SpanId
@@ -24,8 +25,6 @@ class Branch:
     depth: int
     lasts: tuple[bool, ...]
     """Whether it is the last of its siblings, and so on upwards, beginning below the root."""
-    above: Span | None = None
-    """A span of the branch above."""
     folded: int = 0
     """How many spans below it are not drawn."""
 
@@ -81,6 +80,10 @@ class Forest:
             kinds[self._kinds[span.id]].append(span)
         return list(kinds.values())
 
+    def parent(self, span: Span) -> Span | None:
+        """Return the parent of ``span``, if it was seen."""
+        return None if span.parent is None else self.spans.get(span.parent)
+
     def below(self, branch: Sequence[Span]) -> list[list[Span]]:
         """Return the children of the spans of ``branch``, which are alike, by kind."""
         return self._alike(child for span in branch for child in self._children.get(span.id, ()))
@@ -92,24 +95,24 @@ class Forest:
             found += self._children.get(each.id, ())
         return len(found) - 1
 
-    def tree(self, roots: Sequence[Span], *, depth: int = 20, rows: int = 200) -> Iterator[Branch]:
-        """Yield the branches of ``roots``, which are alike, from above.
+    def tree(
+        self, roots: Sequence[Span], *, depth: int = 20, rows: int = 200
+    ) -> tuple[list[Branch], int]:
+        """Return the branches of ``roots``, which are alike, from above, and what is left of them.
 
-        What is deeper than ``depth`` is folded, and all that would be more than ``rows``.
+        What is deeper than ``depth`` is folded; of what would be more than ``rows`` the number of
+        spans is told.
         """
+        drawn: list[Branch] = []
         pending = [Branch(roots, len(roots), 0, ())]
-        for row in range(rows):
-            if not pending:
-                return
+        while pending and len(drawn) < rows:
             branch = pending.pop()
             families = self.below(branch.spans)
-            if families and (branch.depth >= depth or row + len(pending) + 1 >= rows):
-                folded = self.size(branch.example)
-                yield Branch(
-                    branch.spans, branch.times, branch.depth, branch.lasts, branch.above, folded
-                )
+            if families and branch.depth >= depth:
+                folded = sum(map(self.size, branch.spans))
+                drawn.append(dataclasses.replace(branch, folded=folded))
                 continue
-            yield branch
+            drawn.append(branch)
             for family in reversed(families):
                 pending.append(
                     Branch(
@@ -117,6 +120,6 @@ class Forest:
                         len(family) // len(branch.spans),
                         branch.depth + 1,
                         (family is families[-1], *branch.lasts),
-                        branch.example,
                     )
                 )
+        return drawn, sum(1 + self.size(span) for branch in pending for span in branch.spans)

@@ -8,6 +8,7 @@ in code is its own.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -27,6 +28,7 @@ AUTOSTART = str(Path(__file__).parent / "autostart")
 _logger = logging.getLogger(__name__)
 
 _LAUNCHER = "opentelemetry-instrument"
+_START_UP = "opentelemetry.instrumentation.auto_instrumentation.sitecustomize"
 _CONFIGURATOR = "OTEL_PYTHON_CONFIGURATOR"
 _EXPORTERS = "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"
 _OF_PYTHON = "multiprocessing.resource_tracker"
@@ -92,17 +94,13 @@ def _instrument(*, configure: bool) -> None:
 
     A process that is started on the way is not to do the same, and start one that does …
     """
-    from opentelemetry.instrumentation.auto_instrumentation import (  # pyright: ignore[reportMissingTypeStubs]
-        initialize,
-    )
-
     path = os.environ.get("PYTHONPATH", "")
     with contextlib.ExitStack() as until_done:
         until_done.enter_context(_set(os.environ, "PYTHONPATH", _without(path, AUTOSTART)))
         if not configure:
             until_done.enter_context(_set(os.environ, _CONFIGURATOR, "none"))
             until_done.enter_context(_quiet_about_configurators())
-        initialize()
+        importlib.import_module(_START_UP)
 
 
 def _keep_the_library_off() -> None:
