@@ -22,7 +22,7 @@ FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
 CORE = (
     "_report _handoff _items _links _rounds _spans _pair* _queue_hooks "
-    "_carrier _environment _flush _patching"
+    "_carrier _environment _flush _providers _patching"
 )
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
@@ -44,12 +44,12 @@ LAYERS = (
     Layer(
         "crossing",
         "_carrier _environment _flush _forked",
-        "_report _handoff _links _forked",
+        "_report _handoff _links _forked _providers",
         f"{API} opentelemetry.propagators",
     ),
     Layer("patching", "_patching", "_report", "wrapt"),
     Layer("pairing", "_pairing", "_handoff _items _pairs _patching"),
-    Layer("hooks of the SDK", "_spans", "_handoff _links _rounds _patching", API),
+    Layer("hooks of the SDK", "_spans _providers", "_handoff _links _rounds _patching", API),
     Layer("hooks", "_queue_hooks", "_handoff _items _pairs _pairing _patching"),
     Layer(
         "metrics",

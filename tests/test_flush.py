@@ -110,7 +110,9 @@ from opentelemetry import _logs, metrics, trace
 from otel_concurrency import _flush
 _flush.timeout = 5000
 _flush.at_start_of_child()
-_flush.at_exit_of_child(spans=True)
+departure = _flush.Departure(lambda: True)
+threading._shutdown()
+departure.end()
 print([name for name in sys.modules if name.startswith("opentelemetry.sdk")])
 """
     assert run_code(program, OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider") == ("[]\n", "")
@@ -188,6 +190,109 @@ child.join(20)
 def test_what_an_exporter_prints_is_not_lost():
     """A forked child has flushed its streams for the last time when its spans are exported."""
     assert run_code(PRINTS, PYTHONUNBUFFERED="") == ("child's\n", "")
+
+
+LAST_THINGS = """
+import atexit, multiprocessing, multiprocessing.util, os, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from opentelemetry import trace
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from otel_concurrency import ConcurrencyInstrumentor
+
+class Exporter(SpanExporter):
+    def export(self, spans):
+        os.write(1, "".join(f"{span.name}\\n" for span in spans).encode())
+        return SpanExportResult.SUCCESS
+
+def provider(**keywords):
+    made = sdk.TracerProvider(shutdown_on_exit=False, **keywords)
+    made.add_span_processor(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000))
+    return made
+
+def record(name):
+    trace.get_tracer("tests").start_span(name).end()
+
+def record_late():
+    time.sleep(0.2)
+    record("thread")
+
+def work():
+    record("work")
+    atexit.register(record, "exit handler")
+    multiprocessing.util.Finalize(None, record, ["finalizer"], exitpriority=-100)
+    threading.Thread(target=record_late).start()
+
+if __name__ == "__main__":
+    ConcurrencyInstrumentor().instrument()
+    fork = multiprocessing.get_context("fork")
+"""
+
+
+def test_what_comes_after_a_childs_work_is_exported():
+    """What its threads record, its finalizers and (from 3.13 on, when there are) exit handlers."""
+    program = f"""{LAST_THINGS}
+    trace.set_tracer_provider(provider())
+    child = fork.Process(target=work)
+    child.start()
+    child.join()
+"""
+    printed, said = run_code(program)
+    expected = {"work", "thread", "finalizer"} | (
+        {"exit handler"} if sys.version_info >= (3, 13) else set()
+    )
+    assert sorted(printed.splitlines()) == sorted(expected)
+    assert said == ""
+
+
+def test_exporters_that_use_a_pool_of_threads_export_at_a_childs_end():
+    """They are asked while pools still take work, and are not heard to complain later."""
+    program = f"""{LAST_THINGS}
+    processors = sdk.ConcurrentMultiSpanProcessor(2)
+    trace.set_tracer_provider(provider(active_span_processor=processors))
+    child = fork.Process(target=record, args=("work",))
+    child.start()
+    child.join()
+    with fork.Pool(1) as pool:
+        pool.apply(record, ("task",))
+"""
+    assert run_code(program) == ("work\ntask\n", "")
+
+
+def test_providers_that_are_not_global_are_flushed():
+    """A program may have a provider of its own for some of its spans."""
+    program = f"""{LAST_THINGS}
+    own = provider()
+
+    def work():
+        own.get_tracer("tests").start_span("own").end()
+        record("global")
+
+    trace.set_tracer_provider(provider())
+    child = fork.Process(target=work)
+    child.start()
+    child.join()
+"""
+    printed, said = run_code(program)
+    assert (sorted(printed.splitlines()), said) == (["global", "own"], "")
+
+
+def test_a_provider_is_kept_by_nobody():
+    """That a provider was noted does not keep it alive, and leaves its class as it is."""
+    program = """
+import gc, inspect, weakref
+from opentelemetry.sdk.trace import TracerProvider
+before, signature = vars(TracerProvider)["__init__"], inspect.signature(TracerProvider)
+from otel_concurrency import ConcurrencyInstrumentor
+ConcurrencyInstrumentor().instrument()
+assert vars(TracerProvider)["__init__"] is not before
+assert inspect.signature(TracerProvider) == signature
+provider = weakref.ref(TracerProvider(shutdown_on_exit=False))
+gc.collect()
+ConcurrencyInstrumentor().uninstrument()
+print(provider(), vars(TracerProvider)["__init__"] is before)
+"""
+    assert run_code(program) == ("None True\n", "")
 
 
 @pytest.mark.parametrize("exporter", ["drop", "hang"])

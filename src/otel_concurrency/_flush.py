@@ -1,7 +1,10 @@
 """Exports what a child process has recorded, before it ends.
 
 The children of ``multiprocessing`` that were forked leave without running exit handlers, and with
-them goes all that the SDK's batch processors still hold. So the providers are flushed at their end.
+them goes all that the SDK's batch processors still hold. So the providers are flushed at their end:
+when the child's work is done and its threads still are, for what exports by a pool of threads; and
+again where something comes after that, since it may have recorded more.
+
 The SDK's own time-outs do not bound an exporter that never returns (opentelemetry-sdk to 1.45), and
 a child has to end: each provider is flushed on a thread of its own, which is waited for until the
 time is up and then left behind. As a daemon it keeps neither a forked child, which leaves by
@@ -10,27 +13,22 @@ time is up and then left behind. As a daemon it keeps neither a forked child, wh
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
-from otel_concurrency import _forked, _report
+from otel_concurrency import _forked, _providers, _report
 
 _logger = logging.getLogger(__name__)
 
 timeout = 0
 """How many milliseconds all providers together may take; 0: they are not flushed at all."""
-
-_SIGNALS = (
-    ("opentelemetry.sdk.trace", "opentelemetry.trace", "get_tracer_provider"),
-    ("opentelemetry.sdk.metrics", "opentelemetry.metrics", "get_meter_provider"),
-    ("opentelemetry.sdk._logs", "opentelemetry._logs", "get_logger_provider"),
-)
-"""The SDK of a signal, its API, and what returns its global provider."""
 
 _process = os.getpid()
 """The process that has imported this; in a forked child it is the parent."""
@@ -57,67 +55,109 @@ def at_start_of_child() -> None:
     if timeout <= 0 or os.getpid() == _process:
         return
     try:
-        for provider in _providers():
-            _forked.forget_connections(provider)
-            _forked.forget_measurements(provider)
+        for signal in _providers.SIGNALS:
+            for provider in _providers.of(signal):
+                _forked.forget_connections(provider)
+                _forked.forget_measurements(provider)
     except Exception as error:
         _report_fault(error)
 
 
 def is_needed() -> bool:
     """Whether a child may have something to export, as far as this process can tell."""
-    return timeout > 0 and any(sdk in sys.modules for sdk, _, _ in _SIGNALS)
+    return timeout > 0 and _providers.are_in_use()
 
 
-def at_exit_of_child(*, spans: bool) -> None:
-    """Flush the global providers, for ``timeout`` at most. Never raises.
+class Departure:
+    """The end of a child process: the moments at which it exports, and the time that all may take.
 
-    Without ``spans``, none having been started in this child, not that of traces: a processor that
-    does not know of forks has a copy of its parent's spans, and would export those.
-
-    To be called at the end of a child process, when its work and its threads are done. What an
-    exporter has printed goes out as well: a forked child leaves without flushing its streams again.
+    ``new_spans`` tells whether a span was started in this child since it was last asked. Where none
+    ever was, traces are not flushed: a processor that does not know of forks has a copy of its
+    parent's spans, and would export those. Nothing here raises.
     """
-    if timeout <= 0:
-        return
-    try:
-        deadline = time.monotonic() + timeout / 1000
+
+    def __init__(self, new_spans: Callable[[], bool]) -> None:
+        self._new_spans = new_spans
+        self._has_spans = False
+        self._left = timeout / 1000
+        self._more_to_come = True
+        if timeout > 0:
+            self._before_threads_are_waited_for()
+
+    def _before_threads_are_waited_for(self) -> None:
+        """See to it that the work's end is noticed, where ``multiprocessing`` ends its threads."""
+        threads: Any = threading
+        plain = threads._shutdown
+
+        @functools.wraps(plain)
+        def _shutdown() -> None:
+            if threads._shutdown is _shutdown:
+                threads._shutdown = plain
+            self._when_work_is_done()
+            plain()
+
+        threads._shutdown = _shutdown
+
+    def _when_work_is_done(self) -> None:
+        self._more_to_come = any(
+            thread is not threading.current_thread() and not thread.daemon
+            for thread in threading.enumerate()
+        )
+        self._export()
+        if os.getpid() != _process:
+            # From 3.13 on a forked child runs exit handlers, and with them its finalizers, last.
+            util: Any = sys.modules["multiprocessing.util"]
+            handlers = getattr(atexit, "_ncallbacks", lambda: 0)()
+            if handlers > 1 or util._finalizer_registry:
+                util.Finalize(None, self._export, exitpriority=-sys.maxsize)
+
+    def end(self) -> None:
+        """Export what the child's threads have recorded since its work was done."""
+        if self._more_to_come:
+            self._export()
+
+    def _export(self) -> None:
+        if self._left <= 0:
+            return
+        began = time.monotonic()
+        try:
+            self._flush_all(began + self._left)
+        except Exception as error:
+            _report_fault(error)
+        except BaseException:  # a signal's handler has had enough; the child leaves anyway
+            self._left = 0
+        self._left -= time.monotonic() - began
+
+    def _flush_all(self, deadline: float) -> None:
+        new_spans = self._new_spans()
+        # No fault is worth a word where all that is known of has been exported before.
+        report = _report_fault if new_spans or not self._has_spans else _say_nothing
+        self._has_spans |= new_spans
         threads = [
-            threading.Thread(target=_flush, args=(provider,), daemon=True)
-            for provider in _providers(but=None if spans else _SIGNALS[0])
+            threading.Thread(target=_flush, args=(provider, self._left, report), daemon=True)
+            for signal in _providers.SIGNALS
+            if signal is not _providers.TRACES or self._has_spans
+            for provider in _providers.of(signal)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
         if threads:
-            util: Any = sys.modules.get("multiprocessing.util")
+            # What an exporter has printed: a forked child does not flush its streams again.
+            util: Any = sys.modules["multiprocessing.util"]
             util._flush_std_streams()
-    except Exception as error:
-        _report_fault(error)
-    except BaseException:  # noqa: S110 - a signal's handler has had enough; the child leaves anyway
-        pass
 
 
-def _providers(but: tuple[str, str, str] | None = None) -> Iterator[Any]:
-    """Yield the global providers that can be flushed, ``but`` that of one signal.
-
-    Of a signal whose SDK is not imported nothing was recorded; to ask for its provider could
-    import one.
-    """
-    for signal in _SIGNALS:
-        sdk, api, getter = signal
-        if signal is not but and sdk in sys.modules and api in sys.modules:
-            provider = getattr(sys.modules[api], getter)()
-            if callable(getattr(provider, "force_flush", None)):
-                yield provider
-
-
-def _flush(provider: Any) -> None:
+def _flush(provider: Any, seconds: float, report: Callable[[Exception], None]) -> None:
     try:
-        provider.force_flush(timeout)
+        provider.force_flush(int(seconds * 1000))
     except Exception as error:
-        _report_fault(error)
+        report(error)
+
+
+def _say_nothing(_error: Exception) -> None:
+    pass
 
 
 def _report_fault(error: Exception) -> None:

@@ -21,6 +21,7 @@ from otel_concurrency import (
     _patching,
     _policy,
     _primitives,
+    _providers,
     _report,
     _settings,
     _spans,
@@ -71,8 +72,8 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             if measure is not None:
                 _switch_metrics_on()
             _switch_links_on(settings)
+            _switch_flush_on(settings)
             _switch_environment_on(settings)
-            _flush.timeout = settings.flush_timeout
             _settings.in_force = settings
         except Exception:
             _logger.exception("otel-concurrency could not be switched on; the program runs without")
@@ -218,6 +219,17 @@ def _switch_links_on(settings: _settings.Settings) -> None:
         if "spans" not in _primitives_in_use:
             _primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
     _primitives_in_use["spans"].switch_on(_handoff.capture)
+
+
+def _switch_flush_on(settings: _settings.Settings) -> None:
+    """Have child processes export what they have recorded, if there can be any."""
+    if settings.policies["multiprocessing"] is _policy.Policy.OFF or not settings.flush_timeout:
+        return
+    _flush.timeout = settings.flush_timeout
+    with _creating:
+        if "providers" not in _primitives_in_use:
+            _primitives_in_use["providers"] = _Primitive("providers", _providers.MODULES)
+    _primitives_in_use["providers"].switch_on(_handoff.capture)
 
 
 def _switch_environment_on(settings: _settings.Settings) -> None:

@@ -25,7 +25,14 @@ from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._rounds import learn, running
 
 started = False
-"""Whether a span was started in this process."""
+"""Whether a span was started in this process, since somebody last asked."""
+
+
+def started_since() -> bool:
+    """Return whether a span was started in this process since this was last asked."""
+    global started
+    before, started = started, False
+    return before
 
 
 def _begin() -> None:

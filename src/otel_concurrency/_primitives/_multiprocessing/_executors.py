@@ -1,18 +1,21 @@
 """``ProcessPoolExecutor``: work that is submitted to a pool of processes.
 
-What is submitted is made into a work item, on the thread that submits. There it is captured, as
-headers beside it. When it is its turn, the executor's own thread puts what is to be called into the
-queue to the processes; there the headers go along, as one more entry of the call item's attributes,
-which a process that is not instrumented never looks at. In the process, what comes out of the queue
-is called in its context, and leaves none behind.
+What is submitted is made into a work item, on the thread that submits. There it is captured: the
+headers wait with the function. When it is its turn, the executor's own thread makes it into a call
+item, and there the headers go along as one more attribute, which a process that is not instrumented
+never looks at. The process is in that context from the moment it takes the item from its queue
+until it has the result, and calls nothing but the user's function.
 
-A pool's processes belong to nobody, and so does the thread that manages them.
+A pool's processes belong to nobody, and so does the thread that manages them. Between any two of
+them runs one Python function after the other for each call, most of them for the first time in a
+while, so this does without what others have round each of those.
 """
 
 from __future__ import annotations
 
 import functools
-from types import ModuleType
+from collections import deque
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from opentelemetry.context import Context
@@ -20,120 +23,204 @@ from opentelemetry.context import Context
 from otel_concurrency import _carrier, _handoff
 from otel_concurrency._handoff import (
     NO_CONTEXT,
-    BodyCall,
+    Call,
     Seam,
+    ages,
+    attach,
+    bodies,
     capture_nothing,
-    is_concerned,
+    detach,
+    get_current,
 )
-from otel_concurrency._patching import Layer, method_of
+from otel_concurrency._patching import Layer
+from otel_concurrency._primitives._multiprocessing import _queues
+from otel_concurrency._primitives._multiprocessing._turns import Turn
 
+_MODULE = "concurrent.futures.process"
 _HEADERS = "_otel_concurrency_headers"
-_BASE = "_otel_concurrency_base"
+_PARTIAL: Any = functools.partial
 
 
 def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
-    queue, item, chunk = process._SafeQueue, process._CallItem, process._process_chunk
-
-    def put(raw: Any) -> Any:
-        return _put(method_of(queue, "put", raw), item)
-
-    def get(raw: Any) -> Any:
-        return _get(method_of(queue, "get", raw), seam, item, chunk)
-
+    chunk = process._process_chunk
     return [
-        Layer(process._WorkItem, "__init__", lambda raw: _init(raw, seam, chunk)),
-        Layer(queue, "put", put),
-        Layer(queue, "get", get),
+        Layer(process._WorkItem, "__init__", lambda raw: _work_item(raw, seam, chunk)),
+        Layer(process._CallItem, "__init__", _call_item),
         Layer(process._ExecutorManagerThread, "run", lambda raw: _run(raw, seam)),
+        Layer(process, "_process_worker", lambda raw: _process_worker(raw, seam, chunk)),
     ]
 
 
-MODULES = {"concurrent.futures.process": _layers}
+MODULES = {_MODULE: _layers}
 
 
-def _init(original: Any, seam: Seam, process_chunk: Any) -> Any:
+class _Sent(Call):
+    """A callable on its way to a process, with the headers that are to go with it.
+
+    Made without its ``__init__``, which would be one call more.
+    """
+
+    __slots__ = ("headers",)
+    headers: bytes
+
+
+_new_sent: Any = _Sent.__new__
+
+
+def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-        original(self, future, fn, args, kwargs)
-        if seam.capture is not capture_nothing and is_concerned(seam):
-            work = fn.args[0] if _is_chunk(fn, process_chunk) else fn
-            headers = _carrier.capture(seam, work)
-            if headers is not None:
-                setattr(self, _HEADERS, headers)
+        if seam.capture is not capture_nothing:
+            try:
+                if seam.concerned():
+                    work = fn
+                    if type(fn) is _PARTIAL and _is_chunk(fn, process_chunk):
+                        work = fn.args[0]
+                    headers = _carrier.capture_packed(seam, work)
+                    if headers is not None:
+                        sent = _new_sent(_Sent)
+                        sent._context, sent._function, sent.headers = None, fn, headers
+                        fn = sent
+            except Exception as error:
+                _handoff.report("submit", error)
+        if keeps:
+            self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
+        else:
+            original(self, future, fn, args, kwargs)
 
+    keeps = _only_keeps(original, ("future", "fn", "args", "kwargs"))
     return __init__
 
 
-def _put(original: Any, call_item: Any) -> Any:
+def _call_item(original: Any) -> Any:
     @functools.wraps(original)
-    def put(self: Any, obj: Any, block: bool = True, timeout: float | None = None) -> Any:
-        if type(obj) is call_item:
+    def __init__(self: Any, work_id: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
+        if fn.__class__ is _Sent:
+            setattr(self, _HEADERS, fn.headers)
+            fn = fn._function
+        if keeps:
+            self.work_id, self.fn, self.args, self.kwargs = work_id, fn, args, kwargs
+        else:
+            original(self, work_id, fn, args, kwargs)
+
+    keeps = _only_keeps(original, ("work_id", "fn", "args", "kwargs"))
+    return __init__
+
+
+def _only_keeps(init: Any, names: tuple[str, ...]) -> bool:
+    """Whether an ``__init__`` does no more than to keep its arguments, by those names."""
+    if type(init) is not FunctionType or init.__module__ != _MODULE or init.__closure__:
+        return False
+    kept = SimpleNamespace()
+    init(kept, *names)
+    return vars(kept) == dict(zip(names, names, strict=True))
+
+
+def _run(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def run(self: Any) -> Any:
+        token = None
+        if seam.active:
+            _without_hooks(self.work_ids_queue)
+            if _handoff.current_safely():
+                token = _handoff.attach_safely(NO_CONTEXT)
+        try:
+            return original(self)
+        finally:
+            _handoff.leave(token)
+            token = None
+
+    return run
+
+
+def _without_hooks(ids: Any) -> None:
+    """Have a queue of ids, which hand nothing off, do without the hooks of every queue's class."""
+    if type(getattr(ids, "queue", None)) is deque:
+        items = ids.queue
+        ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
+
+
+# In the process.
+
+
+def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
+    @functools.wraps(original)
+    def _process_worker(call_queue: Any, result_queue: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seam.active:
+            return original(call_queue, result_queue, *args, **kwargs)
+        turn = Turn()
+        calls = _CallQueue(call_queue, turn, process_chunk)
+        return original(calls, _ResultQueue(result_queue, turn), *args, **kwargs)
+
+    return _process_worker
+
+
+class _CallQueue:
+    """The queue that a process takes its calls from."""
+
+    def __init__(self, plain: Any, turn: Turn, process_chunk: Any) -> None:
+        self._plain = plain
+        self._get = _queues.plumbing_method(plain, "get")
+        self._turn = turn
+        self._process_chunk = process_chunk
+        self._last: tuple[bytes | None, Context] = (None, NO_CONTEXT)
+        """What came with the last call, unpacked: many are submitted in one context."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the next call; from now on the process is in its context."""
+        turn = self._turn
+        if turn.base is None:
+            turn.end()
+        item = self._get(block, timeout)
+        if item is not None:
             try:
-                headers = getattr(self.pending_work_items[obj.work_id], _HEADERS, None)
+                headers = item.__dict__.pop(_HEADERS, None)
                 if headers is not None:
-                    setattr(obj, _HEADERS, headers)
+                    if headers != self._last[0]:
+                        self._last = headers, _carrier.unpack_packed(headers)
+                    context = self._last[1]
+                    turn.token, bodies[turn.thread] = attach(context), context
+                if type(item.fn) is _PARTIAL and _is_chunk(item.fn, self._process_chunk):
+                    each = _each(get_current(), item.fn.args[0])
+                    item.fn = functools.partial(self._process_chunk, each)
             except Exception as error:
-                _handoff.report("put", error)
-        return original(self, obj, block, timeout)
-
-    return put
+                _handoff.report("get", error)
+        return item
 
 
-def _get(original: Any, seam: Seam, call_item: Any, process_chunk: Any) -> Any:
-    @functools.wraps(original)
-    def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
-        if seam.capture is not capture_nothing:
-            _go_back(self)
-        obj = original(self, block, timeout)
-        if type(obj) is call_item:
-            _prepare(obj, seam, process_chunk)
-        return obj
+class _ResultQueue:
+    """The queue that a process puts its results to."""
 
-    return get
+    def __init__(self, plain: Any, turn: Turn) -> None:
+        self._plain = plain
+        self._put = _queues.plumbing_method(plain, "put")
+        self._turn = turn
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
 
-def _prepare(item: Any, seam: Seam, process_chunk: Any) -> None:
-    """Have what ``item`` calls run in the context that came with it, if one did."""
-    try:
-        headers = getattr(item, _HEADERS, None)
-        context = None
-        if headers is not None:
-            delattr(item, _HEADERS)
-            context = _carrier.unpack_safely(headers)
-        if _is_chunk(item.fn, process_chunk) and (seam.active or context is not None):
-            each = _each(context or _handoff.get_current(), item.fn.args[0])
-            item.fn = functools.partial(process_chunk, each)
-        if context is not None:
-            item.fn = BodyCall(context, item.fn)
-    except Exception as error:
-        _handoff.report("get", error)
-
-
-def _go_back(queue: Any) -> None:
-    """Go back to where this process was when it took its first work: some may have stayed behind.
-
-    That is where its initializer has left it, and where work without a context is run.
-    """
-    try:
-        current = _handoff.get_current()
-        base = getattr(queue, _BASE, None)
-        if base is None:
-            setattr(queue, _BASE, current)
-        elif current is not base:
-            _handoff.attach(base)
-        if _handoff.any_adopted:
-            _handoff.adopted.set(None)
-    except Exception as error:
-        _handoff.report("get", error)
+    def put(self, obj: Any) -> None:
+        """Put a result, when its call is over."""
+        turn = self._turn
+        token, turn.token = turn.token, None
+        try:
+            if token is not None:
+                del bodies[turn.thread]
+                detach(token)
+            if get_current() is not turn.base or _handoff.any_adopted or ages:
+                turn.end()
+        except Exception as error:
+            _handoff.report("detach", error)
+        token = None
+        self._put(obj)
 
 
 def _is_chunk(function: Any, process_chunk: Any) -> bool:
-    """Whether it is what ``map`` submits: a partial of one function for several items."""
-    return (
-        type(function) is functools.partial
-        and function.func is process_chunk
-        and len(function.args) == 1
-    )
+    """Whether a partial is what ``map`` submits: a partial of one function for several items."""
+    return function.func is process_chunk and len(function.args) == 1
 
 
 def _each(context: Context, function: Any) -> Any:
@@ -147,18 +234,3 @@ def _each(context: Context, function: Any) -> Any:
                 _handoff.attach_safely(context)
 
     return each
-
-
-def _run(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def run(self: Any) -> Any:
-        token = None
-        if seam.active and _handoff.current_safely():
-            token = _handoff.attach_safely(NO_CONTEXT)
-        try:
-            return original(self)
-        finally:
-            _handoff.leave(token)
-            token = None
-
-    return run

@@ -18,7 +18,6 @@ import functools
 import sys
 import threading
 import time
-from _thread import get_ident
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -26,11 +25,11 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _carrier, _flush, _handoff
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted, bodies
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._patching import Layer
 from otel_concurrency._primitives._multiprocessing import _trailers
+from otel_concurrency._primitives._multiprocessing._turns import Turn
 
-_MODULE = "multiprocessing.pool"
 _LOOK_EVERY = 0.05
 """Seconds after which it is looked again who has left, where nobody has said so."""
 
@@ -48,11 +47,7 @@ def _layers(pool: ModuleType, seam: Seam) -> list[Layer]:
     ]
 
 
-def _process_layers(process: ModuleType, seam: Seam) -> list[Layer]:
-    return [Layer(process.BaseProcess, "_bootstrap", lambda raw: _bootstrap(raw, seam))]
-
-
-MODULES = {_MODULE: _layers, "multiprocessing.process": _process_layers}
+MODULES = {"multiprocessing.pool": _layers}
 
 
 # Handing off.
@@ -256,7 +251,7 @@ def _worker(original: Any, seam: Seam) -> Any:
         if not seam.active:
             return original(inqueue, outqueue, *args, **kwargs)
         token = _handoff.attach_safely(NO_CONTEXT) if _handoff.current_safely() else None
-        turn = _Turn()
+        turn = Turn()
         try:
             return original(_Inqueue(inqueue, turn), _Outqueue(outqueue, turn), *args, **kwargs)
         finally:
@@ -267,40 +262,10 @@ def _worker(original: Any, seam: Seam) -> Any:
     return worker
 
 
-class _Turn:
-    """What a worker is in, from the moment it has a task to the moment it has its result."""
-
-    def __init__(self) -> None:
-        self._base: Context | None = None
-        """What the initializer has left the worker in."""
-        self._token: Any = None
-
-    def begin(self, context: Context) -> None:
-        """Be in ``context``, which is all that there is to do meanwhile."""
-        self._token = _handoff.attach_safely(context)
-        bodies[get_ident()] = context
-
-    def end(self) -> None:
-        """Be where the worker was before, whatever the task has left behind."""
-        token, self._token = self._token, None
-        bodies.pop(get_ident(), None)
-        _handoff.leave(token)
-        try:
-            if _handoff.any_adopted and adopted.get() is not None:
-                adopted.set(None)  # what the task has adopted ends with it
-            current = _handoff.get_current()
-            if self._base is None:
-                self._base = current
-            elif current is not self._base:
-                _handoff.attach(self._base)  # somebody has forgotten to detach
-        except Exception as error:
-            _handoff.report("worker", error)
-
-
 class _Inqueue:
     """The queue that a worker takes its tasks from, which are plain again when they come out."""
 
-    def __init__(self, plain: Any, turn: _Turn) -> None:
+    def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
         self._turn = turn
         self._last: tuple[bytes | None, Context | None] = (None, None)
@@ -330,7 +295,7 @@ class _Inqueue:
 class _Outqueue:
     """The queue that a worker puts its results to."""
 
-    def __init__(self, plain: Any, turn: _Turn) -> None:
+    def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
         self._turn = turn
 
@@ -341,19 +306,6 @@ class _Outqueue:
         """Put a result, when its task is over."""
         self._turn.end()
         self._plain.put(result)
-
-
-def _bootstrap(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def _bootstrap(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A process that was sent its target may have got that before it was instrumented.
-        worker = getattr(sys.modules.get(_MODULE), "worker", None)
-        target = self.__dict__.get("_target")
-        if seam.active and target is not None and getattr(worker, "__wrapped__", None) is target:
-            self._target = worker
-        return original(self, *args, **kwargs)
-
-    return _bootstrap
 
 
 # The end.

@@ -12,6 +12,7 @@ A forked child has a copy of all that its parent's thread was in the middle of. 
 from __future__ import annotations
 
 import functools
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,9 @@ from otel_concurrency._primitives._multiprocessing._instrumented import Instrume
 
 _HEADERS = "_otel_concurrency_headers"
 _INSTRUMENTED = "_otel_concurrency_instrumented"
+
+_POOLS = ("concurrent.futures.process", "multiprocessing.pool")
+"""Modules whose own functions are the targets of processes."""
 
 
 def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
@@ -63,15 +67,29 @@ def _bootstrap(original: Any, seam: Seam) -> Any:
         self.__dict__.pop(_INSTRUMENTED, None)
         if headers is None and not seam.active:
             return original(self, *args, **kwargs)
+        _replace_target(self)
         _leave_parent()
         _flush.at_start_of_child()
+        departure = _flush.Departure(_spans.started_since)
         context = _carrier.unpack_safely(headers) or NO_CONTEXT
         try:
             return BodyCall(context, original)(self, *args, **kwargs)
         finally:
-            _flush.at_exit_of_child(spans=_spans.started)
+            departure.end()
 
     return _bootstrap
+
+
+def _replace_target(process: Any) -> None:
+    """Have a pool's process run what its module has for its target now.
+
+    It was sent that by name, and may have been given it before it was instrumented.
+    """
+    target = process.__dict__.get("_target")
+    if getattr(target, "__module__", None) in _POOLS:
+        present = getattr(sys.modules[target.__module__], target.__name__, None)
+        if getattr(present, "__wrapped__", None) is target:
+            process._target = present
 
 
 def _leave_parent() -> None:

@@ -165,6 +165,7 @@ def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
             consumed.adopt(self, trailer)
         return item
 
+    _plain[get] = original
     return get
 
 
@@ -181,6 +182,17 @@ def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
         return item
 
     return get
+
+
+_plain: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""What stands below a method of ours that does nothing for the queues of executors."""
+
+
+def plumbing_method(queue: Any, name: str) -> Any:
+    """Return a method of an executor's own queue, without ours around it."""
+    method = getattr(queue, name)
+    plain = _plain.get(getattr(method, "__func__", None))
+    return method if plain is None else plain.__get__(queue)
 
 
 def _send(seam: Seam, item: object, context: Context | None) -> None:
@@ -213,6 +225,7 @@ def _put(original: Any, seam: Seam) -> Any:
         finally:
             _trailers.send(obj, None)
 
+    _plain[put] = original
     return put
 
 

@@ -74,11 +74,15 @@ def send(item: object, context: Context | None) -> None:
     if context is None:
         _sending.pop(get_ident(), None)
     else:
+        if not _in_use:
+            _begin_use()
         _sending[get_ident()] = item, context
 
 
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
+    if not _in_use:
+        _begin_use()
     thread = get_ident()
     _receiving[thread] = None
     try:
@@ -94,40 +98,61 @@ def is_received() -> bool:
     return get_ident() in _receiving
 
 
+_stand_ins: list[Any] = []
+"""What stands in for a pickler and is as it is, until the first time that there is a trailer."""
+
+
 def pickler(plain: Any) -> Any:
     """Return a class in the place of ``plain``, a module's ``ForkingPickler``."""
-    plain_dumps, plain_loads = plain.dumps, plain.loads
 
     class ForkingPickler(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
 
-        @classmethod
-        def dumps(cls, obj: Any, protocol: Any = None) -> Any:
-            pending = _sending.pop(get_ident(), None) if _sending else None
-            try:
-                message = plain_dumps(obj, protocol)
-            except BaseException:
-                pending = None  # a traceback leads through here
-                raise
-            if pending is None or pending[0] is not obj:
-                return message
-            try:
-                headers = _carrier.pack(pending[1])
-                return message if headers is None else b"".join((message, pack(headers)))
-            except Exception as error:
-                _handoff.report("pickle", error)
-                return message
-
-        @staticmethod
-        def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
-            obj = plain_loads(message, *args, **kwargs)
-            thread = get_ident()
-            if thread in _receiving:
-                try:
-                    _receiving[thread] = _behind(message)
-                except Exception as error:
-                    _handoff.report("unpickle", error)
-            return obj
-
+    _stand_ins.append(ForkingPickler)
+    if _in_use:
+        _take_part(ForkingPickler)
     return ForkingPickler
+
+
+_in_use = False
+
+
+def _begin_use() -> None:
+    """Have every pickler look after trailers. Who has executors alone never needs it."""
+    global _in_use  # noqa: PLW0603
+    _in_use = True
+    while _stand_ins:
+        _take_part(_stand_ins.pop())
+
+
+def _take_part(stand_in: Any) -> None:
+    plain_dumps, plain_loads = stand_in.dumps, stand_in.loads
+
+    def dumps(_cls: Any, obj: Any, protocol: Any = None) -> Any:
+        pending = _sending.pop(get_ident(), None) if _sending else None
+        try:
+            message = plain_dumps(obj, protocol)
+        except BaseException:
+            pending = None  # a traceback leads through here
+            raise
+        if pending is None or pending[0] is not obj:
+            return message
+        try:
+            headers = _carrier.pack(pending[1])
+            return message if headers is None else b"".join((message, pack(headers)))
+        except Exception as error:
+            _handoff.report("pickle", error)
+            return message
+
+    def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
+        obj = plain_loads(message, *args, **kwargs)
+        thread = get_ident()
+        if thread in _receiving:
+            try:
+                _receiving[thread] = _behind(message)
+            except Exception as error:
+                _handoff.report("unpickle", error)
+        return obj
+
+    stand_in.dumps, stand_in.loads = classmethod(dumps), staticmethod(loads)
