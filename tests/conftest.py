@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from opentelemetry import context as context_api
+from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -51,3 +55,23 @@ def tracer(exporter):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield provider.get_tracer("tests")
     provider.shutdown()
+
+
+@pytest.fixture
+def official():
+    """Return OpenTelemetry's own instrumentor of threads and pools; undo whatever it has left."""
+    places = [
+        (threading.Thread, ("start", "run")),
+        (threading.Timer, ("start", "run")),
+        (ThreadPoolExecutor, ("submit",)),
+    ]
+    before = {owner: {n: vars(owner).get(n) for n in names} for owner, names in places}
+    yield ThreadingInstrumentor()
+    if ThreadingInstrumentor().is_instrumented_by_opentelemetry:
+        ThreadingInstrumentor().uninstrument()
+    for owner, attributes in before.items():
+        for name, attribute in attributes.items():
+            if attribute is not None:
+                setattr(owner, name, attribute)
+            elif name in vars(owner):
+                delattr(owner, name)

@@ -19,7 +19,7 @@ from otel_concurrency import environment_variables as variables
 
 NAMES = _primitives.NAMES
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
-CONSTANTS = [name for name in vars(variables) if not name.startswith("_")]
+CONSTANTS = [name for name in vars(variables) if name[0] not in "_@"]  # @: pytest's own
 OPT_IN = ("subprocess",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
 SETTINGS = (*NAMES, "policy", "excluded", "metrics", *DURATIONS)

@@ -84,7 +84,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         _settings.in_force = None
         _flush.timeout = 0
         _environment.leave()
-        for primitive in _primitives_in_use.values():
+        for primitive in primitives_in_use.values():
             try:
                 primitive.switch_off()
             except Exception:
@@ -96,9 +96,12 @@ class _Primitive:
 
     def __init__(self, name: str, modules: Mapping[str, _primitives.Advice]) -> None:
         self.name = name
-        self._modules = modules
+        self.modules = modules
         self.seam = _handoff.Seam(name)
-        self._layers: dict[str, list[_patching.Patch]] = {}
+        self.layers: dict[str, list[_patching.Patch]] = {}
+        """By module: what was patched there."""
+        self.failures: dict[str, str] = {}
+        """By module: why it could not be patched."""
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -119,11 +122,12 @@ class _Primitive:
         import system.
         """
         with self._lock:
+            self.failures.clear()
             self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
             if measure is not None:
                 measure(self.seam)
-        for module_name, advice in self._modules.items():
+        for module_name, advice in self.modules.items():
             patch = functools.partial(self._patch, advice)
             _patching.when_imported(module_name, patch, owner=self.name)
 
@@ -131,7 +135,7 @@ class _Primitive:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
         with self._lock:
             self.seam.switch_off()
-            for layers in self._layers.values():
+            for layers in self.layers.values():
                 _patching.undo_all(layers)
 
     def _patch(self, advice: _primitives.Advice, module: ModuleType) -> None:
@@ -139,11 +143,12 @@ class _Primitive:
             if not self.seam.active:  # imported after uninstrument(): nothing to do
                 return
             try:
-                if module.__name__ not in self._layers:
-                    self._layers[module.__name__] = advice(module, self.seam)
-                _patching.apply_all(self._layers[module.__name__])
+                if module.__name__ not in self.layers:
+                    self.layers[module.__name__] = advice(module, self.seam)
+                _patching.apply_all(self.layers[module.__name__])
             except Exception as error:
                 self.switch_off()
+                self.failures[module.__name__] = f"{type(error).__name__}: {error}"
                 _report.once(
                     _logger,
                     (self.name, module.__name__),
@@ -156,7 +161,7 @@ class _Primitive:
                 )
 
 
-_primitives_in_use: dict[str, _Primitive] = {}
+primitives_in_use: dict[str, _Primitive] = {}
 _creating = threading.Lock()
 
 
@@ -177,9 +182,9 @@ def _switch_on(
         return
     match = _matcher(name, settings.excluded)
     with _creating:
-        if name not in _primitives_in_use:
-            _primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
-    _primitives_in_use[name].switch_on(
+        if name not in primitives_in_use:
+            primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
+    primitives_in_use[name].switch_on(
         _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match, measure
     )
 
@@ -204,9 +209,9 @@ def _switch_metrics_on() -> None:
     from otel_concurrency import _metrics
 
     with _creating:
-        if "metrics" not in _primitives_in_use:
-            _primitives_in_use["metrics"] = _Primitive("metrics", _metrics.MODULES)
-    _primitives_in_use["metrics"].switch_on(_handoff.capture)
+        if "metrics" not in primitives_in_use:
+            primitives_in_use["metrics"] = _Primitive("metrics", _metrics.MODULES)
+    primitives_in_use["metrics"].switch_on(_handoff.capture)
 
 
 def _switch_links_on(settings: _settings.Settings) -> None:
@@ -216,9 +221,9 @@ def _switch_links_on(settings: _settings.Settings) -> None:
         return
     _spans.link_after = settings.link_after * 1_000_000
     with _creating:
-        if "spans" not in _primitives_in_use:
-            _primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
-    _primitives_in_use["spans"].switch_on(_handoff.capture)
+        if "spans" not in primitives_in_use:
+            primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
+    primitives_in_use["spans"].switch_on(_handoff.capture)
 
 
 def _switch_flush_on(settings: _settings.Settings) -> None:

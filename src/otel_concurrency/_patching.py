@@ -81,6 +81,22 @@ class Layer:
             setattr(self.owner, self.name, self._original)
         self._original = self._replacement = _MISSING
 
+    @property
+    def replaced(self) -> Any:
+        """What stood there before it was applied; None where it is not."""
+        return None if self._original is _MISSING else self._original
+
+    @property
+    def is_on_top(self) -> bool:
+        """Whether it is what is found there at present."""
+        return vars(self.owner).get(self.name, _MISSING) is self._replacement is not _MISSING
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is reached, also through what somebody else has put on top."""
+        present = vars(self.owner).get(self.name, _MISSING)
+        return self._replacement is not _MISSING and self._replacement in _chain(present)
+
 
 def apply_all(layers: Iterable[Patch]) -> None:
     """Apply every layer or, where one raises, none of them."""

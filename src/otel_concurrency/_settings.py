@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from otel_concurrency import _report
@@ -45,6 +45,8 @@ class Settings:
     """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
     metrics: bool = False
     """Whether hand-offs are counted, and their waits measured."""
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+    """Where a setting was set, as the user would write it; one that is missing was not."""
 
     def as_keywords(self) -> dict[str, Any]:
         """Return the keywords of ``instrument()`` that amount to these settings, all plain."""
@@ -65,16 +67,18 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
     """Return the settings of ``primitives``: from ``keywords``, else from the environment."""
     names = tuple(primitives)
     _report_unknown(names, keywords)
-    default = _policy("policy", keywords) or Policy.PARENT
+    given = _Given(keywords)
+    default = _policy("policy", given) or Policy.PARENT
     return Settings(
         policies={
-            name: _policy(name, keywords) or (Policy.OFF if name in _OPT_IN else default)
+            name: _policy(name, given) or (Policy.OFF if name in _OPT_IN else default)
             for name in names
         },
-        excluded=_names("excluded", keywords),
-        link_after=_milliseconds("link_after", keywords, Settings.link_after),
-        flush_timeout=_milliseconds("flush_timeout", keywords, Settings.flush_timeout),
-        metrics=_truth("metrics", keywords),
+        excluded=_names("excluded", given),
+        link_after=_milliseconds("link_after", given, Settings.link_after),
+        flush_timeout=_milliseconds("flush_timeout", given, Settings.flush_timeout),
+        metrics=_truth("metrics", given),
+        sources=given.sources,
     )
 
 
@@ -107,21 +111,34 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
             )
 
 
-def _given(name: str, keywords: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return what the user gave for a setting, the strongest first, as (where, value)."""
-    sources = (
-        (f"instrument({name}=...)", keywords.get(name)),
-        (variable(name), os.environ.get(variable(name))),
-    )
-    return [(where, value) for where, value in sources if not _is_unset(value)]
+class _Given:
+    """What the user gave for the settings, and which of it was used."""
+
+    def __init__(self, keywords: Mapping[str, Any]) -> None:
+        self._keywords = keywords
+        self.sources: dict[str, str] = {}
+
+    def of(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Yield what was given for a setting, the strongest first, as (where, value).
+
+        Whoever asks for the next one could not use the last.
+        """
+        for where, value in (
+            (f"instrument({name}=...)", self._keywords.get(name)),
+            (variable(name), os.environ.get(variable(name))),
+        ):
+            if not _is_unset(value):
+                self.sources[name] = where
+                yield where, value
+                del self.sources[name]
 
 
 def _is_unset(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
-    for where, value in _given(name, keywords):
+def _policy(name: str, given: _Given) -> Policy | None:
+    for where, value in given.of(name):
         policy = value if isinstance(value, Policy) else _WORDS.get(_word(value))
         if policy is None:
             _report_invalid(where, value, "one of " + ", ".join(_WORDS))
@@ -130,8 +147,8 @@ def _policy(name: str, keywords: Mapping[str, Any]) -> Policy | None:
     return None
 
 
-def _milliseconds(name: str, keywords: Mapping[str, Any], default: int) -> int:
-    for where, value in _given(name, keywords):
+def _milliseconds(name: str, given: _Given, default: int) -> int:
+    for where, value in given.of(name):
         word = str(value) if type(value) is int else _word(value)
         if word.isascii() and word.isdigit():
             return int(word)
@@ -139,8 +156,8 @@ def _milliseconds(name: str, keywords: Mapping[str, Any], default: int) -> int:
     return default
 
 
-def _truth(name: str, keywords: Mapping[str, Any]) -> bool:
-    for where, value in _given(name, keywords):
+def _truth(name: str, given: _Given) -> bool:
+    for where, value in given.of(name):
         word = str(value).lower() if type(value) is bool else _word(value)
         if word in _TRUTHS:
             return _TRUTHS[word]
@@ -155,8 +172,8 @@ def _word(value: object) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
 
 
-def _names(name: str, keywords: Mapping[str, Any]) -> tuple[str, ...]:
-    for where, value in _given(name, keywords):
+def _names(name: str, given: _Given) -> tuple[str, ...]:
+    for where, value in given.of(name):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         try:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from item_forms import Spans
-from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
 from otel_concurrency import ConcurrencyInstrumentor, _links, _spans
 
@@ -53,23 +50,3 @@ def clock(monkeypatch):
     monkeypatch.setattr(_links, "time", Clock)
     monkeypatch.setattr(_spans, "time", Clock)
     return passed.append
-
-
-@pytest.fixture
-def official():
-    """Return OpenTelemetry's own instrumentor of threads and pools; undo whatever it has left."""
-    places = [
-        (threading.Thread, ("start", "run")),
-        (threading.Timer, ("start", "run")),
-        (ThreadPoolExecutor, ("submit",)),
-    ]
-    before = {owner: {n: vars(owner).get(n) for n in names} for owner, names in places}
-    yield ThreadingInstrumentor()
-    if ThreadingInstrumentor().is_instrumented_by_opentelemetry:
-        ThreadingInstrumentor().uninstrument()
-    for owner, attributes in before.items():
-        for name, attribute in attributes.items():
-            if attribute is not None:
-                setattr(owner, name, attribute)
-            elif name in vars(owner):
-                delattr(owner, name)

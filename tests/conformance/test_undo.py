@@ -114,14 +114,14 @@ def are_on():
 def owners():
     """Return all that may be patched: the list above, and what the library says that it patches."""
     found = list(OWNERS)
-    for primitive in _instrumentor._primitives_in_use.values():
+    for primitive in _instrumentor.primitives_in_use.values():
         found += [layer.owner for layer in layers_of(primitive) if layer.owner not in found]
     return found
 
 
 def layers_of(primitive):
     """Return the layers of a primitive, also those that a pairing of queues has set."""
-    for patches in primitive._layers.values():
+    for patches in primitive.layers.values():
         for patch in patches:
             yield from getattr(patch, "layers", (patch,))
 
@@ -192,7 +192,7 @@ def test_one_primitive_is_switched_on_by_itself(setting, instrumentor, untouched
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_one_primitive_is_off_and_not_patched(setting, instrumentor, untouched):
     """A primitive that is off leaves its owners as they are; the others carry on."""
-    mine = {layer.owner for layer in layers_of(_instrumentor._primitives_in_use[setting])}
+    mine = {layer.owner for layer in layers_of(_instrumentor.primitives_in_use[setting])}
     instrumentor.instrument(**{setting: "off"})
     try:
         assert [owner for owner, _ in differences(untouched) if owner in mine] == []

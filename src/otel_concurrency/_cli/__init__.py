@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from otel_concurrency._cli import demo, trace
+    from otel_concurrency._cli import demo, status, trace
 
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb in (trace, demo):
+    for verb in (trace, status, demo):
         verb.add_to(verbs)
     parsed = parser.parse_args(arguments)
 
@@ -62,8 +62,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             f"python -m pip install '{PROGRAM}[cli]'"
         )
         return 2
-    status: int = parsed.run(parsed)
-    return status
+    exit_status: int = parsed.run(parsed)
+    return exit_status
 
 
 def _is_installed(module: str) -> bool:

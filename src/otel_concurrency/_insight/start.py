@@ -19,6 +19,9 @@ from typing import Any
 DIRECTORY = "OTEL_CONCURRENCY_TRACE_DIRECTORY"
 """The variable that says where the command reads events."""
 
+STATUS = "OTEL_CONCURRENCY_STATUS_FILE"
+"""The variable that says where the first process is to leave its status."""
+
 LIBRARY = "OTEL_CONCURRENCY_TRACE_LIBRARY"
 """The variable that says ``off`` where this library is to do nothing."""
 
@@ -39,7 +42,16 @@ def environment(
     directory: Path, *, library: bool, given: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """Return a copy of ``given`` in which every Python is observed, and tells ``directory``."""
-    copy = {**given, DIRECTORY: str(directory), LIBRARY: "on" if library else "off"}
+    return _environment(given, {DIRECTORY: str(directory), LIBRARY: "on" if library else "off"})
+
+
+def environment_for_status(file: Path, *, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return a copy of ``given`` in which the first Python leaves its status in ``file``."""
+    return _environment(given, {STATUS: str(file)})
+
+
+def _environment(given: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    copy = {**given, **added}
     paths = [path for path in copy.get("PYTHONPATH", "").split(os.pathsep) if path]
     if os.getcwd() not in paths:  # as opentelemetry-instrument does
         paths.insert(0, os.getcwd())
@@ -49,19 +61,23 @@ def environment(
 
 def start() -> None:
     """Instrument this process and observe it, if it was started to be. Never raises."""
-    directory = os.environ.get(DIRECTORY)
-    if not directory or any(_OF_PYTHON in argument for argument in sys.orig_argv):
+    directory, status = os.environ.get(DIRECTORY), os.environ.get(STATUS)
+    if not (directory or status) or any(_OF_PYTHON in argument for argument in sys.orig_argv):
         return
     try:
         if any(Path(argument).name == _LAUNCHER for argument in sys.orig_argv[:3]):
             _follow_the_launcher()
             return
+        from otel_concurrency._insight import standing
+
+        if status:
+            standing.tell_at_exit(Path(status))
         _start(directory, library=os.environ.get(LIBRARY) != "off")
     except Exception:
         _logger.exception("otel-concurrency cannot look at process %s", os.getpid())
 
 
-def _start(directory: str, *, library: bool) -> None:
+def _start(directory: str | None, *, library: bool) -> None:
     from otel_concurrency._insight import observer, provider, wire
 
     if not library:
@@ -77,7 +93,8 @@ def _start(directory: str, *, library: bool) -> None:
         provider.provide()
     _instrument(configure=configured)
     provider.provide()
-    observer.start(wire.Writer(directory).emit, library=library)
+    if directory:
+        observer.start(wire.Writer(directory).emit, library=library)
 
 
 def _is_configured(variables: Mapping[str, str]) -> bool:

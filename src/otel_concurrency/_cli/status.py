@@ -1,0 +1,160 @@
+"""``otel-concurrency status``: what the library does here, and what it cannot.
+
+Without a program it tells what would be patched in this environment; with one, what was patched in
+it, when it has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otel_concurrency._cli import CommandError, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GOOD, _BAD, _QUIET = "green", "bold red", "dim"
+
+
+def add_to(verbs: Any) -> None:
+    """Add the verb to the command line's parser."""
+    parser = verbs.add_parser(
+        "status",
+        usage="%(prog)s [--json] [-- program [arguments ...]]",
+        help="tell what is patched, by which setting, and what is not",
+        description=(
+            "Tells versions, which primitives are patched under which policy and where that was "
+            "set, what could not be patched and why, and which other libraries patch the same. "
+            "With a program: runs it as opentelemetry-instrument would, and tells it of the "
+            "program when that has ended. The exit status is the program's; 1 where that is 0 and "
+            "a primitive that is on could not be patched."
+        ),
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find out, and print it; return the exit status."""
+    from rich.console import Console
+
+    from otel_concurrency._insight import standing
+
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    exit_status = 0
+    if command:
+        exit_status, told = _run(command)
+    else:
+        told = standing.would_be()
+    console = Console(highlight=False, emoji=False, markup=False)
+    if arguments.json:
+        console.out(json.dumps(told, indent=2), highlight=False)
+    else:
+        _show(console, told, ran=bool(command))
+    failed = any(primitive["failures"] for primitive in told["primitives"])
+    return exit_status or int(failed)
+
+
+def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
+    from otel_concurrency._insight import start
+
+    with tempfile.TemporaryDirectory(prefix="otel-concurrency-") as directory:
+        file = Path(directory, "status")
+        exit_status = running.run(command, start.environment_for_status(file), lambda: None)
+        left = file.read_text(encoding="utf-8") if file.exists() else ""
+    if not left:
+        raise CommandError(
+            f"the program ended with status {exit_status}, and has not told its status: is "
+            "otel-concurrency installed where it runs, and did it end by itself?",
+            exit_status or 1,
+        )
+    return exit_status, json.loads(left)
+
+
+def _show(console: Console, told: Mapping[str, Any], *, ran: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    versions = (f"{name} {found or 'is missing'}" for name, found in told["versions"].items())
+    console.print(Text(", ".join((told["python"], *versions)), _QUIET))
+    console.print(Text(_state(told, ran=ran), _GOOD if told["on"] else _BAD))
+    console.print()
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("primitive", "policy", "set by"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("state", overflow="fold")
+    for primitive in told["primitives"]:
+        words, style = _standing(primitive)
+        table.add_row(
+            primitive["name"],
+            Text(primitive["policy"], _QUIET if primitive["policy"] == "off" else ""),
+            Text(primitive["set_by"] or "default", "" if primitive["set_by"] else _QUIET),
+            Text(words, style),
+        )
+    for setting in told["settings"]:
+        if setting["set_by"]:
+            table.add_row(setting["name"], setting["value"], setting["set_by"], "")
+    console.print(table)
+
+    for heading, lines in _sections(told):
+        console.print()
+        console.print(Text(heading, "bold"))
+        for line in lines:
+            console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _state(told: Mapping[str, Any], *, ran: bool) -> str:
+    if not told["on"]:
+        return "The library was off." if ran else "The library cannot be switched on here."
+    if not ran:
+        return "In a program that runs here, with these settings:"
+    return f"The library was on. Tracer provider: {told['provider'] or 'none is configured'}."
+
+
+def _standing(primitive: Mapping[str, Any]) -> tuple[str, str]:
+    if primitive["policy"] == "off":
+        return "not patched", _QUIET
+    if primitive["failures"]:
+        return "could not be patched", _BAD
+    waiting = ", ".join(primitive["not_imported"])
+    if not primitive["patched"]:
+        return f"will be patched when it is imported ({waiting})", _QUIET
+    patched = f"patched ({', '.join(primitive['patched'])})"
+    return f"{patched}; not imported: {waiting}" if waiting else patched, _GOOD
+
+
+def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    primitives: list[Mapping[str, Any]] = told["primitives"]
+    failures = [
+        f"{primitive['name']}: {module} cannot be patched: {why}"
+        for primitive in primitives
+        for module, why in primitive["failures"].items()
+    ]
+    if failures:
+        yield "Could not be patched", failures
+    remarks = [f"{each['name']}: {remark}" for each in primitives for remark in each["remarks"]]
+    if remarks:
+        yield "What else is to be known", remarks
+    if told["warnings"]:
+        yield "Warnings", list(told["warnings"])
+    found: list[Mapping[str, Any]] = told["neighbours"]
+    if found:
+        yield "Neighbours", [_neighbour(each) for each in found]
+    names = {each["name"] for each in found}
+    others = [name for name in told["installed"] if name not in names]
+    if others:
+        yield "Installed, and not imported", [", ".join(others)]
+
+
+def _neighbour(neighbour: Mapping[str, Any]) -> str:
+    active = {True: " (active)", False: " (imported, not active)", None: ""}[neighbour["active"]]
+    return f"{neighbour['name']}{active}: {neighbour['changes']}"

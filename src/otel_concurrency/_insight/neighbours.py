@@ -1,0 +1,124 @@
+"""Libraries that patch what this one patches, or bring workers of their own, and what that changes.
+
+One is *found* where it is imported, and *active* where it has done something to the standard
+library; not of every one that can be told.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Neighbour(NamedTuple):
+    """One of them."""
+
+    name: str
+    module: str
+    changes: str
+    is_active: Callable[[], bool] | None = None
+
+
+def _instrumentor(module: str, name: str) -> Callable[[], bool]:
+    def is_active() -> bool:
+        instrumentor: Any = getattr(sys.modules[module], name)()
+        return bool(instrumentor.is_instrumented_by_opentelemetry)
+
+    return is_active
+
+
+def _gevent_is_active() -> bool:
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _eventlet_is_active() -> bool:
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    return patcher is not None and bool(patcher.is_monkey_patched("thread"))
+
+
+_OWN_CONTEXT = (
+    "carries a context of its own to threads and pools, by patches beside this library's; spans of "
+    "OpenTelemetry have the parent that this library gives them"
+)
+_OWN_WORKERS = "its own {} are covered as far as they are the standard library's"
+
+NEIGHBOURS = (
+    Neighbour(
+        "opentelemetry-instrumentation-threading",
+        "opentelemetry.instrumentation.threading",
+        "attaches what it has captured itself over this library's context: `link` has no effect "
+        "for pools, nor for the rounds of timers. It is not needed: "
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
+        _instrumentor("opentelemetry.instrumentation.threading", "ThreadingInstrumentor"),
+    ),
+    Neighbour(
+        "opentelemetry-instrumentation-asyncio",
+        "opentelemetry.instrumentation.asyncio",
+        "makes spans and metrics of coroutines; it is not needed for what is carried here",
+        _instrumentor("opentelemetry.instrumentation.asyncio", "AsyncioInstrumentor"),
+    ),
+    Neighbour("sentry-sdk", "sentry_sdk", _OWN_CONTEXT),
+    Neighbour("ddtrace", "ddtrace", _OWN_CONTEXT),
+    Neighbour("newrelic", "newrelic.agent", _OWN_CONTEXT),
+    Neighbour("elastic-apm", "elasticapm", _OWN_CONTEXT),
+    Neighbour(
+        "gevent",
+        "gevent",
+        "where it has patched the standard library, threads are greenlets; "
+        + _OWN_WORKERS.format("greenlets and pools"),
+        _gevent_is_active,
+    ),
+    Neighbour(
+        "eventlet",
+        "eventlet",
+        "where it has patched the standard library, threads are green; "
+        + _OWN_WORKERS.format("green threads and pools"),
+        _eventlet_is_active,
+    ),
+    Neighbour(
+        "uvloop",
+        "uvloop",
+        "`run_in_executor` with an executor of your own, and its commands, are not covered; with a "
+        "thread pool it is",
+    ),
+    Neighbour("twisted", "twisted.internet", _OWN_WORKERS.format("threads and deferreds")),
+    Neighbour("trio", "trio", _OWN_WORKERS.format("worker threads")),
+)
+
+
+def found() -> list[dict[str, Any]]:
+    """Return those that are imported in this process, as plain data."""
+    return [
+        {
+            "name": neighbour.name,
+            "changes": neighbour.changes,
+            "active": _is_active(neighbour),
+        }
+        for neighbour in NEIGHBOURS
+        if neighbour.module in sys.modules
+    ]
+
+
+def installed() -> list[str]:
+    """Return the names of those that could be imported."""
+    return [neighbour.name for neighbour in NEIGHBOURS if _is_installed(neighbour.module)]
+
+
+def _is_active(neighbour: Neighbour) -> bool | None:
+    """Return whether it has done something; None where that cannot be told."""
+    if neighbour.is_active is None:
+        return None
+    try:
+        return neighbour.is_active()
+    except Exception:  # theirs, in a version that is not known here
+        return None
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
