@@ -232,9 +232,9 @@ def _switch_flush_on(settings: _settings.Settings) -> None:
         return
     _flush.timeout = settings.flush_timeout
     with _creating:
-        if "providers" not in _primitives_in_use:
-            _primitives_in_use["providers"] = _Primitive("providers", _providers.MODULES)
-    _primitives_in_use["providers"].switch_on(_handoff.capture)
+        if "providers" not in primitives_in_use:
+            primitives_in_use["providers"] = _Primitive("providers", _providers.MODULES)
+    primitives_in_use["providers"].switch_on(_handoff.capture)
 
 
 def _switch_environment_on(settings: _settings.Settings) -> None:

@@ -22,7 +22,9 @@ _OTHER_INTERPRETERS = "concurrent.futures.interpreter"
 
 
 def _thread_layers(threading: ModuleType) -> list[Layer]:
-    return [Layer(threading.Thread, "start", lambda raw: _start(raw, threading.Timer))]
+    # With the official instrumentor timers have a `start` of their own, which leads past Thread's.
+    kinds = [threading.Thread, *([threading.Timer] if "start" in vars(threading.Timer) else [])]
+    return [Layer(kind, "start", lambda raw: _start(raw, threading.Timer)) for kind in kinds]
 
 
 def _raw_thread_layers(_thread: ModuleType) -> list[Layer]:
