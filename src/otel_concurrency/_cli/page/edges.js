@@ -28,12 +28,12 @@ function edgeTo(view, index, laneBox) {
     "path",
     {
       class: `edge${lost ? " broken" : ""}${chosen ? " chosen" : ""}`,
-      d: elbow(x(span.via?.at_ns ?? span.start_ns), y(from), x(span.start_ns), y(index)),
+      d: elbow(x(leftAt(span, lost)), y(from), x(span.start_ns), y(index)),
       "marker-end": "url(#tip)",
       "data-to": span.id,
       "data-hand-off": span.via?.id ?? "",
     },
-    svg("title", {}, edgeWords(span, origin)),
+    svg("title", {}, edgeWords(span, origin, lost)),
   );
 }
 
@@ -41,9 +41,9 @@ function originOf(run, span, lost) {
   return run.spanOf.get(lost ? span.orphan.origin : span.via?.origin);
 }
 
-function edgeWords(span, origin) {
-  const how = span.via ? ` by ${span.via.call} at ${span.via.site}` : "";
-  return `${origin.name} to ${span.name}${how}`;
+function edgeWords(span, origin, lost) {
+  const by = span.via && (!lost || wasLostBy(span)) ? ` by ${span.via.call} at ${span.via.site}` : "";
+  return `${origin.name} to ${span.name}${by}`;
 }
 
 function elbow(x0, y0, x1, y1) {

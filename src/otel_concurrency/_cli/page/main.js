@@ -35,7 +35,7 @@ function showHead(run) {
   const facts = [
     run.library ? "library on" : "library off",
     new Date(run.started_ms).toLocaleString(),
-    duration(run.to - run.from),
+    duration(run.length_ns),
     many(run.spans.length, "span"),
     many(run.hand_offs.length, "hand-off"),
     run.exit_status ? `exit status ${run.exit_status}` : null,

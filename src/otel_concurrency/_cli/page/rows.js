@@ -54,8 +54,9 @@ function caret(open) {
 
 // A folded trace shows when it was in the run.
 function placeInRun(run, trace) {
-  const left = (100 * (trace.start - run.from)) / (run.to - run.from);
-  const width = (100 * (trace.end - trace.start)) / (run.to - run.from);
+  const { from, to } = run;
+  const left = (100 * (trace.start - from)) / (to - from);
+  const width = (100 * (trace.end - trace.start)) / (to - from);
   return element(
     "div",
     { class: "lane" },
@@ -143,6 +144,7 @@ function flowCell(run, { span, lost }) {
 function lane({ trace, span, lost }) {
   const left = place(trace, span.start_ns);
   const width = Math.max(place(trace, span.end) - left, 0);
+  const from = place(trace, leftAt(span, lost));
   const bar = { class: "bar", title: `${span.name}: ${duration(span.end - span.start_ns)}` };
   if (span.end_ns === null) bar.class += " unfinished";
   return element(
@@ -150,7 +152,7 @@ function lane({ trace, span, lost }) {
     { class: "lane" },
     lost || span.out.length === 0 ? null : ticks(trace, span),
     element("div", { ...bar, style: { left: `${left}%`, width: `${width}%` } }),
-    ...wordsAbout(left, width, lengthOf(span), span.via === null ? "" : handOffWords(span.via, lost)),
+    ...wordsAbout(left, width, lengthOf(span), lost ? lossWords(span) : handOffWords(span.via), from),
   );
 }
 
@@ -172,9 +174,27 @@ function ticks(trace, span) {
   return element("div", { class: "ticks" }, ...made);
 }
 
-function handOffWords(handOff, lost) {
-  const waited = !lost && handOff.attached_ns !== null ? `, waited ${duration(waitOf(handOff))}` : "";
+function handOffWords(handOff) {
+  if (handOff === null) return "";
+  const waited = handOff.attached_ns === null ? "" : `, waited ${duration(waitOf(handOff))}`;
   return `${handOff.call} at ${shortSite(handOff.site)}${waited}`;
+}
+
+function lossWords(span) {
+  const { orphan, via } = span;
+  if (wasLostBy(span)) return `${via.call} at ${shortSite(via.site)}`;
+  return orphan.site ? `lost at ${shortSite(orphan.site)}` : "lost";
+}
+
+// Whether it is by its hand-off that a span has lost its parent, or by something that came later.
+function wasLostBy({ via, orphan }) {
+  return via !== null && via.origin === orphan.origin;
+}
+
+// When the work left its origin, if that is known.
+function leftAt(span, lost) {
+  if (span.via === null || (lost && !wasLostBy(span))) return span.start_ns;
+  return span.via.at_ns;
 }
 
 function waitOf(handOff) {
@@ -182,15 +202,20 @@ function waitOf(handOff) {
 }
 
 // How long it took stands behind a bar; how it came there too, if there is room, or on the arrow
-// that leads to it, or on the bar.
-function wordsAbout(left, width, length, via) {
+// that leads to it, or before that, or on the bar.
+function wordsAbout(left, width, length, via, from = left) {
   const right = left + width;
   const roomy = right < 62;
-  const place = { left: `${right}%`, "max-width": `calc(${100 - right}% + 58px)` };
-  const behind = words("", place, element("b", {}, length), roomy && via ? how(via) : null);
+  const behindBar = { left: `${right}%`, "max-width": `calc(${100 - right}% + 58px)` };
+  const behind = words("", behindBar, element("b", {}, length), roomy && via ? how(via) : null);
   if (roomy || !via) return [behind];
-  if (left > 28) return [words("before", { right: `${100 - left}%`, "max-width": `${left}%` }, how(via)), behind];
+  if (left - from > 30) return [words("before on-arrow", endingAt(left), how(via)), behind];
+  if (from > 28) return [words("before", endingAt(from), how(via)), behind];
   return [words("inside", { left: `${left}%`, "max-width": `${width}%` }, how(via)), behind];
+}
+
+function endingAt(place) {
+  return { right: `${100 - place}%`, "max-width": `${place}%` };
 }
 
 function words(kind, style, ...children) {

@@ -24,15 +24,15 @@ function makeRun(report) {
   return run;
 }
 
-// From the first to the last that was seen: a span may have begun before anybody looked.
+// From the beginning of the first span to the end of the last.
 function timeOf(run) {
-  let from = 0;
-  let to = Math.max(run.length_ns, 1);
+  let from = Infinity;
+  let to = -Infinity;
   for (const trace of run.traces) {
     from = Math.min(from, trace.start);
     to = Math.max(to, trace.end);
   }
-  return { from, to };
+  return { from, to: Math.max(to, from + 1) };
 }
 
 function prepareSpans(run) {

@@ -146,16 +146,17 @@ function showProcesses(run) {
 }
 
 function processRow(run, each, titles) {
-  const end = each.ended_ns ?? run.to;
-  const left = (100 * (each.started_ns - run.from)) / (run.to - run.from);
-  const width = (100 * (end - each.started_ns)) / (run.to - run.from);
-  const bar = element("span", { class: "life" }, element("i", { style: { "margin-left": `${left}%`, width: `${width}%` } }));
+  const length = Math.max(run.length_ns, 1);
+  const lived = (each.ended_ns ?? length) - each.started_ns;
+  const left = Math.max((100 * each.started_ns) / length, 0);
+  const width = Math.min((100 * lived) / length, 100 - left);
+  const bar = element("i", { style: { "margin-left": `${left}%`, width: `${width}%` } });
   const cells = [
     String(each.pid),
     each.parent_pid === null ? "–" : String(each.parent_pid),
     code(each.command),
-    duration(each.started_ns - run.from),
-    element("span", {}, duration(end - each.started_ns), bar),
+    `after ${duration(Math.max(each.started_ns, 0))}`,
+    element("span", {}, duration(lived), element("span", { class: "life" }, bar)),
   ];
   return element("tr", {}, ...cells.map((cell, index) => element("td", { "data-title": titles[index] }, cell)));
 }
