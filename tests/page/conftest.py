@@ -7,7 +7,7 @@ import pytest
 
 from otel_concurrency._cli import page
 
-collect_ignore = [] if browser.INSTALLED else ["test_page.py"]
+collect_ignore = [] if browser.INSTALLED else ["test_page.py", "test_programs.py"]
 
 
 @pytest.fixture(scope="session")

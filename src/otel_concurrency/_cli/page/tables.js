@@ -122,12 +122,17 @@ function sortedSites() {
 
 function siteButton(site) {
   const find = () => searchFor(site);
-  return element("button", { type: "button", class: "to", title: `Search for ${site}`, onclick: find }, code(site));
+  return element("button", { type: "button", class: "to", title: `Search for ${site}`, onclick: find }, code(withoutFolder(site)));
+}
+
+// What is installed is known by its package.
+function withoutFolder(site) {
+  return site.replace(/^.*[\\/]site-packages[\\/]/, "");
 }
 
 function withoutCell(each) {
   const without = each.count - each.with_context;
-  return without === 0 ? element("span", { class: "dim" }, "0") : element("b", { class: "without" }, number(without));
+  return without === 0 ? element("span", { class: "dim" }, "0") : element("b", {}, number(without));
 }
 
 function waitCell(each) {
