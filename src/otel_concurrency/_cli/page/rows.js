@@ -215,7 +215,7 @@ function wordsAbout(left, width, length, via, from = left) {
 }
 
 function endingAt(place) {
-  return { right: `${100 - place}%`, "max-width": `${place}%` };
+  return { right: `${100 - place}%`, "max-width": `calc(${place}% - 16px)` };
 }
 
 function words(kind, style, ...children) {
