@@ -647,3 +647,14 @@ def test_the_limit_bounds_what_is_kept(program, trace):
     assert len(shown.report["spans"]) == 100
     assert shown.report["dropped"]["spans"] == 200
     assert "not kept: 200 spans" in shown.stdout
+
+
+def test_calls_are_seen_beside_other_instrumentors(trace):
+    """The official ones, which carry context too, do not hide who has handed the work off."""
+    ran = trace(sys.executable, str(APPS / "calls.py"), OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="")
+    assert (ran.status, ran.report["orphans"]) == (0, [])
+    calls = {hand_off["id"]: hand_off["call"] for hand_off in ran.report["hand_offs"]}
+    seen = {span["name"]: calls.get(span["hand_off"]) for span in ran.report["spans"]}
+    requests = {"request": None, "request of a loop": None}
+    assert seen == requests | {name: name for name in seen.keys() - requests}
+    assert len(seen) == 11
