@@ -55,6 +55,18 @@ def failure(function, *arguments):
     return re.sub(r" +[\d.]+ m?s ", " N ms ", str(raised.value))
 
 
+def line_with(comment):
+    """Return the number of the one line of this file that ends with a comment."""
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if line.endswith(f"  {comment}"))
+    return number
+
+
+def forget():
+    """Attach a context, and leave it."""
+    context.attach(baggage.set_baggage("tenant", "acme"))  # forgotten
+
+
 def test_spans_are_seen_in_the_order_of_their_start():
     """With their names, their parents and the thread that they ran on."""
     with testing.watch() as spans:
@@ -117,13 +129,7 @@ def test_a_broken_trace_is_drawn_with_its_break_and_the_line_at_fault():
     assert lines[4].endswith("✗ a trace of its own, apart from 'order'")
     assert lines[-1].startswith("   └─ stock ")
     reason = " ".join(line.strip(" │") for line in lines[5:-1])
-    place = Path(__file__)
-    (number,) = (
-        n
-        for n, line in enumerate(place.read_text(encoding="utf-8").splitlines(), 1)
-        if line.endswith("(WAIT)  # at fault")
-    )
-    assert f"{place.name}:{number}" in reason
+    assert f"{Path(__file__).name}:{line_with('# at fault')}" in reason
     assert "ThreadPoolExecutor.submit" in reason
 
 
@@ -368,8 +374,10 @@ def test_no_leaks_passes_what_leaves_nothing():
 def test_a_context_that_is_left_attached_is_a_leak():
     """It is named by what is in it, and taken away."""
     with pytest.raises(testing.ContextLeakError) as raised, testing.no_leaks():
-        context.attach(baggage.set_baggage("tenant", "acme"))
-    assert "a context was left attached, with baggage: detach it" in str(raised.value)
+        context.attach(baggage.set_baggage("tenant", "acme"))  # left
+    words = str(raised.value)
+    assert re.fullmatch(r"a context was left attached at \S+, with baggage: detach it .*", words)
+    assert f"{Path(__file__).name}:{line_with('# left')}" in words
     assert not context.get_current()
     span = TracerProvider().get_tracer("shop").start_span("order")
     with (
@@ -378,6 +386,20 @@ def test_a_context_that_is_left_attached_is_a_leak():
     ):
         context.attach(trace.set_span_in_context(span))
     assert not context.get_current()
+
+
+def test_a_context_that_is_left_on_a_worker_is_a_leak():
+    """Where the library does not tidy up behind it, the line that has attached it is named."""
+    place = f"{Path(__file__).name}:{line_with('# forgotten')}"
+    with testing.watch(library=False) as spans, ThreadPoolExecutor(1) as pool:
+        pool.submit(forget).result(WAIT)
+    assert place in failure(spans.assert_no_leaks)
+
+    def leak():
+        with testing.no_leaks(), ThreadPoolExecutor(1) as pool:
+            pool.submit(forget).result(WAIT)
+
+    assert place in failure(leak)
 
 
 def test_an_exception_is_worth_more_than_a_leak():

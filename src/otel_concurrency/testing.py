@@ -30,7 +30,7 @@ from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from otel_concurrency._insight import _state, observer
+from otel_concurrency._insight import _context_hooks, _state, observer
 from otel_concurrency._insight.analysis import Collection
 from otel_concurrency._insight.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
 from otel_concurrency._insight.outline import outline
@@ -212,14 +212,15 @@ def no_leaks() -> Generator[None, None, None]:
     What this flow is left in is put right. An exception from inside passes.
     """
     before = context_api.get_current()
-    try:
-        with _seen(library=ConcurrencyInstrumentor().is_instrumented_by_opentelemetry) as spans:
+    words: list[str] = []
+    with _seen(library=ConcurrencyInstrumentor().is_instrumented_by_opentelemetry) as spans:
+        try:
             yield
-    finally:
-        after = context_api.get_current()
-        if after is not before:
-            context_api.attach(before)
-    words = [] if after is before else [_left_attached(before, after)]
+        finally:
+            after = context_api.get_current()
+            if after is not before:
+                words.append(_left_attached(before, after))
+                context_api.attach(before)
     leaks = [leak for leak in spans.report().leaks if leak.reason == "left_attached"]
     if leaks:
         words.append(_leaks(leaks))
@@ -347,4 +348,6 @@ def _left_attached(before: Context, after: Context) -> str:
         if value is not before.get(key) and value is not span
     ]
     what = f", with {', '.join(names)}" if names else ""
-    return f"a context was left attached{what}: detach it in a `finally`, or use a `with`"
+    by = _context_hooks.attached_here(after)
+    where = "" if by is None else f" at {by.site}"
+    return f"a context was left attached{where}{what}: detach it in a `finally`, or use a `with`"
