@@ -97,6 +97,20 @@ def test_a_task_is_named_where_it_changes():
     ]
 
 
+def test_alike_spans_of_several_tasks():
+    """Of alike spans that differ in their tasks alone, the tasks are counted."""
+    root = span("root", task="Task-1")
+    tree = printed(root, *(span("item", root, task=f"Task-{n}") for n in (2, 3)))
+    assert tree[1].endswith("2.0 ms  2 tasks")
+
+
+def test_files_of_what_is_installed_are_named_shortly():
+    """A line of a package stands as one would import it, not with where it is installed."""
+    site = os.path.join(os.sep, "venv", "site-packages", "anyio", "_core.py:7")
+    site = CallSite("queue", "Queue.put", site, 1, 1, None, None, None)
+    assert "Queue.put  anyio/_core.py:7  " in printed(call_sites=(site,))[2]
+
+
 def test_spans_that_are_alike_are_drawn_once():
     """Alike siblings are one row with their number and the median of what they took."""
     root = span("root")

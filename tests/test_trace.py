@@ -22,6 +22,9 @@ from pathlib import Path
 
 import pytest
 
+import watching
+from test_insight import BROKEN
+
 APPS = Path(__file__).parent / "apps"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DEADLINE = 100
@@ -191,11 +194,43 @@ def test_compare_shows_both(program, trace):
     assert re.search(r"^orphans +1 +0", shown.stdout, re.MULTILINE)
 
 
+def test_the_page_is_written(program, trace, tmp_path):
+    """With --html the report is a page, and with --compare one page has both."""
+    page = tmp_path / "page.html"
+    path = program(REQUEST)
+    assert trace(sys.executable, path, options=["--html", str(page)]).status == 0
+    assert '"request"' in page.read_text(encoding="utf-8")
+    assert trace(sys.executable, path, options=["--html", str(page), "--compare"]).status == 0
+    text = page.read_text(encoding="utf-8")
+    assert "library off" in text
+    assert "library on" in text
+
+
 def test_names_of_a_program_do_not_move_the_cursor(program, trace):
     """Names that hold line ends, escape sequences or what no encoding has are shown as one line."""
     shown = trace(sys.executable, program(r"work('a\nb\x1b[2J\ud800')"))
     assert shown.status == 0
     assert re.search(r"^a b \[2J\S* +\d", shown.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_line_at_fault_is_printed(trace, name):
+    """Of a program that loses its context, the line at fault is printed, and what to do."""
+    reason, settings = BROKEN[name]
+    settings = dict(settings)
+    options = [] if settings.pop("library", True) else ["--off"]
+    program = f"broken/{name}.py"
+    command = [sys.executable, "-W", watching.FORKS, str(APPS / program)]
+    shown = trace(*command, options=options, **settings)
+    assert (shown.status, shown.stderr) == (0, "")
+    faults = shown.report["orphans"] + shown.report["leaks"]
+    line = watching.line_at_fault(program)
+    assert {(fault["reason"], fault["site"]) for fault in faults} == {(reason, line)}
+    told = " ".join(shown.stdout.partition("has outlived its work, or")[2].split())
+    told += " ".join(shown.stdout.partition("have lost their parent")[2].split())
+    assert line in told
+    for fault in faults:
+        assert fault["advice"] in told
 
 
 # --- exit statuses ---
@@ -482,6 +517,22 @@ def test_ctrl_c_reaches_the_program_once(program, start, tmp_path, to):
     assert stdout.startswith("cleaned up\n")
     report = json.loads((tmp_path / "report.json").read_text())
     assert [span["name"] for span in report["spans"]] == ["before", "interrupted"]
+
+
+def test_ctrl_c_reaches_a_program_in_the_background(program, start):
+    """Started with SIGINT ignored, as scripts do, the program decides whether it stays so."""
+    wants = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = start(
+        "--",
+        sys.executable,
+        program(wants + WAITS),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
+    assert stdout.startswith("cleaned up\n")
 
 
 def test_ctrl_c_in_a_terminal(program, start, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -27,6 +28,8 @@ _FAULTS = 20
 """Orphans, leaks and call sites that are told of, those of a line being one."""
 
 _UNKNOWN = "-"
+
+_INSTALLED = re.compile(r"[^\s`'\"]*[/\\](?:site|dist)-packages[/\\]")
 
 _Fault = TypeVar("_Fault", Orphan, Leak)
 
@@ -206,7 +209,7 @@ class _Words:
         known = [each for each in hand_offs if each is not None]
         if known:
             said = Text(f"{self._glyphs.hand_off}{known[0].call} ", "green")
-            said.append(self._site(known[0].site), "not green")
+            said.append(self._local(known[0].site), "not green")
             said.append(self._waited(known), "dim not green")
             parts.append(said)
         if orphan:
@@ -235,12 +238,12 @@ class _Words:
                 said.append(
                     f"{', '.join(names[:5])}{f' {self._glyphs.more}' if names[5:] else ''}", "red"
                 )
-            if count > 1:
+            if count > max(len(names), 1):
                 said.append(f" {self._glyphs.times}{count:,}", "bold")
             said.append(": " if said else "")
             said.append(self._local(fault.words))
             if fault.site is not None and fault.site not in fault.words:
-                said.append(f" ({self._site(fault.site)})")
+                said.append(f" ({self._local(fault.site)})")
             said.append(f"\n{self._local(fault.advice)}", "dim")
             drawn.add_row(Text(f"{number:>2}", "bold red"), said)
         _say_more(drawn, len(faults) - _FAULTS)
@@ -268,7 +271,7 @@ class _Words:
             drawn.add_row(
                 site.primitive,
                 site.call,
-                self._site(site.site),
+                self._local(site.site),
                 f"{site.with_context:,}",
                 f"{site.without_context:,}",
                 *(_UNKNOWN if wait is None else self._duration(wait) for wait in waits),
@@ -282,12 +285,9 @@ class _Words:
             return f"{nanoseconds / 1000:.0f} {self._glyphs.micro}s"
         return tree.duration(nanoseconds)
 
-    def _site(self, site: str) -> str:
-        return site.removeprefix(self._here)
-
     def _local(self, words: str) -> str:
-        """Name files below the working directory as the user would."""
-        return words.replace(self._here, "")
+        """Name files as the user would: below the working directory, and of what is installed."""
+        return _INSTALLED.sub("", words.replace(self._here, ""))
 
 
 def _table() -> Table:
@@ -325,12 +325,18 @@ def _flows(branch: Branch, forest: Forest) -> str:
         processes = len({pid for pid, _ in flows})
         inside = f" in {counted(processes, 'process', 'processes')}" if processes > 1 else ""
         return counted(len(flows), "thread") + inside
+    if all(_is_in_thread_of(forest.parent(span), span) for span in branch.spans):
+        return counted(len({(span.pid, span.task) for span in branch.spans}), "task")
     return branch.example.thread
+
+
+def _is_in_thread_of(other: Span | None, span: Span) -> bool:
+    return other is not None and (span.pid, span.thread) == (other.pid, other.thread)
 
 
 def _flow(span: Span, above: Span | None) -> str:
     parts: list[str] = []
-    if above is None or (span.pid, span.thread) != (above.pid, above.thread):
+    if not _is_in_thread_of(above, span):
         parts.append(span.thread)
     if span.task and (above is None or span.task != above.task):
         parts.append(span.task)

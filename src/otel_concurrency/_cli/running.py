@@ -76,11 +76,12 @@ def _signals_passed_on(
         for name in _FORWARDED
         if (number := getattr(signal, name, None)) is not None
     }
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as under nohup: the program ignores it too
-            signal.signal(number, pass_on)
+    # Also what we were started to ignore, as in the background of a shell's script: the program was
+    # too, and may have changed that.
+    for number in before:
+        signal.signal(number, pass_on)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
