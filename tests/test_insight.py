@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
+import concurrent.futures
+import multiprocessing.pool
+import multiprocessing.queues
+import os
+import queue
+import sched
+import subprocess
 import sys
+import threading
 
 import pytest
+from opentelemetry import context
+from opentelemetry.sdk.trace import Span, Tracer
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import watching
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._insight import observer
+from otel_concurrency._insight.analysis import Collection
 
 BROKEN = {
     "raw_thread": ("raw_thread", {"library": False}),
@@ -96,3 +112,269 @@ def test_a_leak_tells_how_often_it_happens_and_to_whom(tmp_path):
     (leak,) = report.leaks
     (unrelated,) = [span for span in report.spans if span.name == "unrelated"]
     assert (leak.count, leak.span) == (3, unrelated.id)
+
+
+def test_what_is_not_broken_raises_no_alarm(tmp_path):
+    """Patterns that only look like a loss are neither orphans nor leaks."""
+    report = watching.run(tmp_path, "innocent.py")
+    assert (report.orphans, report.leaks) == ((), ())
+    assert len(report.spans) > 50
+
+
+def test_without_the_library_only_what_it_would_carry_is_lost(tmp_path):
+    """The same patterns with the library off lose what primitives would carry, and leak nothing."""
+    report = watching.run(tmp_path, "innocent.py", library=False)
+    assert {orphan.reason for orphan in report.orphans} == {"primitive_off"}
+    assert report.leaks == ()
+
+
+def test_a_hand_off_is_shown_where_the_program_made_it(tmp_path):
+    """Items are hand-offs from the line that puts to the consumer, each with its own origin."""
+    report = watching.run(tmp_path, "items.py")
+    spans = {span.name: span for span in report.spans}
+    hand_offs = {hand_off.id: hand_off for hand_off in report.hand_offs}
+    for kind in ("Queue", "SimpleQueue", "asyncio.Queue"):
+        for number in range(2):
+            span = spans[f"{kind} {number}"]
+            by = hand_offs[span.hand_off]
+            assert by.call == f"{kind}.put"
+            assert by.origin == spans[f"request of {kind} {number}"].id == span.parent
+            assert by.carried
+            assert by.waited_ns is not None
+
+
+def test_items_that_nobody_carries_are_orphans(tmp_path):
+    """With the library off each item's span is an orphan, of the span that put the item."""
+    report = watching.run(tmp_path, "items.py", library=False)
+    names = {span.id: span.name for span in report.spans}
+    found = {names[orphan.span]: names[orphan.origin] for orphan in report.orphans}
+    kinds = ("Queue", "SimpleQueue", "asyncio.Queue")
+    items = [f"{kind} {number}" for kind in kinds for number in range(2)]
+    assert found == {item: f"request of {item}" for item in items}
+    assert {orphan.reason for orphan in report.orphans} == {"primitive_off"}
+
+
+CALLS = {
+    "Process.start",
+    "Pool.apply",
+    "Pool.map",
+    "Pool.imap",
+    "ProcessPoolExecutor.submit",
+    "ProcessPoolExecutor.map",
+    "multiprocessing.Queue.put",
+    "multiprocessing.SimpleQueue.put",
+}
+WAYS = {
+    "os.fork": ("os.fork", {}),
+    "command": ("subprocess.run", {"OTEL_PYTHON_CONCURRENCY_SUBPROCESS": "parent"}),
+}
+METHODS = multiprocessing.get_all_start_methods()
+
+
+@pytest.mark.parametrize("library", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize("method", METHODS)
+def test_work_that_crosses_is_seen_on_both_sides(tmp_path, method, library):
+    """What a child does is shown with the hand-off that led to it, by whichever start method."""
+    report = watching.run(tmp_path, "crossing.py", method, library=library)
+    crossed = _crossed(report)
+    assert set(crossed) == CALLS
+    for call, (span, by) in crossed.items():
+        assert by.call == call
+        assert by.pid != span.pid
+        assert by.to_pid == span.pid
+        assert by.carried == (span.parent == by.origin)
+        if library or method != "fork":  # a forked child has its parent's context
+            assert by.carried == library
+        assert span.end_ns is not None
+    orphans = {orphan.span: orphan for orphan in report.orphans}
+    if library:
+        assert all(span.parent == by.origin for span, by in crossed.values())
+        assert orphans == {}
+        assert report.leaks == ()
+    elif method != "fork":
+        assert set(orphans) == {span.id for span, _ in crossed.values()}
+        assert {orphan.reason for orphan in report.orphans} == {"primitive_off"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_way_to_another_process_is_seen(tmp_path, way):
+    """A fork of the program's own, and a command, are shown with the spans of that process."""
+    call, settings = WAYS[way]
+    report = watching.run(tmp_path, "crossing.py", way, **settings)
+    ((span, by),) = _crossed(report).values()
+    assert span.name == by.call == call
+    assert by.pid != span.pid == by.to_pid
+    assert by.carried
+    assert span.parent == by.origin
+    assert (report.orphans, report.leaks) == ((), ())
+    assert {process.pid for process in report.processes} == {by.pid, span.pid}
+
+
+def test_a_command_in_a_trace_of_its_own_is_an_orphan(tmp_path):
+    """A command's root span says which line started it, and what to switch on to join its trace."""
+    report = watching.run(tmp_path, "crossing.py", "command")
+    (orphan,) = report.orphans
+    ((_, by),) = _crossed(report).values()
+    assert (orphan.reason, orphan.site) == ("primitive_off", by.site)
+    assert "OTEL_PYTHON_CONCURRENCY_SUBPROCESS=parent" in orphan.advice
+
+
+def _crossed(report):
+    """Return the spans of work by name, each with the hand-off by which it got where it was."""
+    hand_offs = {hand_off.id: hand_off for hand_off in report.hand_offs}
+    named = [span for span in report.spans if span.name != "request"]
+    return {span.name: (span, hand_offs[span.hand_off]) for span in named}
+
+
+def event(number, kind="span", **changes):
+    """Return an event as an observer tells it."""
+    span = {
+        "event": kind,
+        "pid": 1,
+        "id": (f"{number:032x}", f"{number:016x}"),
+        "parent": None,
+        "name": f"span {number}",
+        "start_ns": number,
+        "kind": "INTERNAL",
+        "links": [],
+        "thread": "MainThread",
+        "task": "",
+        "site": "app.py:1",
+        "hand_off": None,
+        "suspect": None,
+    }
+    return {**span, **changes}
+
+
+def test_what_is_beyond_the_limit_is_counted():
+    """Spans, hand-offs and orphans beyond the limit are dropped, and the report says how many."""
+    collection = Collection(limit=10)
+    by = {
+        "primitive": "queue",
+        "call": "Queue.put",
+        "site": "app.py:2",
+        "at_ns": 0,
+        "pid": 1,
+        "thread": "MainThread",
+        "policy": "off",
+        "origin": None,
+        "carried": False,
+    }
+    for number in range(25):
+        hand_off = {**by, "id": str(number), "at_ns": number}
+        collection.feed({"event": "hand_off", "pid": 1, "hand_off": hand_off})
+        attach = {"at_ns": number + 1000 + number, "thread": "worker", "carried": False}
+        collection.feed({"event": "attach", "pid": 1, "id": str(number), "of": hand_off, **attach})
+        suspect = {"reason": "lost", "origin": None, "by": hand_off}
+        collection.feed(event(number, suspect=suspect))
+    report = collection.report()
+    assert len(report.spans) == len(report.hand_offs) == len(report.orphans) == 10
+    assert report.dropped == {"spans": 15, "hand_offs": 15, "orphans": 15}
+    assert collection.counts()["orphans"] == 25
+    (site,) = report.call_sites
+    assert (site.count, site.with_context) == (25, 0)
+    assert (site.wait_p50_ns, site.wait_p95_ns, site.wait_max_ns) == (1012, 1023, 1024)
+
+
+def test_a_context_that_is_detached_late_is_no_leak():
+    """What was taken for a leak is none any more once it is detached."""
+    collection = Collection()
+    leak = {"reason": "left_attached", "site": "app.py:3", "thread": "worker", "of": None}
+    for key in ("1", "2"):
+        collection.feed({"event": "leak", "pid": 1, "key": key, "span": None, **leak})
+    assert [one.count for one in collection.report().leaks] == [2]
+    collection.feed({"event": "leak_over", "pid": 1, "key": "1"})
+    assert [one.count for one in collection.report().leaks] == [1]
+    collection.feed({"event": "leak_over", "pid": 1, "key": "2"})
+    assert collection.report().leaks == ()
+
+
+WATCHED = (
+    (threading.Thread, "start"),
+    (threading.Condition, "notify"),
+    (threading.Event, "set"),
+    (_thread, "start_new_thread"),
+    (concurrent.futures.ThreadPoolExecutor, "submit"),
+    (concurrent.futures.Future, "add_done_callback"),
+    (asyncio.BaseEventLoop, "run_in_executor"),
+    (asyncio.Queue, "put_nowait"),
+    (queue, "SimpleQueue"),
+    (queue.Queue, "put"),
+    (sched.scheduler, "enterabs"),
+    (multiprocessing.process.BaseProcess, "start"),
+    (multiprocessing.pool.Pool, "apply_async"),
+    (multiprocessing.queues.Queue, "put"),
+    (subprocess.Popen, "__init__"),
+    (os, "_exit"),
+    (context, "attach"),
+    (Tracer, "start_span"),
+    (Span, "end"),
+    (BatchSpanProcessor, "on_end"),
+)
+
+
+@pytest.mark.parametrize("library", [False, True], ids=["off", "on"])
+def test_stopping_leaves_nothing_behind(library):
+    """After `stop` every attribute is what it was before `start`, and nothing is told any more."""
+    instrumentor = ConcurrencyInstrumentor()
+    if library:
+        instrumentor.instrument()
+    before = [vars(owner)[name] for owner, name in WATCHED]
+    events = []
+    observer.start(events.append, library=library)
+    during = [vars(owner)[name] for owner, name in WATCHED]
+    observer.stop()
+    after = [vars(owner)[name] for owner, name in WATCHED]
+    if library:
+        instrumentor.uninstrument()
+    assert all(one is not other for one, other in zip(before, during, strict=True))
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    told = len(events)
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    assert len(events) == told
+
+
+def test_a_process_is_watched_from_the_middle(tracer, instrumented):
+    """Started after the library, the observer sees what the library carries, and who lost it."""
+    collection = Collection()
+    observer.start(collection.feed)
+    try:
+        executor = concurrent.futures.ThreadPoolExecutor(1)
+        with tracer.start_as_current_span("request"), executor:
+            executor.submit(lambda: tracer.start_span("work").end()).result(30)
+            thread = threading.Thread(target=lambda: tracer.start_span("thread").end())
+            thread.start()
+            thread.join()
+            tracer.start_span("lost", context=context.Context()).end()
+    finally:
+        observer.stop()
+    report = collection.report()
+    spans = {span.name: span for span in report.spans}
+    hand_offs = {hand_off.id: hand_off for hand_off in report.hand_offs}
+    for name in ("work", "thread"):
+        assert spans[name].parent == spans["request"].id
+        assert hand_offs[spans[name].hand_off].carried
+    assert [orphan.span for orphan in report.orphans] == [spans["lost"].id]
+
+
+class Failing:
+    """An exporter of events that fails."""
+
+    def __call__(self, event):
+        """Fail."""
+        raise RuntimeError("nobody takes it")
+
+
+def test_a_fault_of_the_observer_is_none_of_the_programs(caplog, tracer):
+    """Where events cannot be told of, the program goes on, and it is said once."""
+    observer.start(Failing())
+    try:
+        with tracer.start_as_current_span("request"):
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+    finally:
+        observer.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

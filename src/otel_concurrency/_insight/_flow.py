@@ -114,6 +114,7 @@ class Flow:
 
     __slots__ = (
         "__weakref__",
+        "adopted",
         "attached",
         "base",
         "began_ns",
@@ -135,11 +136,23 @@ class Flow:
         self.source = source
         """What it has got its item from; None: it is a call."""
         self.is_item = source is not None
+        self.adopted = not self.is_item or not _has_its_own(record)
+        """Whether what is done now is done for it: not where who got an item has its own to do."""
         self.attached: list[Any] = []
         """What it has attached and not yet detached (see ``_context_hooks``)."""
         self.began_ns = now()
         self.captured: str | None = None
         """Where the program has asked for the current context, and there was no span in it."""
+
+
+def _has_its_own(record: Record) -> bool:
+    """Whether who has got an item has a span that runs, and is not the item's."""
+    current = _handoff.get_current()
+    span: Any = current.get(_SPAN_KEY)
+    if span is None or not span.is_recording():
+        return False
+    origin = origin_of(current)
+    return origin is not None and (record.origin is None or origin[:2] != record.origin[:2])
 
 
 FLOW: ContextVar[Flow | None] = ContextVar("otel_concurrency_flow", default=None)
@@ -159,6 +172,8 @@ def forget() -> None:
 def current() -> Flow | None:
     """Return the flow that this thread is in; None: it is its own beginning, or not known."""
     flow = FLOW.get()
+    while flow is not None and not flow.adopted:
+        flow = flow.base
     here = threads.get(get_ident())
     # In `to_thread(f)`, and wherever work is submitted as `context.run`, the variable is as it was
     # where the work comes from.
@@ -304,7 +319,7 @@ def begin(record: Record, source: object = None) -> Flow | None:
     try:
         flow = Flow(record, FLOW.get(), threads.get(get_ident()), source=source)
         FLOW.set(flow)
-        if not (flow.is_item and _in_a_loop()):
+        if flow.adopted and not (flow.is_item and _in_a_loop()):
             threads[get_ident()] = flow
         if not record.clean and record.id not in _picked_up:
             _picked_up[record.id] = None
@@ -315,8 +330,7 @@ def begin(record: Record, source: object = None) -> Flow | None:
                 id=record.id,
                 at_ns=flow.began_ns,
                 thread=thread_name(),
-                carried=_has_arrived(record)
-                or (record.carried and (flow.is_item or record.native)),
+                carried=_has_arrived(record) or (record.carried and _cannot_tell(flow)),
                 of=record.facts(),
             )
     except Exception as error:
@@ -324,6 +338,11 @@ def begin(record: Record, source: object = None) -> Flow | None:
         return None
     else:
         return flow
+
+
+def _cannot_tell(flow: Flow) -> bool:
+    """Whether a context may have come without being the current one at once."""
+    return flow.is_item or flow.record.native or flow.record.primitive == "subprocess"
 
 
 def _has_arrived(record: Record) -> bool:

@@ -24,7 +24,14 @@ _STDLIB = tuple(
     | {os.path.dirname(os.path.realpath(os.__file__)) + os.sep}
     | {os.path.dirname(os.__file__) + os.sep}
 )
-_OF_ITS_OWN = (("opentelemetry", "sdk"), ("opentelemetry", "exporter"))
+_OF_ITS_OWN = (
+    ("opentelemetry", "sdk"),
+    ("opentelemetry", "exporter"),
+    ("otel_concurrency", "_flush.py"),
+)
+_STARTS = ("spawn_main", "main")
+"""What the text of a process calls that multiprocessing has started."""
+
 _ASYNCIO = f"{os.sep}asyncio{os.sep}"
 _LOOPS = ("_run", "run_forever", "run_until_complete", "run")
 """The functions of asyncio that call on behalf of others than their callers."""
@@ -71,6 +78,10 @@ def _acts_for_itself(file: str) -> bool:
     return any(pair in itertools.pairwise(parts) for pair in _OF_ITS_OWN)
 
 
+def _starts_a_process(code: CodeType) -> bool:
+    return code.co_filename == "<string>" and any(name in code.co_names for name in _STARTS)
+
+
 def is_standard_library(code: CodeType) -> bool:
     """Whether it is code of the standard library, of OpenTelemetry, or ours."""
     return _kind(code.co_filename) == _MACHINERY
@@ -105,7 +116,7 @@ def site(frame: FrameType | None = None) -> Site:
     is_ours = False
     for _ in range(_DEEPEST):
         code = frame.f_code
-        kind = _kind(code.co_filename)
+        kind = _MACHINERY if _starts_a_process(code) else _kind(code.co_filename)
         if kind != _MACHINERY:
             found = Site(show(code.co_filename, frame.f_lineno), via, is_ours)
             if kind == _PROGRAM:

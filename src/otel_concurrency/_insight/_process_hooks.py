@@ -14,6 +14,7 @@ from otel_concurrency._insight import _flow, _frames, _item_hooks, _state
 from otel_concurrency._insight._call_hooks import run_as
 from otel_concurrency._insight._flow import Record, hand_off, observed
 from otel_concurrency._patching import Layer, wrap_builtin
+from otel_concurrency._primitives._multiprocessing import _trailers
 
 _KEY = "_otel_concurrency_hand_off"
 """The attribute of a process object that holds its record on the way."""
@@ -148,6 +149,14 @@ class _Sending:
         return _received, (self.record, self.item)
 
 
+def _sending(item: object, record: Record) -> _Sending:
+    sending = _Sending(item, record)
+    pending = _trailers.outstanding()
+    if pending is not None and pending[0] is item:  # a context is to follow it
+        _trailers.send(sending, pending[1])
+    return sending
+
+
 _received_by: dict[int, Record] = {}
 
 
@@ -177,7 +186,7 @@ def _put(original: Any, call: str) -> Any:
             ) and not _is_executors(self):
                 record = hand_off("multiprocessing", call)
                 if record is not None:
-                    obj = _Sending(obj, record)
+                    obj = _sending(obj, record)
         except Exception as error:
             _state.fault("put", error)
         return original(self, obj, *args, **kwargs)

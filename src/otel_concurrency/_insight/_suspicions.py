@@ -114,8 +114,8 @@ def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
         if record.origin is None or record.work.startswith(_BEGIN_NOTHING):
             return None
         return {"reason": "starts_clean", "origin": record.origin, "by": record.facts()}
-    if record.cause is None:
-        return None
+    if record.cause is None or (flow.is_item and get_ident() in record.lineage[1:]):
+        return None  # nothing was lost, or it is a result that comes back
     suspect = {"reason": "lost", "origin": record.cause, "by": record.facts()}
     if flow.captured is not None:
         suspect |= {"reason": "captured_late", "at": flow.captured}
@@ -173,9 +173,10 @@ def _of_another(
     if has_ended:
         _left_behind(span, parent, above, here, flow)
         return None
-    if flow is None or not isinstance(flow.source, _item_hooks.Records):
+    item = _flow.FLOW.get()
+    if item is None or item.adopted or not isinstance(item.source, _item_hooks.Records):
         return None
-    return _not_adopted(trace, above, flow, flow.source)
+    return _not_adopted(trace, above, item, item.source)
 
 
 def _not_adopted(

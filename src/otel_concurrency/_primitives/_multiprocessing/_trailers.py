@@ -79,6 +79,11 @@ def send(item: object, context: Context | None) -> None:
         _sending[get_ident()] = item, context
 
 
+def outstanding() -> tuple[object, Context] | None:
+    """Return what this thread is about to pickle, and the context that is to follow it."""
+    return _sending.get(get_ident())
+
+
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
     if not _in_use:

@@ -1,0 +1,141 @@
+"""Does nothing wrong, in ways that could look like it."""
+
+import asyncio
+import concurrent.futures
+import queue
+import threading
+
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanKind
+
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("innocent")
+executor = concurrent.futures.ThreadPoolExecutor(2)
+
+
+def work(name):
+    """Make a span."""
+    with tracer.start_as_current_span(name):
+        pass
+
+
+def connections_of_a_pool():
+    """Take connections in requests, which others have put back."""
+    connections = queue.LifoQueue()
+    for connection in (object(), object()):
+        connections.put(connection)
+
+    def handle(_):
+        with tracer.start_as_current_span("request with connections"):
+            for _ in range(3):
+                connection = connections.get()
+                work("query")
+                connections.put(connection)
+
+    list(executor.map(handle, range(6)))
+    handle(0)
+
+
+def results_that_come_back():
+    """Collect in a request what others have done for it; it keeps its span."""
+    results = queue.Queue()
+
+    def compute(number):
+        with tracer.start_as_current_span("compute"):
+            results.put(number)
+
+    with tracer.start_as_current_span("request with results"):
+        for number in range(3):
+            executor.submit(compute, number)
+        for _ in range(3):
+            results.get(timeout=30)
+            work("use the result")
+
+
+def waiting_for_an_end():
+    """Wait for work that was handed off, and then begin something new."""
+    done = threading.Event()
+
+    def last():
+        with tracer.start_as_current_span("last"):
+            done.set()
+
+    with tracer.start_as_current_span("request that is waited for"):
+        executor.submit(last)
+    done.wait(30)
+    work("something new")
+
+
+def work_that_outlives_its_request():
+    """Hand work off in a request that does not wait for it."""
+    may_go_on = threading.Event()
+
+    def later():
+        may_go_on.wait(30)
+        work("later")
+
+    with tracer.start_as_current_span("request that does not wait"):
+        future = executor.submit(later)
+        thread = threading.Thread(target=later)
+        thread.start()
+    may_go_on.set()
+    future.result(30)
+    thread.join()
+
+
+def contexts_that_are_detached():
+    """Attach contexts over hand-offs, and in pieces of work, and detach them."""
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    executor.submit(work, "with baggage").result(30)
+
+    def attaching():
+        inner = context.attach(baggage.set_baggage("inner", "yes"))
+        try:
+            work("attaching")
+        finally:
+            context.detach(inner)
+
+    executor.submit(attaching).result(30)
+    context.detach(token)
+
+
+def entries():
+    """Begin traces where they should: in a server, and on a worker that has nobody's context."""
+    executor.submit(work, "on a worker, of nobody").result(30)
+    with tracer.start_as_current_span("request beside a server"):
+
+        def serve():
+            token = context.attach(context.Context())
+            with tracer.start_as_current_span("served", kind=SpanKind.SERVER):
+                pass
+            context.detach(token)
+
+        executor.submit(serve).result(30)
+
+
+async def tasks():
+    """Consume in tasks, each without a span of its own."""
+    jobs = asyncio.Queue()
+
+    async def consume():
+        while (job := await jobs.get()) is not None:
+            work(f"job {job}")
+
+    consumer = asyncio.create_task(consume())
+    for number in range(3):
+        with tracer.start_as_current_span("request with jobs"):
+            await jobs.put(number)
+            await asyncio.to_thread(work, "on a thread")
+    await jobs.put(None)
+    await consumer
+
+
+connections_of_a_pool()
+results_that_come_back()
+waiting_for_an_end()
+work_that_outlives_its_request()
+contexts_that_are_detached()
+entries()
+asyncio.run(tasks())
+executor.shutdown()
