@@ -165,6 +165,14 @@ primitives_in_use: dict[str, _Primitive] = {}
 _creating = threading.Lock()
 
 
+def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]]) -> _Primitive:
+    """Return the one of that name, which patches ``modules()``."""
+    with _creating:
+        if name not in primitives_in_use:
+            primitives_in_use[name] = _Primitive(name, modules())
+        return primitives_in_use[name]
+
+
 def _matcher(name: str, excluded: Collection[str]) -> _infrastructure.Matcher | None:
     """Return what tells work that starts clean: threads and processes that are known, too."""
     if name == "threading":
@@ -181,10 +189,7 @@ def _switch_on(
     if policy is _policy.Policy.OFF:
         return
     match = _matcher(name, settings.excluded)
-    with _creating:
-        if name not in primitives_in_use:
-            primitives_in_use[name] = _Primitive(name, _primitives.modules_of(name))
-    primitives_in_use[name].switch_on(
+    _primitive(name, lambda: _primitives.modules_of(name)).switch_on(
         _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match, measure
     )
 
@@ -208,10 +213,7 @@ def _switch_metrics_on() -> None:
     """Have it noticed when what was measured arrives."""
     from otel_concurrency import _metrics
 
-    with _creating:
-        if "metrics" not in primitives_in_use:
-            primitives_in_use["metrics"] = _Primitive("metrics", _metrics.MODULES)
-    primitives_in_use["metrics"].switch_on(_handoff.capture)
+    _primitive("metrics", lambda: _metrics.MODULES).switch_on(_handoff.capture)
 
 
 def _switch_links_on(settings: _settings.Settings) -> None:
@@ -220,10 +222,7 @@ def _switch_links_on(settings: _settings.Settings) -> None:
     if not policies and not settings.link_after:
         return
     _spans.link_after = settings.link_after * 1_000_000
-    with _creating:
-        if "spans" not in primitives_in_use:
-            primitives_in_use["spans"] = _Primitive("spans", _spans.MODULES)
-    primitives_in_use["spans"].switch_on(_handoff.capture)
+    _primitive("spans", lambda: _spans.MODULES).switch_on(_handoff.capture)
 
 
 def _switch_flush_on(settings: _settings.Settings) -> None:
@@ -231,10 +230,7 @@ def _switch_flush_on(settings: _settings.Settings) -> None:
     if settings.policies["multiprocessing"] is _policy.Policy.OFF or not settings.flush_timeout:
         return
     _flush.timeout = settings.flush_timeout
-    with _creating:
-        if "providers" not in primitives_in_use:
-            primitives_in_use["providers"] = _Primitive("providers", _providers.MODULES)
-    primitives_in_use["providers"].switch_on(_handoff.capture)
+    _primitive("providers", lambda: _providers.MODULES).switch_on(_handoff.capture)
 
 
 def _switch_environment_on(settings: _settings.Settings) -> None:
