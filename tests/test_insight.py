@@ -13,9 +13,10 @@ import sched
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
-from opentelemetry import context
+from opentelemetry import context, trace
 from opentelemetry.sdk.trace import Span, Tracer
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -378,3 +379,46 @@ def test_a_fault_of_the_observer_is_none_of_the_programs(caplog, tracer):
     finally:
         observer.stop()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_child_of_a_span_that_ended_long_before_is_a_leak(tracer):
+    """A span under a parent that ended long before is a leak, and under one just ended none."""
+    collection = Collection()
+    observer.start(collection.feed, library=False)
+    try:
+        for name, seconds in (("recent", 0), ("old", 120)):
+            parent = tracer.start_span(name)
+            with trace.use_span(parent, end_on_exit=False):
+                parent.end(time.time_ns() - seconds * 1_000_000_000)
+                tracer.start_span(f"child of {name}").end()
+    finally:
+        observer.stop()
+    report = collection.report()
+    spans = {span.name: span for span in report.spans}
+    (leak,) = report.leaks
+    assert (leak.reason, leak.span) == ("ended_parent", spans["child of old"].id)
+    assert leak.site == spans["old"].site
+
+
+def test_a_worker_that_is_pinned_to_another_request_is_a_leak(tracer):
+    """A span that a worker starts under an ended span of other work is a leak of that context."""
+    collection = Collection()
+    observer.start(collection.feed, library=False)
+    try:
+        first = tracer.start_span("first request")
+        pinned = trace.set_span_in_context(first)
+        executor = concurrent.futures.ThreadPoolExecutor(
+            1, initializer=context.attach, initargs=(pinned,)
+        )
+        with executor:
+            executor.submit(int).result(30)
+            first.end()
+            with tracer.start_as_current_span("second request"):
+                executor.submit(lambda: tracer.start_span("work").end()).result(30)
+    finally:
+        observer.stop()
+    report = collection.report()
+    spans = {span.name: span for span in report.spans}
+    (leak,) = report.leaks
+    assert leak.span == spans["work"].id
+    assert (leak.reason, leak.site) == ("ended_parent", spans["first request"].site)
