@@ -65,6 +65,8 @@ def _differs_alone(run: Run, suite: str, mode: str, test: str) -> bool:
     def passes(mode: str) -> bool:
         return run(mode, suite, (test,)).get(test) == "passed"
 
-    return not any(passes(mode) for _ in range(TRIES)) and all(
-        passes(baseline) for baseline in BASELINES[mode] for _ in range(TRIES)
+    # By turns: a machine that is busy for a while makes nobody a culprit.
+    return all(
+        not passes(mode) and all(passes(baseline) for baseline in BASELINES[mode])
+        for _ in range(TRIES)
     )
