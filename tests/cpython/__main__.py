@@ -38,7 +38,9 @@ def _origin(package: str) -> Path:
 def _paths() -> list[str]:
     """Return where what is installed here is found, an editable installation of ours included."""
     here = {*site.getsitepackages(), sysconfig.get_paths()["purelib"]}
-    return [*sorted(here), str(_origin("otel_concurrency").parent)]
+    # Of one that is not there, Python 3.15 says so in every interpreter.
+    existing = [path for path in sorted(here) if Path(path).is_dir()]
+    return [*existing, str(_origin("otel_concurrency").parent)]
 
 
 def main() -> int:
