@@ -1,0 +1,58 @@
+"""Beside others who patch the same primitives: in every order, each in a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "apps" / "beside.py"
+OTHERS = ["sentry", "gevent", "debugpy", "coverage"]
+if sys.version_info < (3, 15):
+    OTHERS.append("ddtrace")
+FORMS = ("thread", "timer", "raw thread", "submit", "done-callback", "item")
+ORDERS = [*itertools.product(("ours", "theirs"), repeat=2)]
+
+
+def unseen(library, on):
+    """Return the forms that are the others' own then: gevent's queues and raw threads."""
+    if library != "gevent":
+        return set()
+    return {"item", "raw thread"} if on == "ours" else {"item"}
+
+
+@pytest.mark.parametrize("library", OTHERS)
+@pytest.mark.parametrize(("on", "off"), ORDERS, ids=lambda who: who)
+def test_work_has_its_parent_and_no_other(library, on, off):
+    """As long as we are on, work is where it belongs; afterwards nowhere; our undo is exact."""
+    run = subprocess.run(
+        [sys.executable, PROGRAM, library, on, off],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout.splitlines()[-1])
+
+    nowhere = {f"{form}, afterwards": "none" for form in FORMS}
+    everywhere = dict.fromkeys(FORMS, "right") | nowhere
+    without = dict.fromkeys(FORMS, "none") | nowhere
+    optional = unseen(library, on)
+    assert expected(told["both"], optional) == expected(everywhere, optional)
+    one = everywhere if off == "theirs" else without
+    assert expected(told["one"], optional) == expected(one, optional)
+    assert told["neither"] == without
+    assert expected(told["again"], optional) == expected(everywhere, optional)
+    assert "wrong" not in {*told["both"].values(), *told["one"].values(), *told["again"].values()}
+    if (on, off) == ("theirs", "ours"):
+        assert told["left"] == []
+
+
+def expected(found, optional):
+    """Return what was found of the forms that are not ``optional``."""
+    return {form: where for form, where in found.items() if form not in optional}
