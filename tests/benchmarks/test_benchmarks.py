@@ -60,3 +60,26 @@ def test_a_filter_chooses_rows(name):
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     assert len([row for row in rows if name in row]) == 1
     assert not [row for row in rows if "submit()" in row]
+
+
+def _instructions(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(HERE / "instructions.py"), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+def test_what_was_recorded_of_this_version_can_be_exceeded(tmp_path):
+    """A record with less in it makes the comparison fail; with what is executed it does not."""
+    file = tmp_path / "instructions.json"
+    assert _instructions("--file", str(file), "--record").returncode == 0
+    assert _instructions("--file", str(file)).returncode == 0
+
+    recorded = json.loads(file.read_text())
+    (counts,) = recorded.values()
+    counts["submit().result()"][0] -= 20
+    file.write_text(json.dumps(recorded))
+    assert _instructions("--file", str(file)).returncode == 1
