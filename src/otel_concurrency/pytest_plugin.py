@@ -6,7 +6,8 @@ the library or of OpenTelemetry, until a test uses one of the three.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,16 +56,24 @@ def spans(request: pytest.FixtureRequest) -> Iterator[Spans]:
         yield watched
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Run the test so that it fails if it leaks, where that is asked for."""
-    if not item.config.getini(_OPTION) and item.get_closest_marker(_NO_LEAKS) is None:
-        return (yield)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Have the test fail if it leaks, where that is asked for."""
+    if item.config.getini(_OPTION) or item.get_closest_marker(_NO_LEAKS) is not None:
+        # No wrapper of the hook: there are two kinds, and only a new one can fail a test.
+        vars(item)["runtest"] = functools.partial(_run_without_leaks, item)
+
+
+def _run_without_leaks(item: pytest.Item) -> None:
+    __tracebackhide__ = True
+    del vars(item)["runtest"]
     from otel_concurrency import testing
 
     try:
         with testing.no_leaks():
-            return (yield)
+            item.runtest()
     except testing.ContextLeakError as leak:
         words = str(leak)
+    else:
+        return
     pytest.fail(words, pytrace=False)
