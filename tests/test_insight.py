@@ -107,6 +107,19 @@ def test_a_leak_is_found_without_the_library(tmp_path, name):
     assert [leak.site for leak in report.leaks] == [watching.line_at_fault(f"broken/{name}.py")]
 
 
+LOSING = {"simple": 1, "same": 1, "batch": 1, "derived": 1, "several": 1, "exec": 1, "replaced": 0}
+"""How the spans of a process are exported, and how many the observer finds lost."""
+
+
+@pytest.mark.parametrize("way", LOSING)
+def test_each_processor_has_to_export(tmp_path, way):
+    """A span is lost where one batch processor has not exported it, whatever others have."""
+    report = watching.run(tmp_path, "exporting.py", way)
+    assert [(leak.reason, leak.count) for leak in report.leaks] == [
+        ("not_exported", LOSING[way])
+    ] * bool(LOSING[way])
+
+
 def test_a_leak_tells_how_often_it_happens_and_to_whom(tmp_path):
     """One line that leaks is one leak, with its count and a span that it happened to."""
     report = watching.run(tmp_path, "broken/never_detached.py", library=False)

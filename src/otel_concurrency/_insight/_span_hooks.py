@@ -14,7 +14,7 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency import _handoff, _links
-from otel_concurrency._insight import _export_hooks, _flow, _frames, _state, _suspicions
+from otel_concurrency._insight import _flow, _frames, _state, _suspicions
 from otel_concurrency._insight._suspicions import SEEN, Seen
 from otel_concurrency._patching import Layer
 
@@ -104,7 +104,6 @@ def _end(original: Any) -> Any:
     def end(self: Any, *args: Any, **kwargs: Any) -> Any:
         had_ended = getattr(self, _links.END, None) is not None
         result = original(self, *args, **kwargs)
-        queued = _export_hooks.was_queued()
         if not had_ended and _state.watching():
             try:
                 _suspicions.ended(self)
@@ -116,7 +115,6 @@ def _end(original: Any) -> Any:
                     status=self.status.status_code.name,
                     attributes=_plain(self.attributes or {}),
                     links=[_link(link) for link in self.links],
-                    queued=queued,
                 )
             except Exception as error:
                 _state.fault("end", error)

@@ -115,7 +115,8 @@ class _Ending:
     __slots__ = ("call", "pending", "site")
 
     def __init__(self) -> None:
-        self.pending = 0
+        self.pending: Counter[str] = Counter()
+        """By the processor that has kept them."""
         self.call: str | None = None
         self.site: str | None = None
 
@@ -133,6 +134,8 @@ class Collection:
         self._orphans: list[Orphan] = []
         self._leaks = _Leaks()
         self._endings: dict[int, _Ending] = {}
+        self._replaced: list[tuple[int, _Ending]] = []
+        """Of processes that have become another program, or left their number to one."""
         self._born_at: dict[int, str] = {}
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -187,6 +190,8 @@ class Collection:
 
     def _process(self, event: Mapping[str, Any]) -> None:
         pid = event["pid"]
+        if pid in self._endings:
+            self._replaced.append((pid, self._endings.pop(pid)))
         self._counts["processes"] += pid not in self._processes
         self._processes[pid] = Process(pid, event["parent"], event["command"], event["at_ns"])
 
@@ -200,21 +205,25 @@ class Collection:
     def _ending(self, pid: int) -> _Ending:
         return self._endings.setdefault(pid, _Ending())
 
+    def _queued(self, event: Mapping[str, Any]) -> None:
+        self._ending(event["pid"]).pending[event["processor"]] += 1
+
     def _exported(self, event: Mapping[str, Any]) -> None:
-        self._ending(event["pid"]).pending -= event["count"]
+        self._ending(event["pid"]).pending[event["processor"]] -= event["count"]
 
     def _not_exported(self) -> tuple[Leak, ...]:
         """Return what has been lost with processes that are not there any more."""
         lost = _Leaks()
-        for pid, ending in self._endings.items():
-            if ending.pending > 0 and pid != os.getpid():
+        for pid, ending in (*self._replaced, *self._endings.items()):
+            count = max(ending.pending.values(), default=0)
+            if count > 0 and pid != os.getpid():
                 site = ending.site or self._born_at.get(pid)
                 lost.add(
                     {
                         "key": str(pid),
                         "reason": "not_exported",
                         "pid": pid,
-                        "count": ending.pending,
+                        "count": count,
                         "call": ending.call,
                         "site": site,
                         "span": None,
@@ -306,8 +315,6 @@ class Collection:
 
     def _span_end(self, event: Mapping[str, Any]) -> None:
         span_id = SpanId(*event["id"])
-        if event["queued"]:
-            self._ending(event["pid"]).pending += 1
         span = self._spans.get(span_id)
         if span is not None:
             self._spans[span_id] = replace(

@@ -5,8 +5,8 @@ it sees from outside: how the library works is not changed by being watched, and
 it is watched in the same way.
 
 Events are plain dictionaries, each with ``event`` and ``pid``: ``process`` and ``process_end``,
-``hand_off`` and ``attach``, ``span`` and ``span_end``, ``leak`` and ``leak_over``. ``analysis``
-reads them.
+``hand_off`` and ``attach``, ``span`` and ``span_end``, ``queued`` and ``exported``, ``leak`` and
+``leak_over``. ``analysis`` reads them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ class Writer:
         self._pid = _getpid()
         # An event can be caused while one is written: by a signal handler, by a finalizer.
         self._lock = threading.RLock()
-        self._name = f"{self._pid}-{secrets.token_hex(4)}"
+        self._name = f"{self._pid}-{time.time_ns():020}"  # it may become another program: in order
         self._next = self._written = self._lost = 0
         self._open()
 
