@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -361,6 +362,19 @@ def test_a_forked_child_does_not_watch():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         place_order()
     assert len(spans) == 4
+
+
+@pytest.mark.parametrize("given", [None, {"OWN": "1"}], ids=["inherited", "given"])
+def test_commands_are_started_as_without(given):
+    """Nothing is added to the environment of what is not watched: other processes are not."""
+    code = "import os; print(sorted(os.environ.items()))"
+
+    def run():
+        return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True).stdout
+
+    plain = run()
+    with testing.watch():
+        assert run() == plain
 
 
 def test_no_leaks_passes_what_leaves_nothing():

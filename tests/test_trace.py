@@ -474,6 +474,43 @@ def test_commands_of_the_program(program, trace):
     assert len(shown.report["processes"]) == 2
 
 
+def test_commands_are_started_from_names_of_any_length(program, trace):
+    """A command is told where it comes from, however long the names of that are."""
+    path = program(
+        """
+        import subprocess
+        if sys.argv[1:]:
+            work("inner")
+        else:
+            threading.current_thread().name = "\N{SNAKE}" * 200_000
+            start = "subprocess.run([sys.executable, __file__, 'inner'])"
+            with tracer.start_as_current_span("\N{SNAKE}" * 200_000):
+                exec(compile(start, "/file" * 40_000, "exec"))
+        """
+    )
+    shown = trace(sys.executable, path)
+    assert (shown.status, shown.stderr) == (0, "")
+    (by,) = shown.report["hand_offs"]
+    assert by["call"] == "subprocess.run"
+    (inner,) = (span for span in shown.report["spans"] if span["name"] == "inner")
+    assert inner["hand_off"] == by["id"]
+
+
+def test_a_command_that_is_not_observed_is_told_nothing(program, trace):
+    """An environment that has nothing of ours stays as the program gives it."""
+    path = program(
+        """
+        import subprocess
+        code = "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}))"
+        with tracer.start_as_current_span("request"):
+            subprocess.run([sys.executable, "-c", code], env={"OWN": "1"})
+        """
+    )
+    shown = trace(sys.executable, path)
+    assert shown.status == 0
+    assert shown.stdout.startswith("['OWN']\n")
+
+
 def test_forks_that_leave_at_once(program, trace):
     """A child of os.fork that leaves by os._exit is observed to its last line."""
     path = program(

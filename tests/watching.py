@@ -29,7 +29,7 @@ def emit(event):
     os.close(file)
 
 library = os.environ["LIBRARY"] == "on"
-observer.start(emit, library=library)
+observer.start(emit, library=library, reaches=lambda environment: "EVENTS" in environment)
 if library:
     from otel_concurrency import ConcurrencyInstrumentor
     ConcurrencyInstrumentor().instrument()

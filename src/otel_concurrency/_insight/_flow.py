@@ -39,6 +39,10 @@ _REMEMBERED = 4096
 _MOST_ANCESTORS = 16
 """How many of them are kept, of each kind."""
 
+_MOST_OF_A_NAME = 300
+_MOST_OF_A_SITE = 1000
+"""How many characters of these a record has: it is to fit into an environment."""
+
 _numbers = itertools.count(1)
 
 
@@ -69,10 +73,10 @@ class Record:
         self.id: str = facts["id"]
         self.primitive: str = facts["primitive"]
         self.call: str = facts["call"]
-        self.site: str = facts["site"]
+        self.site: str = facts["site"][-_MOST_OF_A_SITE:]
         self.at_ns: int = facts["at_ns"]
         self.pid: int = facts["pid"]
-        self.thread: str = facts["thread"]
+        self.thread: str = _short(facts["thread"])
         self.policy: str = facts["policy"]
         self.origin: Origin | None = _origin(facts["origin"])
         self.cause: Origin | None = _origin(facts["cause"])
@@ -86,7 +90,7 @@ class Record:
         """The traces that it comes from."""
         self.lineage: tuple[int, ...] = tuple(facts["lineage"])
         """The threads that it comes from, in this process."""
-        self.work: str = facts["work"]
+        self.work: str = _short(facts["work"])
         """The name of what is handed off, where it starts clean."""
         self.made_in: weakref.ref[Flow] | None = None
         """The flow that has handed it off, in this process."""
@@ -106,7 +110,15 @@ class Record:
 
 
 def _origin(given: Any) -> Origin | None:
-    return None if given is None else tuple(given)
+    if given is None:
+        return None
+    trace_id, span_id, name = given
+    return trace_id, span_id, _short(name)
+
+
+def _short(name: Any) -> str:
+    text = str(name)
+    return text if len(text) <= _MOST_OF_A_NAME else f"{text[: _MOST_OF_A_NAME - 1]}…"
 
 
 class Flow:

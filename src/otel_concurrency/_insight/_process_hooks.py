@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from _thread import get_ident
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
@@ -43,6 +44,9 @@ _COMMANDS = {
     "create_subprocess_exec": "asyncio.create_subprocess_exec",
     "create_subprocess_shell": "asyncio.create_subprocess_shell",
 }
+
+reaches: Callable[[Mapping[str, str]], bool] | None = None
+"""Tells of an environment whether a command in it is watched; None: no command is."""
 
 _starting: dict[int, str] = {}
 """By thread: what it is about to start, which may fork."""
@@ -278,9 +282,10 @@ def _init(original: Any) -> Any:
 
 def _telling_of(record: Record, args: Any, kwargs: Any) -> tuple[Any, Any]:
     given = args[_ENV] if len(args) > _ENV else kwargs.get("env")
-    if given is not None and not hasattr(given, "items"):
-        return args, kwargs  # `Popen` is about to say so
-    environment = {**(os.environ if given is None else given), VARIABLE: json.dumps(record.facts())}
+    inherited = os.environ if given is None else given
+    if reaches is None or not hasattr(inherited, "items") or not reaches(inherited):
+        return args, kwargs  # nobody would read it, or `Popen` is about to say what is wrong
+    environment = {**inherited, VARIABLE: json.dumps(record.facts())}
     if len(args) > _ENV:
         return (*args[:_ENV], environment, *args[_ENV + 1 :]), kwargs
     return args, {**kwargs, "env": environment}

@@ -15,7 +15,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -50,15 +50,23 @@ _layers: dict[str, list[Patch]] = {}
 _library = True
 
 
-def start(emit: Callable[[dict[str, Any]], None], *, library: bool = True) -> None:
+def start(
+    emit: Callable[[dict[str, Any]], None],
+    *,
+    library: bool = True,
+    reaches: Callable[[Mapping[str, str]], bool] | None = None,
+) -> None:
     """Watch this process, and the ones that it forks: ``emit`` is called with every event.
 
     It is called on whatever thread the event happens, must not block, and is not watched itself.
-    ``library`` says whether otel-concurrency is meant to be on. Never raises.
+    ``library`` says whether otel-concurrency is meant to be on, and ``reaches`` of an environment
+    whether a command in it is watched too: that is told by which hand-off it was started. Never
+    raises.
     """
     global _library  # noqa: PLW0603
     _state.emit = emit
     _library = library
+    _process_hooks.reaches = reaches
     _flow.at_end = _context_hooks.at_end
     _announce(os.getppid())
     try:

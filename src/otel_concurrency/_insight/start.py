@@ -59,6 +59,12 @@ def _environment(given: Mapping[str, str], added: Mapping[str, str]) -> dict[str
     return copy
 
 
+def _reaches(environment: Mapping[str, str]) -> bool:
+    """Whether a Python that is started in ``environment`` is observed."""
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    return bool(environment.get(DIRECTORY)) and AUTOSTART in paths
+
+
 def start() -> None:
     """Instrument this process and observe it, if it was started to be. Never raises."""
     directory, status = os.environ.get(DIRECTORY), os.environ.get(STATUS)
@@ -94,7 +100,7 @@ def _start(directory: str | None, *, library: bool) -> None:
     _instrument(configure=configured)
     provider.provide()
     if directory:
-        observer.start(wire.Writer(directory).emit, library=library)
+        observer.start(wire.Writer(directory).emit, library=library, reaches=_reaches)
 
 
 def _is_configured(variables: Mapping[str, str]) -> bool:
