@@ -12,12 +12,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency import ConcurrencyInstrumentor, _report
+from otel_concurrency import ConcurrencyInstrumentor, _handoff, _report
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
-    """Fail a test that leaves a context attached or the instrumentor on."""
+    """Fail a test that leaves a context attached, the instrumentor on or a fault in a seam."""
     _report._reported.clear()
     assert not context_api.get_current(), "an earlier test left its context attached"
     yield
@@ -30,6 +30,9 @@ def _nothing_left_behind():
         context_api.attach(context_api.Context())
     assert not left, "the test left its context attached"
     assert not was_on, "the test left the instrumentor on"
+    for seam in _handoff.seams.values():
+        stock = seam.current is seam.concerned is _handoff.get_current
+        assert stock, f"the test left something in the seam {seam.name!r}"
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import threading
 
 import pytest
 from forms import FORMS, WAIT, Submit, without_context
+from injection import InjectedError, always_fail, wherever_it_is
 from opentelemetry.context import attach, detach, get_current, set_value
 
 from otel_concurrency import (
     ConcurrencyInstrumentor,
-    _handoff,
     _infrastructure,
     _policy,
     _primitives,
@@ -25,24 +25,10 @@ from otel_concurrency import (
 patched = [form for form in FORMS if form.setting is not None]
 
 
-class InjectedError(Exception):
-    """A fault of the library's own."""
-
-
-def fail(*args):
-    """Stand in for a function of the library's, and raise."""
-    raise InjectedError
-
-
-def always_fail(*args):
-    """Stand in for a function that makes another one: one that raises."""
-    return fail
-
-
 FAULTS = {
-    "get_current raises": lambda patch: patch(_handoff, "get_current", fail),
-    "attach raises": lambda patch: patch(_handoff, "attach", fail),
-    "detach raises": lambda patch: patch(_handoff, "detach", fail),
+    "get_current raises": wherever_it_is("get_current"),
+    "attach raises": wherever_it_is("attach"),
+    "detach raises": wherever_it_is("detach"),
     "the policy raises": lambda patch: patch(_policy, "capture_for", always_fail),
     "the matcher of threads raises": lambda patch: patch(
         _infrastructure, "thread_matcher", always_fail
@@ -162,7 +148,7 @@ def test_cancelling_and_completing_work_under_a_fault(form):
 
 def test_a_logging_handler_that_raises_does_not_hurt_the_program(monkeypatch):
     """Reporting a fault cannot fail, not even where the program's own handler does."""
-    monkeypatch.setattr(_handoff, "get_current", fail)
+    wherever_it_is("get_current")(monkeypatch.setattr)
 
     class Handler(logging.Handler):
         def handle(self, record):

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from forms import WAIT, without_context
+from injection import InjectedError, always_fail, fail, wherever_it_is
 from item_forms import FORMS, STOCK
 from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, set_value
@@ -33,15 +34,10 @@ from test_items import container, forms, handle
 
 from otel_concurrency import (
     ConcurrencyInstrumentor,
-    _handoff,
-    _items,
     _pairing,
     _policy,
     _primitives,
-    _queue_hooks,
 )
-from otel_concurrency._primitives import _asyncio as asyncio_primitive
-from otel_concurrency._primitives import _queue as queue_primitive
 
 OWNERS = {
     "queue": queue,
@@ -587,37 +583,10 @@ def test_somebody_elses_patch_on_top_stays_and_works(form, spans, monkeypatch):
 # Faults
 
 
-class InjectedError(Exception):
-    """A fault of the library's own."""
-
-
-def fail(*args, **kwargs):
-    """Stand in for any function of the library."""
-    raise InjectedError
-
-
-def wherever_it_is(name):
-    """Return what makes a function raise in every module of the core that has it."""
-
-    def inject(patch):
-        for module in (
-            _handoff,
-            _items,
-            _pairing,
-            _queue_hooks,
-            asyncio_primitive,
-            queue_primitive,
-        ):
-            if hasattr(module, name):
-                patch(module, name, fail)
-
-    return inject
-
-
 FAULTS = {
     "get_current raises": wherever_it_is("get_current"),
     "attach raises": wherever_it_is("attach"),
-    "the policy raises": lambda patch: patch(_policy, "capture_for", lambda *args: fail),
+    "the policy raises": lambda patch: patch(_policy, "capture_for", always_fail),
     "asking for the caller raises": lambda patch: patch(_pairing, "is_plumbing", fail),
 }
 

@@ -1,0 +1,39 @@
+"""Faults of the library's own, put where a test wants them."""
+
+from __future__ import annotations
+
+import sys
+
+from otel_concurrency import ConcurrencyInstrumentor, _handoff
+
+
+class InjectedError(Exception):
+    """A fault of the library's own."""
+
+
+def fail(*args, **kwargs):
+    """Stand in for any function of the library, and raise."""
+    raise InjectedError
+
+
+def always_fail(*args):
+    """Stand in for a function that makes another one: one that raises."""
+    return fail
+
+
+def wherever_it_is(name):
+    """Return what makes a function of the hand-off raise in every module and seam that holds it."""
+
+    def inject(patch):
+        ConcurrencyInstrumentor().instrument()  # makes what is made at the first use
+        ConcurrencyInstrumentor().uninstrument()
+        function = getattr(_handoff, name)
+        for seam in _handoff.seams.values():
+            for slot in ("current", "concerned"):
+                if getattr(seam, slot) is function:
+                    patch(seam, slot, fail)
+        for module_name, module in list(sys.modules.items()):
+            if module_name.startswith("otel_concurrency") and vars(module).get(name) is function:
+                patch(module, name, fail)
+
+    return inject
