@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency import ConcurrencyInstrumentor, testing
-from otel_concurrency._insight import _state
+from otel_concurrency._insight import _state, observer
 from otel_concurrency._insight.model import Link, Orphan, Report, Span, SpanId
 from otel_concurrency._insight.outline import outline
 
@@ -334,10 +334,44 @@ def test_several_may_watch_at_once():
     assert _state.emit is None
 
 
+def test_who_watches_may_leave_in_any_order():
+    """What was switched on for the first goes on for the second, until that leaves too."""
+    first, second = testing.watch(), testing.watch()
+    first.__enter__()
+    spans = second.__enter__()
+    first.__exit__(None, None, None)
+    try:
+        place_order()
+        assert len(spans) == 4
+        spans.assert_connected()
+    finally:
+        second.__exit__(None, None, None)
+    assert _state.emit is None
+    assert not ConcurrencyInstrumentor().is_instrumented_by_opentelemetry
+    assert trace._TRACER_PROVIDER is None
+
+
+def test_who_watches_beside_another_may_leave_in_any_order():
+    """Where somebody else observes the process, events are told once to each, and go on for it."""
+    events = []
+    observer.start(events.append)
+    try:
+        first, second = testing.watch(), testing.watch()
+        first.__enter__()
+        spans = second.__enter__()
+        first.__exit__(None, None, None)
+        place_order()
+        second.__exit__(None, None, None)
+        assert _state.emit == events.append
+    finally:
+        observer.stop()
+    assert len(spans) == 4
+    told = [event for event in events if event["event"] in ("span", "span_end")]
+    assert len(told) == 8
+
+
 def test_who_watches_already_goes_on(monkeypatch):
     """As under `otel-concurrency trace`: its events are told to it all the same."""
-    from otel_concurrency._insight import observer
-
     events = []
     observer.start(events.append)
     try:

@@ -34,6 +34,7 @@ from otel_concurrency._insight import _context_hooks, _state, observer
 from otel_concurrency._insight.analysis import Collection
 from otel_concurrency._insight.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
 from otel_concurrency._insight.outline import outline
+from otel_concurrency._insight.shared import Shared
 from otel_concurrency._instrumentor import ConcurrencyInstrumentor
 
 __all__ = [
@@ -197,12 +198,19 @@ def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, No
                 "python -m pip install 'otel-concurrency[cli]'"
             ) from error
         instrumentor = ConcurrencyInstrumentor()
-        switch = library and not instrumentor.is_instrumented_by_opentelemetry
+        is_on = instrumentor.is_instrumented_by_opentelemetry
         spans = stack.enter_context(_seen(library))
-        if switch:
-            instrumentor.instrument(**settings)
-            stack.callback(instrumentor.uninstrument)
+        if library and (_switching.is_used or not is_on):
+
+            def switch_on() -> Callable[[], None]:
+                instrumentor.instrument(**settings)
+                return lambda: instrumentor.uninstrument()
+
+            stack.enter_context(_switching.used(switch_on))
         yield spans
+
+
+_switching, _observing = Shared(), Shared()
 
 
 @contextmanager
@@ -239,7 +247,7 @@ if hasattr(os, "register_at_fork"):
 def _seen(library: bool) -> Generator[Spans, None, None]:
     """Have the events of this process told to the spans that are returned."""
     spans = Spans()
-    with _observed(library):
+    with _observing.used(lambda: _observe(library)):
         _watches.append(spans)
         try:
             yield spans
@@ -248,25 +256,18 @@ def _seen(library: bool) -> Generator[Spans, None, None]:
                 _watches.remove(spans)
 
 
-@contextmanager
-def _observed(library: bool) -> Generator[None, None, None]:
+def _observe(library: bool) -> Callable[[], None]:
     """Have this process observed; somebody may observe it already, and goes on."""
-    if _state.emit is _tell:
-        yield
-        return
     other = _state.emit
-    if other is not None:
-        _state.emit = _also(other)
-        try:
-            yield
-        finally:
-            _state.emit = other
-        return
-    observer.start(_tell, library=library)
-    try:
-        yield
-    finally:
-        observer.stop()
+    if other is None:
+        observer.start(_tell, library=library)
+        return observer.stop
+    _state.emit = _also(other)
+
+    def leave() -> None:
+        _state.emit = other
+
+    return leave
 
 
 def _tell(event: dict[str, Any]) -> None:

@@ -7,11 +7,18 @@ programs for good, so these stand for whichever provider is there when a span is
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
+
+from otel_concurrency._insight.shared import Shared
+
+_api: Any = trace  # which has no public way to ask, or to take back
+
+
+_lending = Shared()
 
 
 @contextmanager
@@ -20,18 +27,23 @@ def provider() -> Generator[None, None, None]:
 
     What the program configures itself meanwhile takes its place. Needs the SDK.
     """
-    api: Any = trace
     trace.get_tracer_provider()  # one that the environment names is loaded
-    if api._TRACER_PROVIDER is not None:
+    if _api._TRACER_PROVIDER is not None and not _lending.is_used:
         yield
         return
-    lent = _lent_provider()
-    api._TRACER_PROVIDER = lent
-    try:
+    with _lending.used(_lend):
         yield
-    finally:
-        if api._TRACER_PROVIDER is lent:
-            api._TRACER_PROVIDER = None
+
+
+def _lend() -> Callable[[], None]:
+    lent = _lent_provider()
+    _api._TRACER_PROVIDER = lent
+
+    def take_back() -> None:
+        if _api._TRACER_PROVIDER is lent:
+            _api._TRACER_PROVIDER = None
+
+    return take_back
 
 
 @functools.cache
@@ -56,8 +68,7 @@ class _LentTracer(trace.Tracer):
         self._arguments = args, kwargs
 
     def _tracer(self) -> Any:
-        api: Any = trace
-        present = api._TRACER_PROVIDER
+        present = _api._TRACER_PROVIDER
         if present is self._lent:
             return self._own
         args, kwargs = self._arguments
