@@ -81,8 +81,11 @@ class Departure:
         self._has_spans = False
         self._left = timeout / 1000
         self._more_to_come = True
-        if timeout > 0:
-            self._before_threads_are_waited_for()
+        try:
+            if timeout > 0:
+                self._before_threads_are_waited_for()
+        except Exception as error:
+            _report_fault(error)
 
     def _before_threads_are_waited_for(self) -> None:
         """See to it that the work's end is noticed, where ``multiprocessing`` ends its threads."""
@@ -93,7 +96,10 @@ class Departure:
         def _shutdown() -> None:
             if threads._shutdown is _shutdown:
                 threads._shutdown = plain
-            self._when_work_is_done()
+            try:
+                self._when_work_is_done()
+            except Exception as error:
+                _report_fault(error)
             plain()
 
         threads._shutdown = _shutdown

@@ -83,12 +83,13 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         inherited = False
         _settings.in_force = None
         _flush.timeout = 0
-        _environment.leave()
-        for primitive in primitives_in_use.values():
+        undo = {"the base context": _environment.leave}
+        undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
+        for what, switch_off in undo.items():
             try:
-                primitive.switch_off()
+                switch_off()
             except Exception:
-                _logger.exception("otel-concurrency could not undo its patches for %s", primitive)
+                _logger.exception("otel-concurrency could not be switched off for %s", what)
 
 
 class _Primitive:

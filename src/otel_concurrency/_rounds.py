@@ -103,6 +103,24 @@ def current() -> Round | None:
     return begun
 
 
+def begin(job: Job, primitive: str) -> None:
+    """Have a round of ``job`` run on this thread until :func:`end`. Never raises."""
+    try:
+        running[get_ident()] = Round(job, primitive)
+    except Exception as error:
+        _handoff.report("begin a round", error)
+
+
+def end() -> None:
+    """Note that what runs on this thread is over. Never raises."""
+    try:
+        last = running.pop(get_ident(), None)
+        if isinstance(last, Round):
+            last.end()
+    except Exception as error:
+        _handoff.report("end a round", error)
+
+
 def learn(span: Any, parent: Any) -> None:
     """Tell the round that runs on this thread, if any, of a span that was started in it."""
     try:

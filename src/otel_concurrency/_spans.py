@@ -194,9 +194,12 @@ def _runs(span: Any, parent: Any) -> None:
 
     That of a disabled tracer is no span: it stands for its parent, or for none.
     """
-    own = span.get_span_context()
-    if own.is_valid and (parent is None or own is not parent.get_span_context()):
-        span._end_time = None
+    try:
+        own = span.get_span_context()
+        if own.is_valid and (parent is None or own is not parent.get_span_context()):
+            span._end_time = None
+    except Exception as error:
+        _handoff.report("start_span", error)
 
 
 def _end(original: Any) -> Any:

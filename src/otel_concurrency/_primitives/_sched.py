@@ -65,13 +65,10 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
             if caller.f_code is not loop:
                 return iter(seen(self))
-            if _asked:  # it is what this thread runs next, unless it has to wait for it
-                thread = get_ident()
-                before = running.get(thread)
-                if before is not None:
-                    running[thread] = self
-                    if type(before) is Round:
-                        before.end()
+            # It is what this thread runs next, unless it has to wait for it.
+            if _asked and get_ident() in running:
+                _rounds.end()
+                running[get_ident()] = self
             return held(self)
 
         def _begin_round(self) -> Round:
@@ -177,9 +174,7 @@ def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
         try:
             return original(self, blocking)
         finally:
-            last = running.pop(thread, None)
-            if type(last) is Round:
-                last.end()
+            _rounds.end()
             if outer is not None:
                 running[thread] = outer
 

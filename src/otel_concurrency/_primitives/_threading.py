@@ -98,13 +98,11 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
 def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer: each time that it is armed by its own function is a round."""
-        thread = get_ident()
-        current = _rounds.running[thread] = _rounds.Round(_job_of(self), seam.name)
+        _rounds.begin(_job_of(self), seam.name)
         try:
             return original(self)
         finally:
-            current.end()
-            _rounds.running.pop(thread, None)
+            _rounds.end()
 
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:

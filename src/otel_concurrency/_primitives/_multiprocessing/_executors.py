@@ -135,9 +135,12 @@ def _run(original: Any, seam: Seam) -> Any:
 
 def _without_hooks(ids: Any) -> None:
     """Have a queue of ids, which hand nothing off, do without the hooks of every queue's class."""
-    if type(getattr(ids, "queue", None)) is deque:
-        items = ids.queue
-        ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
+    try:
+        if type(getattr(ids, "queue", None)) is deque:
+            items = ids.queue
+            ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
+    except Exception as error:
+        _handoff.report("run a pool", error)
 
 
 # In the process.
@@ -148,9 +151,13 @@ def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
     def _process_worker(call_queue: Any, result_queue: Any, *args: Any, **kwargs: Any) -> Any:
         if not seam.active:
             return original(call_queue, result_queue, *args, **kwargs)
-        turn = Turn()
-        calls = _CallQueue(call_queue, turn, process_chunk)
-        return original(calls, _ResultQueue(result_queue, turn), *args, **kwargs)
+        try:
+            turn = Turn()
+            queues = _CallQueue(call_queue, turn, process_chunk), _ResultQueue(result_queue, turn)
+        except Exception as error:
+            _handoff.report("start a worker", error)
+            queues = call_queue, result_queue
+        return original(*queues, *args, **kwargs)
 
     return _process_worker
 

@@ -179,7 +179,11 @@ def _in_context(
         if task is None:
             return
         if task[2] is func:
-            work = call()
+            try:
+                work = call()
+            except Exception as error:
+                _handoff.report("map", error)
+                work = None
             if work is not None:
                 task = (task[0], task[1], work, task[3], task[4])
         yield task
@@ -191,7 +195,11 @@ def _handle_tasks(original: Any) -> Any:
 
     @functools.wraps(plain)
     def _handle_tasks(taskqueue: Any, put: Any, *args: Any) -> Any:
-        return plain(taskqueue, _putting(put), *args)
+        try:
+            put = _putting(put)
+        except Exception as error:
+            _handoff.report("send a task", error)
+        return plain(taskqueue, put, *args)
 
     return staticmethod(_handle_tasks)
 
@@ -219,15 +227,22 @@ def _putting(put: Any) -> Any:
 
 def _registered(seam: Seam, callback: Any) -> Any:
     """Return a callback that is called in the context of now, also where that is none."""
-    if not seam.active or not callable(callback):
+    try:
+        if not seam.active or not callable(callback):
+            return callback
+        return _handoff.call(seam, callback) or Call(NO_CONTEXT, callback)
+    except Exception as error:
+        _handoff.report("register a callback", error)
         return callback
-    return _handoff.call(seam, callback) or Call(NO_CONTEXT, callback)
 
 
 def _release(*calls: Any) -> None:
-    for call in calls:
-        if isinstance(call, Call):
-            call.release()
+    try:
+        for call in calls:
+            if isinstance(call, Call):
+                call.release()
+    except Exception as error:
+        _handoff.report("release", error)
 
 
 def _set(original: Any) -> Any:

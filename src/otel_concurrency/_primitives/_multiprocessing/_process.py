@@ -85,15 +85,21 @@ def _replace_target(process: Any) -> None:
 
     It was sent that by name, and may have been given it before it was instrumented.
     """
-    target = process.__dict__.get("_target")
-    if getattr(target, "__module__", None) in _POOLS:
-        present = getattr(sys.modules[target.__module__], target.__name__, None)
-        if getattr(present, "__wrapped__", None) is target:
-            process._target = present
+    try:
+        target = process.__dict__.get("_target")
+        if getattr(target, "__module__", None) in _POOLS:
+            present = getattr(sys.modules[target.__module__], target.__name__, None)
+            if getattr(present, "__wrapped__", None) is target:
+                process._target = present
+    except Exception as error:
+        _handoff.report("start a worker", error)
 
 
 def _leave_parent() -> None:
     """Make the process's base context clean, for good: what a fork copied is the parent's."""
-    _handoff.adopted.set(None)
-    if _handoff.current_safely():
-        _handoff.attach_safely(NO_CONTEXT)
+    try:
+        _handoff.adopted.set(None)
+        if _handoff.get_current():
+            _handoff.attach(NO_CONTEXT)
+    except Exception as error:
+        _handoff.report("leave the parent's context", error)

@@ -100,7 +100,11 @@ def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
 
 @functools.cache
 def _is_plumbing(kind: type) -> bool:
-    return any(base.__module__ == _PLUMBING for base in kind.__mro__)
+    try:
+        return any(base.__module__ == _PLUMBING for base in kind.__mro__)
+    except Exception as error:
+        _handoff.report("get", error)
+        return False
 
 
 class _Consumed:
@@ -230,4 +234,8 @@ def _put(original: Any, seam: Seam) -> Any:
 
 
 def _is_called_by_plumbing() -> bool:
-    return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+    try:
+        return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+    except Exception as error:
+        _handoff.report("get", error)
+        return True

@@ -69,14 +69,17 @@ def _behind(message: Any) -> bytes | None:
 def send(item: object, context: Context | None) -> None:
     """Have the pickle of ``item``, which this thread is about to make, followed by ``context``.
 
-    None takes back what is outstanding.
+    None takes back what is outstanding. Never raises.
     """
-    if context is None:
-        _sending.pop(get_ident(), None)
-    else:
-        if not _in_use:
-            _begin_use()
-        _sending[get_ident()] = item, context
+    try:
+        if context is None:
+            _sending.pop(get_ident(), None)
+        else:
+            if not _in_use:
+                _begin_use()
+            _sending[get_ident()] = item, context
+    except Exception as error:
+        _handoff.report("put", error)
 
 
 def outstanding() -> tuple[object, Context] | None:
@@ -86,10 +89,13 @@ def outstanding() -> tuple[object, Context] | None:
 
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
-    if not _in_use:
-        _begin_use()
     thread = get_ident()
-    _receiving[thread] = None
+    try:
+        if not _in_use:
+            _begin_use()
+        _receiving[thread] = None
+    except Exception as error:
+        _handoff.report("get", error)
     try:
         item = get(*args)
     except BaseException:
@@ -100,7 +106,11 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
 
 def is_received() -> bool:
     """Whether somebody on this thread receives by :func:`receive`, and takes what came with it."""
-    return get_ident() in _receiving
+    try:
+        return get_ident() in _receiving
+    except Exception as error:
+        _handoff.report("get", error)
+        return True
 
 
 _stand_ins: list[Any] = []

@@ -1,0 +1,365 @@
+"""A program that uses every primitive, and returns what it gets: with the library or without."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import concurrent.futures
+import logging.handlers
+import multiprocessing
+import multiprocessing.pool
+import os
+import queue
+import sched
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Any
+
+from opentelemetry import baggage, trace
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+WAIT = 20
+trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))  # is flushed in children
+TRACER = trace.get_tracer("everything")
+UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("everything")
+CONTEXT: Any = multiprocessing.get_context("fork")
+
+
+def square(number: int) -> int:
+    """Do some work, in a span."""
+    with TRACER.start_as_current_span("square"):
+        return number**2
+
+
+def fail(*_: object) -> None:
+    """Raise what the program raises."""
+    raise LookupError("of the program")
+
+
+def told(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what a call returns, or raises."""
+    try:
+        return function(*args)
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+class Squares(threading.Thread):
+    """A thread that overrides ``run``."""
+
+    def __init__(self, results: list[int]) -> None:
+        super().__init__()
+        self._results = results
+
+    def run(self) -> None:
+        """Do some work."""
+        self._results.append(square(3))
+
+
+def threads() -> Any:
+    """Start threads of every kind, one of which fails."""
+    results: list[Any] = []
+    done = threading.Event()
+    before = threading.excepthook
+    threading.excepthook = lambda args: results.append(repr(args.exc_value))
+    try:
+        for thread in (
+            threading.Thread(target=lambda: results.append(square(2))),
+            Squares(results),
+            threading.Timer(0, lambda: results.append(square(4))),
+            threading.Thread(target=fail),
+        ):
+            thread.start()
+            thread.join(WAIT)
+    finally:
+        threading.excepthook = before
+    _thread.start_new_thread(lambda: (results.append(square(5)), done.set()), ())
+    done.wait(WAIT)
+    cancelled = threading.Timer(WAIT, fail)
+    cancelled.start()
+    cancelled.cancel()
+    cancelled.join(WAIT)
+    rounds = threading.Semaphore(0)
+
+    def again(left: int) -> None:
+        square(left)
+        rounds.release()
+        if left:
+            threading.Timer(0, again, [left - 1]).start()
+
+    again(2)
+    return results, [rounds.acquire(timeout=WAIT) for _ in range(3)]
+
+
+def futures() -> Any:
+    """Submit, map, cancel and be called back."""
+    called: list[Any] = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        submitted = [pool.submit(square, n) for n in range(3)]
+        failed = pool.submit(fail)
+        for future in (*submitted, failed):
+            future.add_done_callback(lambda done: called.append(repr(done.exception())))
+        results = [future.result(WAIT) for future in submitted]
+        mapped = [*pool.map(square, range(5), timeout=WAIT)]
+        wrong = told(lambda: pool.submit())
+        failed.exception(WAIT)
+    lonely: concurrent.futures.Future[int] = concurrent.futures.Future()
+    lonely.add_done_callback(lambda done: called.append(done.cancelled()))
+    lonely.cancel()
+    refused = told(pool.submit, square, 1)
+    return results, mapped, told(failed.result), sorted(map(str, called)), wrong[0], refused
+
+
+class Own(concurrent.futures.Executor):
+    """A home-made executor."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run it on a thread of its own."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run).start()
+        return future
+
+
+async def in_loop() -> Any:
+    """Use executors and queues of a loop."""
+    loop = asyncio.get_running_loop()
+    results: list[Any] = [
+        await loop.run_in_executor(executor, square, 6) for executor in (None, Own())
+    ]
+    try:
+        await loop.run_in_executor(Own(), fail)
+    except LookupError as error:
+        results.append(repr(error))
+    for kind in (asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue):
+        items: Any = kind()
+
+        async def consume(items: Any = items) -> list[int]:
+            got = []
+            for _ in range(4):
+                got.append(square(await items.get()))
+                items.task_done()
+            return got
+
+        consumer = asyncio.create_task(consume())
+        for number in (3, 1, 2):
+            items.put_nowait(number)
+        await asyncio.sleep(0)
+        await items.put(0)
+        results.append(await asyncio.wait_for(consumer, WAIT))
+        await asyncio.wait_for(items.join(), WAIT)
+        with suppress(asyncio.QueueEmpty):
+            items.get_nowait()
+    return results
+
+
+def loops() -> Any:
+    """Run a loop."""
+    return asyncio.run(in_loop())
+
+
+def schedulers() -> Any:
+    """Run events, one of which fails and one that is cancelled."""
+    results: list[Any] = []
+    scheduler = sched.scheduler(delayfunc=lambda _: None)
+    scheduler.enter(0, 1, lambda: results.append(square(7)))
+    cancelled = scheduler.enter(0, 2, fail)
+    scheduler.cancel(cancelled)
+    wrong = told(scheduler.cancel, cancelled)
+
+    def again(left: int) -> None:
+        results.append(square(left))
+        if left:
+            scheduler.enter(0, 1, again, (left - 1,))
+
+    scheduler.enter(0, 3, again, (2,))
+    scheduler.enter(0, 4, fail)
+    fields = [tuple(event)[1::3] for event in scheduler.queue]
+    return told(scheduler.run), results, wrong[0], fields[0][0], len(scheduler.queue)
+
+
+class Bag(queue.Queue):  # type: ignore[type-arg]
+    """A queue of the program's own."""
+
+    def _put(self, item: Any) -> None:
+        super()._put((item,))
+
+    def _get(self) -> Any:
+        return super()._get()[0]
+
+
+def queues() -> Any:
+    """Put to and get from queues of all kinds."""
+    results: list[Any] = []
+    makers: list[Callable[[], Any]] = [
+        queue.Queue,
+        queue.LifoQueue,
+        queue.PriorityQueue,
+        lambda: queue.SimpleQueue(),
+        Bag,
+    ]
+    for make in makers:
+        items = make()
+        got: list[Any] = []
+
+        def consume(items: Any = items, got: list[Any] = got) -> None:
+            for _ in range(4):
+                got.append(square(items.get(timeout=WAIT)))
+                if hasattr(items, "task_done"):
+                    items.task_done()
+
+        for number in (3, 1, 2):
+            items.put(number)
+        with nullcontext():
+            consumer = threading.Thread(target=consume)
+            consumer.start()
+            items.put_nowait(0)
+            consumer.join(WAIT)
+        results.append((got, items.qsize(), items.empty(), told(items.get_nowait)[0]))
+    results[0][0].sort()
+    return [sorted(got[0]) for got in results], [got[1:] for got in results]
+
+
+def logs() -> Any:
+    """Log through a queue, and a listener's thread."""
+    got: list[Any] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: Any) -> None:
+            got.append(record.getMessage())
+
+    items: Any = queue.Queue()
+    listener = logging.handlers.QueueListener(items, Keep())
+    listener.start()
+    logger = logging.getLogger("of-the-program")
+    logger.propagate = False
+    handler = logging.handlers.QueueHandler(items)
+    logger.addHandler(handler)
+    logger.warning("some %s", "words")
+    logger.removeHandler(handler)
+    listener.stop()
+    return got
+
+
+def thread_pools() -> Any:
+    """Use a ``ThreadPool``."""
+    called: list[Any] = []
+    with multiprocessing.pool.ThreadPool(2) as pool:
+        results = [
+            pool.apply(square, (8,)),
+            pool.map(square, range(5)),
+            [*pool.imap(square, range(3))],
+            sorted(pool.imap_unordered(square, range(3))),
+            told(pool.apply_async(fail, (), {}, called.append, lambda _: called.append("no")).get),
+            pool.map_async(square, [], callback=called.append).get(WAIT),
+        ]
+        pool.close()
+        pool.join()
+    return results, called
+
+
+def leave_in_child(items: Any, done: Any) -> None:
+    """Be a child that consumes, and answers."""
+    done.put([square(items.get()) for _ in range(3)])
+
+
+def processes() -> Any:
+    """Send items of all kinds of queues to processes."""
+    results: list[Any] = []
+    for make in (CONTEXT.Queue, CONTEXT.SimpleQueue, CONTEXT.JoinableQueue):
+        items, done = make(), CONTEXT.SimpleQueue()
+        child = CONTEXT.Process(target=leave_in_child, args=(items, done))
+        child.start()
+        for number in range(3):
+            items.put(number)
+        results.append(done.get())
+        child.join(WAIT)
+        results.append(child.exitcode)
+        items.close()
+    return results
+
+
+def process_pools() -> Any:
+    """Use a ``Pool``, whose worker is replaced."""
+    with CONTEXT.Pool(1, maxtasksperchild=3) as pool:
+        return (
+            pool.map(square, range(6), 2),
+            pool.map_async(square, [], 1).get(WAIT),
+            [*pool.imap(square, range(3))],
+            pool.apply(square, (2,)),
+            told(pool.apply, fail),
+        )
+
+
+def executors() -> Any:
+    """Use a ``ProcessPoolExecutor``."""
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=CONTEXT) as executor:
+        return (
+            [*executor.map(square, range(4), chunksize=2, timeout=WAIT)],
+            executor.submit(square, 3).result(WAIT),
+            told(executor.submit(fail).result, WAIT),
+        )
+
+
+_CHILD = "import os, sys; sys.stdout.write(os.environ.get('MINE', ''))"
+
+
+def commands() -> Any:
+    """Run commands, one of which cannot be run."""
+    environment = {**os.environ, "MINE": "kept"}
+    command = [sys.executable, "-I", "-S", "-c", _CHILD]
+    return (
+        subprocess.run(command, env=environment, capture_output=True, timeout=WAIT).stdout,
+        subprocess.run(command, capture_output=True, timeout=WAIT).returncode,
+        told(subprocess.run, ["no such command"])[0],
+    )
+
+
+def spans() -> Any:
+    """Start spans in every way, also in the context of one that ended long ago."""
+    ended = TRACER.start_span("ended", start_time=1)
+    ended.end(2)
+    token = attach(trace.set_span_in_context(ended))
+    span = TRACER.start_span("late", kind=trace.SpanKind.CLIENT)
+    detach(token)
+    with UNSAMPLED.start_as_current_span("not sampled") as unsampled:
+        UNSAMPLED.start_span("in it").end(3)
+    return span.name, span.kind, unsampled.is_recording()
+
+
+IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
+ACROSS = {
+    "_executors": (executors,),
+    "_pools": (process_pools, thread_pools),
+    "_carrier": (processes, process_pools),
+    "_flush": (processes, process_pools),
+    "_environment": (commands,),
+    "_subprocess": (commands,),
+    "_process": (processes,),
+    "_multiprocessing": (processes,),
+    "_forked": (processes,),
+}
+"""What concerns a module that deals with other processes."""
+
+
+def run(parts: tuple[Callable[[], Any], ...]) -> dict[str, Any]:
+    """Return what the parts return: in a span, with baggage, and where there is nothing."""
+    results = {}
+    for part in parts:
+        with TRACER.start_as_current_span("main"):
+            token = attach(baggage.set_baggage("key", "value"))
+            results[f"{part.__name__} in a span"] = part()
+            detach(token)
+        results[f"{part.__name__} in no context"] = part()
+    return results

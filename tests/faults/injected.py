@@ -1,0 +1,250 @@
+"""Has one function of the library raise after the other, and runs a program each time.
+
+``python injected.py MODULE`` loads the library with a call put into each function of ``MODULE``,
+which raises where it is that function's turn. It stands where a fault is to be expected: inside
+each ``try`` that catches one, and at the start of each function that has none. For every such place
+a fork of this process switches the library on, runs the program, switches it off; a line of JSON
+says what came of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import logging
+import mmap
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(importlib.util.find_spec("otel_concurrency").origin).parent  # type: ignore[union-attr, arg-type]
+PACKAGE = "otel_concurrency"
+SECONDS = 60
+
+STAND_INS = {
+    "Call": "is called, compared and shown in the place of the program's callable",
+    "BodyCall": "as Call",
+    "Event": "the program's own event",
+    "SimpleQueue": "the program's own queue",
+    "StandIn": "answers for the program's isinstance()",
+    "_BuiltinWrapper": "answers for a builtin",
+    "_Buffer": "a deque of the standard library's to multiprocessing.Queue",
+    "_LastGet": "the get of a program's queue",
+    "_Inqueue": "a pool's queue to its worker",
+    "_Outqueue": "as _Inqueue",
+    "_WorkItem": "an executor's work item",
+    "_Handed": "as Call",
+    "_Sent": "as Call",
+    "Turn": "the attributes of a worker's turn",
+    "_CallQueue": "as _Inqueue",
+    "Departure": "the attributes of a child's end",
+    "_ResultQueue": "as _Inqueue",
+    "Instrumented": "is pickled with the program's process",
+    "ForkingPickler": "the standard library's pickler",
+    "Fifo": "a deque",
+}
+"""Classes that the program calls itself: what they do, they do in guarded blocks."""
+
+PASS_ON = {
+    "ConcurrencyInstrumentor": "the program's own calls, to OpenTelemetry's base class",
+    "advice": "the program's call of a builtin",
+    "wrapper": "as advice",
+    "_start_new_thread": "as advice",
+    "seen": "an event's values to the program",
+    "_round": "the body of a thread",
+    "each": "the program's function for one item",
+    "_in_context": "the program's own iterator",
+    "put_task": "the put of a pool's queue",
+}
+"""Functions, and a class, that do nothing but pass on, by hand, what the program calls."""
+
+turn: int | None = None
+struck = mmap.mmap(-1, 1)
+"""Shared with children: whether a place had its turn."""
+
+
+class InjectedError(Exception):
+    """A fault of the library's own."""
+
+
+def strike(number: int) -> None:
+    """Raise, if it is this place's turn."""
+    if number == turn:
+        struck[0] = 1
+        raise InjectedError
+
+
+class Injector(ast.NodeTransformer):
+    """Puts a call of :func:`strike` into every place of a module."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self._path: list[str] = []
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self._path.append(node.name)
+        self.generic_visit(node)
+        self._path.pop()
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self._path.append(node.name)
+        guards = [one for one in _own(node) if isinstance(one, ast.Try) and _is_guard(one)]
+        for guard in guards:
+            guard.body.insert(0, self._call(guard))
+        if not guards and not self._is_stand_in(node):
+            start = 1 if ast.get_docstring(node, clean=False) is not None else 0
+            node.body.insert(start, self._call(node))
+        self.generic_visit(node)
+        self._path.pop()
+        return node
+
+    def _is_stand_in(self, node: ast.FunctionDef) -> bool:
+        """Whether the program calls it in the place of its own."""
+        wraps = any("functools.wraps" in ast.unparse(one) for one in node.decorator_list)
+        names = self._path[-2:]
+        return wraps or names[0] in STAND_INS or not PASS_ON.keys().isdisjoint(names)
+
+    def _call(self, node: Any) -> ast.stmt:
+        self.places.append(f"{'.'.join(self._path)}:{node.lineno}")
+        call = ast.parse(f"__strike__({len(self.places) - 1})").body[0]
+        return ast.fix_missing_locations(ast.copy_location(call, node.body[0]))
+
+
+def _own(function: ast.FunctionDef) -> list[ast.AST]:
+    """Return the nodes of a function that are not in another one inside it."""
+    found: list[ast.AST] = []
+    pending = list(ast.iter_child_nodes(function))
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def _is_guard(node: ast.Try) -> bool:
+    """Whether it catches any fault, and does not raise it again."""
+    return any(
+        (handler.type is None or "Exception" in ast.unparse(handler.type).split("."))
+        and not any(isinstance(one, ast.Raise) for one in ast.walk(handler))
+        for handler in node.handlers
+    )
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads one module with the calls in it."""
+
+    def __init__(self, module: str) -> None:
+        self._module = f"{PACKAGE}.{module}"
+        self.injector = Injector()
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name != self._module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        assert spec is not None
+        self._code = Path(spec.origin or "")
+        spec.loader = self
+        return spec
+
+    def exec_module(self, module: Any) -> None:
+        tree = self.injector.visit(ast.parse(self._code.read_text(encoding="utf-8")))
+        exec(compile(tree, str(self._code), "exec"), module.__dict__)
+
+
+def modules() -> list[str]:
+    """Return the modules of the library that run in a program."""
+    names = [
+        ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(SOURCE.rglob("*.py"))
+    ]
+    facts = ("__init__", "__main__", "environment_variables", "package", "version")
+    return [
+        name
+        for name in names
+        if name not in facts
+        and not name.startswith(("_cli", "_insight", "testing", "pytest_plugin"))
+        and not name.endswith("_table")
+    ]
+
+
+class Logged(logging.Handler):
+    """Keeps what the library says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.levelname} {record.getMessage()}")
+
+
+def main(module: str) -> None:
+    """Take one place after the other."""
+    import everything  # sets a tracer provider: a test that imports this module wants none
+
+    finder = Finder(module)
+    sys.meta_path.insert(0, finder)
+    builtins.__strike__ = strike  # type: ignore[attr-defined]
+    from otel_concurrency import ConcurrencyInstrumentor
+
+    importlib.import_module(f"{PACKAGE}.{module}")
+    across = [parts for name, parts in everything.ACROSS.items() if name in module]
+    parts = across[0] if across else everything.IN_PROCESS
+    run = functools.partial(everything.run, parts)
+    plain = run()
+    for number in (None, *range(len(finder.injector.places))):
+        struck[0] = 0
+        with tempfile.TemporaryFile("w+") as outcome:
+            child = os.fork()
+            if not child:
+                os.setsid()
+                signal.alarm(SECONDS)
+                json.dump(_try(number, run, plain, ConcurrencyInstrumentor), outcome)
+                outcome.flush()
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # what it has started and did not get to end
+            outcome.seek(0)
+            said = outcome.read()
+        place = "nowhere" if number is None else finder.injector.places[number]
+        result = json.loads(said) if said else {"wrong": [f"ended with status {status}"]}
+        print(json.dumps({"place": place, **result}), flush=True)
+
+
+def _try(number: int | None, run: Any, plain: Any, instrumentor: Any) -> dict[str, Any]:
+    global turn
+    logged = Logged()
+    logger = logging.getLogger(PACKAGE)
+    logger.addHandler(logged)
+    logger.propagate = False
+    turn = number
+    wrong: list[str] = []
+    try:
+        instrumentor().instrument(subprocess="parent")
+        results = run()
+        wrong += [
+            f"{name}: {results[name]!r}, and not {result!r}"
+            for name, result in plain.items()
+            if results[name] != result
+        ]
+        instrumentor().uninstrument()
+    except BaseException:
+        wrong.append(traceback.format_exc())
+    return {"wrong": wrong, "logged": logged.lines, "struck": bool(struck[0])}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
