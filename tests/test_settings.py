@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_concurrency import ConcurrencyInstrumentor, Policy, _primitives, _settings
+from otel_concurrency import ConcurrencyInstrumentor, Policy, _primitives, _report, _settings
 from otel_concurrency import environment_variables as variables
 
 NAMES = _primitives.NAMES
@@ -22,17 +25,21 @@ PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 CONSTANTS = [name for name in vars(variables) if name[0] not in "_@"]  # @: pytest's own
 OPT_IN = ("subprocess",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
+WAIT = 20
 SETTINGS = (*NAMES, "policy", "excluded", "metrics", *DURATIONS)
 
 texts = st.one_of(
     st.sampled_from(
         ["parent", "True", " OFF ", "Link", "link", "", " ", ",", "*", "a.b, c*", "off,off"]
     ),
+    st.integers().map(str),
+    st.integers(1, 6000).map(lambda digits: "9" * digits),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     st.binary().map(lambda raw: raw.replace(b"\0", b"").decode("utf-8", "surrogateescape")),
 )
+huge = st.integers(1, 6000).map(lambda digits: 10**digits)
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary())
+    st.one_of(st.none(), st.booleans(), st.integers(), huge, st.floats(), texts, st.binary())
     | st.sampled_from([*Policy, Policy, object()]),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
     max_leaves=5,
@@ -246,6 +253,18 @@ def test_a_duration_as_keyword_is_a_number_and_beats_the_environment(name, monke
 
 
 @pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize("digits", [15, 40, 5000])
+def test_a_duration_of_any_length_is_one_that_a_thread_can_wait(name, digits, read, caplog):
+    """Whoever wants it to be for ever may write as many digits as he likes."""
+    given = "9" * digits
+    milliseconds = getattr(read(**{name: given}), name)
+    assert milliseconds > 10**9
+    assert threading.Lock().acquire(timeout=milliseconds / 1000)
+    assert getattr(_settings.read(NAMES, {name: 10**digits}), name) == milliseconds
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", DURATIONS)
 @pytest.mark.parametrize("garbage", ["-1", "1.5", "a minute", "1_000", True, 2.0, -3])
 def test_garbage_for_a_duration_is_one_warning(name, garbage, caplog):
     """It is quoted, and the default applies."""
@@ -355,9 +374,47 @@ def test_no_setting_can_make_instrument_raise(environment, keywords):
             patch.setenv(_settings.variable(name), value)
         try:
             instrumentor.instrument(**keywords)
+            assert _settings.in_force is not None, "it is not on"
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(divmod, 7, 2).result(WAIT) == (3, 1)
         finally:
             instrumentor.uninstrument()
     assert not differences(before, patched_names())
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    environment=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), texts),
+    keywords=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), values),
+)
+def test_there_is_one_warning_for_each_setting_at_most(environment, keywords):
+    """Whatever is given, and however often it is read."""
+    logged = Logged()
+    logger = logging.getLogger("otel_concurrency")
+    _report._reported.clear()
+    logger.addHandler(logged)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(_settings.variable(name), value)
+            for _ in range(3):
+                _settings.read(NAMES, keywords)
+    finally:
+        logger.removeHandler(logged)
+    assert {record.levelname for record in logged.records} <= {"WARNING"}
+    assert len(logged.records) <= len(environment) + len(keywords)
+
+
+class Logged(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        record.getMessage()
+        self.records.append(record)
 
 
 class Hostile:

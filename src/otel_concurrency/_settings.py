@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,11 +150,22 @@ def _policy(name: str, given: _Given) -> Policy | None:
 
 def _milliseconds(name: str, given: _Given, default: int) -> int:
     for where, value in given.of(name):
-        word = str(value) if type(value) is int else _word(value)
-        if word.isascii() and word.isdigit():
-            return int(word)
+        number = value if type(value) is int else _number(_word(value))
+        if number >= 0:
+            return min(number, _LONGEST)
         _report_invalid(where, value, "an integer number of milliseconds, 0 or more")
     return default
+
+
+_LONGEST = int(threading.TIMEOUT_MAX * 1000)
+"""What a thread can wait; more is for ever as well."""
+
+
+def _number(word: str) -> int:
+    """Return the number that a word spells, and a negative one where it spells none."""
+    if not (word.isascii() and word.isdigit()):
+        return -1
+    return int(word) if len(word) <= len(str(_LONGEST)) else _LONGEST  # int() takes 4300 digits
 
 
 def _truth(name: str, given: _Given) -> bool:
