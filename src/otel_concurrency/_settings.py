@@ -83,6 +83,11 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
     )
 
 
+def excluded() -> tuple[str, ...]:
+    """Return what is excluded: also where the library is off, and it is only looked at."""
+    return _names("excluded", _Given({})) if in_force is None else in_force.excluded
+
+
 def variable(name: str) -> str:
     """Return the environment variable of the setting ``name``."""
     return _PREFIX + name.upper()

@@ -204,7 +204,8 @@ def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, No
 
             def switch_on() -> Callable[[], None]:
                 instrumentor.instrument(**settings)
-                return lambda: instrumentor.uninstrument()
+                switch_off: Callable[[], None] = instrumentor.uninstrument
+                return switch_off
 
             stack.enter_context(_switching.used(switch_on))
         yield spans

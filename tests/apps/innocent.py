@@ -114,6 +114,37 @@ def entries():
         executor.submit(serve).result(30)
 
 
+def traces_of_their_own():
+    """Begin traces on purpose: in an empty context, given to a span or attached."""
+
+    def audit():
+        tracer.start_span("audit of its own", context=context.Context()).end()
+        token = context.attach(context.Context())
+        work("audit")
+        executor.submit(work, "hand-off of an audit").result(30)
+        context.detach(token)
+
+    with tracer.start_as_current_span("request with audits"):
+        audit()
+        thread = threading.Thread(target=audit)
+        thread.start()
+        thread.join()
+
+
+def poller():
+    """Poll, in what `OTEL_PYTHON_CONCURRENCY_EXCLUDED` names."""
+    work("poll of a poller that is excluded")
+
+
+def what_is_excluded():
+    """Start in a request what its author wants to have nothing to do with it."""
+    with tracer.start_as_current_span("request that starts a poller"):
+        thread = threading.Thread(target=poller)
+        thread.start()
+        thread.join()
+        executor.submit(poller).result(30)
+
+
 async def tasks():
     """Consume in tasks, each without a span of its own."""
     jobs = asyncio.Queue()
@@ -137,5 +168,7 @@ waiting_for_an_end()
 work_that_outlives_its_request()
 contexts_that_are_detached()
 entries()
+traces_of_their_own()
+what_is_excluded()
 asyncio.run(tasks())
 executor.shutdown()

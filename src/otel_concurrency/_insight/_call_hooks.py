@@ -8,6 +8,7 @@ from typing import Any
 
 from otel_concurrency._insight import _flow, _state
 from otel_concurrency._insight._flow import hand_off, observed
+from otel_concurrency._insight._records import Record
 from otel_concurrency._patching import Layer, wrap_builtin
 
 _SUBMIT = {
@@ -67,7 +68,7 @@ def _start(original: Any, timer: type) -> Any:
     return start
 
 
-def run_as(work: Any, record: _flow.Record) -> None:
+def run_as(work: Any, record: Record) -> None:
     """Have the next ``work.run()`` seen as that of ``record``: a thread's, or a process's.
 
     Whatever the class of ``work`` has for a ``run``, it is called inside all that others have done

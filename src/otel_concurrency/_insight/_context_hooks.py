@@ -6,7 +6,6 @@ Only what the program does itself is looked at. Where OpenTelemetry attaches a s
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from _thread import get_ident
 from collections import OrderedDict
@@ -21,6 +20,7 @@ from opentelemetry.trace.propagation import (
 from otel_concurrency import _handoff
 from otel_concurrency._insight import _flow, _frames, _state
 from otel_concurrency._insight._flow import Flow
+from otel_concurrency._insight._records import new_id
 from otel_concurrency._patching import Layer
 
 _MOST = 4096
@@ -39,7 +39,7 @@ class Attached:
         self.flow = flow
         self.thread = get_ident()
         self.origin = _flow.origin_of(context)
-        self.key = f"{os.getpid()}-{id(token)}"
+        self.key = new_id()
         self.leaked = False
 
 

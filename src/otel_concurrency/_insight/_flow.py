@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import itertools
 import os
 import sys
 import time
@@ -29,96 +28,13 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency import _handoff, _infrastructure, _links, _settings
 from otel_concurrency._insight import _frames, _state
-
-Origin = tuple[str, str, str]
-"""A span: its trace, itself, and its name."""
+from otel_concurrency._insight._records import Origin, Record, new_id
 
 _REMEMBERED = 4096
 """How many hand-offs are known to have been picked up in this process."""
 
 _MOST_ANCESTORS = 16
 """How many of them are kept, of each kind."""
-
-_MOST_OF_A_NAME = 300
-_MOST_OF_A_SITE = 1000
-"""How many characters of these a record has: it is to fit into an environment."""
-
-_numbers = itertools.count(1)
-
-
-class Record:
-    """A hand-off, as plain data that may cross to another process."""
-
-    __slots__ = (
-        "ancestors",
-        "at_ns",
-        "call",
-        "carried",
-        "cause",
-        "clean",
-        "id",
-        "lineage",
-        "made_in",
-        "native",
-        "origin",
-        "pid",
-        "policy",
-        "primitive",
-        "site",
-        "thread",
-        "work",
-    )
-
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.id: str = facts["id"]
-        self.primitive: str = facts["primitive"]
-        self.call: str = facts["call"]
-        self.site: str = facts["site"][-_MOST_OF_A_SITE:]
-        self.at_ns: int = facts["at_ns"]
-        self.pid: int = facts["pid"]
-        self.thread: str = _short(facts["thread"])
-        self.policy: str = facts["policy"]
-        self.origin: Origin | None = _origin(facts["origin"])
-        self.cause: Origin | None = _origin(facts["cause"])
-        """The origin; where there was none, that of what the handing flow was handed off by."""
-        self.clean: bool = facts["clean"]
-        """Whether the work starts clean by design."""
-        self.carried: bool = facts["carried"]
-        self.native: bool = facts["native"]
-        """Whether a context goes with it by the program's own doing: it submits ``context.run``."""
-        self.ancestors: tuple[str, ...] = tuple(facts["ancestors"])
-        """The traces that it comes from."""
-        self.lineage: tuple[int, ...] = tuple(facts["lineage"])
-        """The threads that it comes from, in this process."""
-        self.work: str = _short(facts["work"])
-        """The name of what is handed off, where it starts clean."""
-        self.made_in: weakref.ref[Flow] | None = None
-        """The flow that has handed it off, in this process."""
-
-    @property
-    def is_all_of_its_thread(self) -> bool:
-        """Whether what it leaves behind ends with its thread, or its process."""
-        return self.primitive == "threading" or self.call == "Process.start"
-
-    def facts(self) -> dict[str, Any]:
-        """Return it as what JSON and pickles can hold."""
-        names = (name for name in self.__slots__ if name != "made_in")
-        return {name: getattr(self, name) for name in names}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Record, (self.facts(),)
-
-
-def _origin(given: Any) -> Origin | None:
-    if given is None:
-        return None
-    trace_id, span_id, name = given
-    return trace_id, span_id, _short(name)
-
-
-def _short(name: Any) -> str:
-    text = str(name)
-    return text if len(text) <= _MOST_OF_A_NAME else f"{text[: _MOST_OF_A_NAME - 1]}…"
 
 
 class Flow:
@@ -234,16 +150,29 @@ def policy_of(primitive: str) -> str:
 
 
 @functools.cache
-def _known(primitive: str) -> Callable[[object], bool] | None:
+def _matcher(primitive: str, excluded: tuple[str, ...]) -> Callable[[object], bool] | None:
+    """Return what tells the work that starts clean: by the table, and by what is ``excluded``."""
     if primitive == "threading":
-        return _infrastructure.thread_matcher(())
-    return _infrastructure.process_matcher(()) if primitive == "multiprocessing" else None
+        return _infrastructure.thread_matcher(excluded)
+    if primitive == "multiprocessing":
+        return _infrastructure.process_matcher(excluded)
+    return _infrastructure.callable_matcher(excluded)
 
 
-def _starts_clean(primitive: str, work: object) -> bool:
-    seam = _handoff.seams.get(primitive)
-    match = seam.starts_clean if seam is not None and seam.active else _known(primitive)
+def _starts_clean(primitive: str, work: object, excluded: tuple[str, ...]) -> bool:
+    match = _matcher(primitive, excluded)
     return match is not None and work is not None and match(work)
+
+
+def wants_none(context: Context) -> bool:
+    """Whether ``context`` is empty since the program wants that: it has made one to begin a trace.
+
+    There are two that it is given without making one, by OpenTelemetry and by this library.
+    """
+    return not context and context is not _DEFAULT and context is not _handoff.NO_CONTEXT
+
+
+_DEFAULT = contextvars.Context().run(_handoff.get_current)
 
 
 def _runs_in_a_context(work: Any) -> bool:
@@ -279,7 +208,7 @@ def hand_off(
     site = _frames.site(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
     if site.is_ours:
         return None
-    clean = _starts_clean(primitive, work)
+    clean = _starts_clean(primitive, work, _settings.excluded())
     if site.line is None and not (clean or always):
         return None  # the standard library's own affair
     context = _handoff.get_current()
@@ -291,13 +220,14 @@ def hand_off(
     if flow is not None:
         lineage += flow.record.lineage if flow.record.pid == os.getpid() else ()
         ancestors += tuple(a for a in flow.record.ancestors if a not in ancestors)
-        if cause is None and not flow.record.clean:
+        if cause is None and not (flow.record.clean or wants_none(context)):
             cause = flow.record.cause
     policy = policy_of(primitive)
     native = native or _runs_in_a_context(work)
+    name = _infrastructure.callable_name(_target(work)) if clean else ""
     record = Record(
         {
-            "id": f"{os.getpid()}-{next(_numbers)}",
+            "id": new_id(),
             "primitive": primitive,
             "call": call if isinstance(call, str) else call.get(site.via, call[""]),
             "site": site.line or "?",
@@ -312,7 +242,7 @@ def hand_off(
             "native": native,
             "ancestors": ancestors[:_MOST_ANCESTORS],
             "lineage": lineage[:_MOST_ANCESTORS],
-            "work": _infrastructure.callable_name(_target(work)) if clean else "",
+            "work": name if clean and _starts_clean(primitive, work, ()) else "",
         }
     )
     record.made_in = None if flow is None else weakref.ref(flow)

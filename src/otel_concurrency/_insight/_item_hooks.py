@@ -16,7 +16,8 @@ from typing import Any
 
 from otel_concurrency import _pairing
 from otel_concurrency._insight import _flow, _state
-from otel_concurrency._insight._flow import Record, hand_off
+from otel_concurrency._insight._flow import hand_off
+from otel_concurrency._insight._records import Record
 from otel_concurrency._patching import Layer, StandIn
 
 _MOST = 20_000

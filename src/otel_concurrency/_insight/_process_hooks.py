@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from otel_concurrency._insight import _flow, _frames, _item_hooks, _state
 from otel_concurrency._insight._call_hooks import run_as
-from otel_concurrency._insight._flow import Record, hand_off, observed
+from otel_concurrency._insight._flow import hand_off, observed
+from otel_concurrency._insight._records import Record
 from otel_concurrency._patching import Layer, wrap_builtin
 from otel_concurrency._primitives._multiprocessing import _trailers
 

@@ -54,7 +54,7 @@ def _started(span: Any, given: Any) -> None:
     setattr(span, SEEN, Seen(span, site, flow))
     _suspicions.runs(span)
     above: Seen | None = getattr(parent, SEEN, None)
-    suspect = _suspicions.about(span, parent, here, flow, explicit=given is not None)
+    suspect = _suspicions.about(span, given, here, flow)
     own = span.get_span_context()
     _state.tell(
         "span",

@@ -26,7 +26,8 @@ from otel_concurrency._insight import (
     _state,
     _wake_hooks,
 )
-from otel_concurrency._insight._flow import Flow, Origin
+from otel_concurrency._insight._flow import Flow
+from otel_concurrency._insight._records import Origin
 
 SEEN = "_otel_concurrency_seen"
 """The attribute of a span that holds what was seen of its start."""
@@ -82,15 +83,17 @@ def ended(span: Any) -> None:
 
 
 def about(
-    span: Any, parent: Any, here: Context, flow: Flow | None, *, explicit: bool
+    span: Any, given: Context | None, here: Context, flow: Flow | None
 ) -> dict[str, Any] | None:
     """Return why ``span`` is suspected to have lost its parent, as plain data; None: it is not.
 
-    ``parent`` is the span in the context that it was started in, which was given to it if that is
-    ``explicit``; ``here`` is the current one.
+    It was started in the context that was ``given`` to it, or, without one, ``here``.
     """
-    if span.links:
+    explicit = given is not None
+    context = here if given is None else given
+    if span.links or _flow.wants_none(context):
         return None
+    parent: Any = context.get(_SPAN_KEY)
     if span.parent is not None:
         above: Seen | None = getattr(parent, SEEN, None)
         if above is None:
@@ -111,7 +114,8 @@ def _runs(span: Any) -> bool:
 def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
     record = flow.record
     if record.clean:
-        if record.origin is None or record.work.startswith(_BEGIN_NOTHING):
+        is_suspect = record.work and not record.work.startswith(_BEGIN_NOTHING)
+        if record.origin is None or not is_suspect:
             return None
         return {"reason": "starts_clean", "origin": record.origin, "by": record.facts()}
     if record.cause is None or (flow.is_item and get_ident() in record.lineage[1:]):

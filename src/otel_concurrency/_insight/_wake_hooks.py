@@ -15,7 +15,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from otel_concurrency._insight import _flow, _frames, _state
-from otel_concurrency._insight._flow import Record, hand_off
+from otel_concurrency._insight._flow import hand_off
+from otel_concurrency._insight._records import Record
 from otel_concurrency._patching import Layer
 
 _MOST = 1000
