@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from otel_concurrency import _primitives, _settings, environment_variables
+from otel_concurrency import _adapters, _primitives, _settings, environment_variables
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
@@ -282,7 +282,7 @@ def test_text_has_no_paths_of_a_machine(path):
     assert not re.findall(machine, path.read_text(encoding="utf-8"))
 
 
-# --- what a primitive consists of ---
+# --- what a primitive consists of, and an adapter ---
 
 primitives = pytest.mark.parametrize("name", _primitives.NAMES)
 
@@ -328,6 +328,42 @@ def test_primitive_goes_through_the_conformance_suite(name):
         if target == "setting" and isinstance(value, ast.Constant)
     }
     assert name in settings
+
+
+adapters = pytest.mark.parametrize("library", _adapters.ADAPTERS)
+
+
+def test_files_of_adapters_are_the_named_ones():
+    """Every file in `_adapters` is of a named library, and every one of these has its file."""
+    files = {name for name in MODULES if name.startswith("_adapters.")}
+    assert files == {f"_adapters._{library}" for library in _adapters.ADAPTERS}
+
+
+@adapters
+def test_adapter_patches_what_it_is_named_for(library):
+    """Its advice is for the modules that are waited for, and these are of no standard library."""
+    first, last = _adapters.tested(library)
+    assert first[0].isdigit()
+    assert last[0].isdigit()
+    for primitive, modules in _adapters.ADAPTERS[library].items():
+        assert primitive in _primitives.NAMES
+        for module in modules:
+            assert callable(_adapters.advice(library, primitive, module))
+            assert module.split(".")[0] not in sys.stdlib_module_names
+
+
+@adapters
+def test_adapter_has_its_row_in_the_readme(library):
+    """The library, and the versions that were tested, stand in a table of the README."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith(f"| {library} |")]
+    assert [row for row in rows if " to ".join(_adapters.tested(library)) in row]
+
+
+@adapters
+def test_adapter_has_its_tests(library):
+    """They are where the gate runs them against the library itself."""
+    assert (REPOSITORY / "tests" / "adapters" / f"test_{library}.py").exists()
 
 
 def named_values(node: ast.AST) -> list[tuple[str | None, ast.expr | None]]:

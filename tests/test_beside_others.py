@@ -18,13 +18,6 @@ FORMS = ("thread", "timer", "raw thread", "submit", "done-callback", "item")
 ORDERS = [*itertools.product(("ours", "theirs"), repeat=2)]
 
 
-def unseen(library, on):
-    """Return the forms that are the others' own then: gevent's queues and raw threads."""
-    if library != "gevent":
-        return set()
-    return {"item", "raw thread"} if on == "ours" else {"item"}
-
-
 @pytest.mark.parametrize("library", OTHERS)
 @pytest.mark.parametrize(("on", "off"), ORDERS, ids=lambda who: who)
 def test_work_has_its_parent_and_no_other(library, on, off):
@@ -42,17 +35,10 @@ def test_work_has_its_parent_and_no_other(library, on, off):
     nowhere = {f"{form}, afterwards": "none" for form in FORMS}
     everywhere = dict.fromkeys(FORMS, "right") | nowhere
     without = dict.fromkeys(FORMS, "none") | nowhere
-    optional = unseen(library, on)
-    assert expected(told["both"], optional) == expected(everywhere, optional)
+    assert told["both"] == everywhere
     one = everywhere if off == "theirs" else without
-    assert expected(told["one"], optional) == expected(one, optional)
+    assert told["one"] == one
     assert told["neither"] == without
-    assert expected(told["again"], optional) == expected(everywhere, optional)
-    assert "wrong" not in {*told["both"].values(), *told["one"].values(), *told["again"].values()}
+    assert told["again"] == everywhere
     if (on, off) == ("theirs", "ours"):
         assert told["left"] == []
-
-
-def expected(found, optional):
-    """Return what was found of the forms that are not ``optional``."""
-    return {form: where for form, where in found.items() if form not in optional}

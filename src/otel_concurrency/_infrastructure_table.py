@@ -117,6 +117,8 @@ TABLE: Final[tuple[str, ...]] = (
     "elasticapm.utils.threading.IntervalTimer",
     # etcd3 0.12.0
     "etcd3.watch.Watcher",
+    # gevent 25.9.1, 26.9.0
+    "gevent.threadpool._WorkerGreenlet",
     # google-api-core 2.15.0, 2.44.0
     "google.api_core.bidi.BackgroundConsumer",
     # google-auth 2.62.2

@@ -14,6 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otel_concurrency import (
+    _adapters,
     _environment,
     _flush,
     _handoff,
@@ -41,8 +42,8 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
     ``subprocess`` (a :class:`~otel_concurrency.Policy` or its value), ``link_after`` and
-    ``flush_timeout`` (milliseconds), ``metrics`` (true or false) and ``excluded`` (a
-    comma-separated string, or strings). Metrics go to ``meter_provider``.
+    ``flush_timeout`` (milliseconds), ``metrics`` (true or false), ``adapters`` and ``excluded``
+    (each a comma-separated string, or strings). Metrics go to ``meter_provider``.
     Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged, and the
     program runs as it would without.
     """
@@ -65,10 +66,12 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     def _instrument(self, **kwargs: Any) -> None:
         try:
-            settings = _settings.read(_primitives.NAMES, kwargs)
+            settings = _settings.read(_primitives.NAMES, kwargs, _adapters.ADAPTERS)
             measure = _measure(settings, kwargs.get("meter_provider"))
             for name in _primitives.NAMES:
                 _switch_on(name, settings, measure)
+            for library in settings.adapters:
+                _switch_adapter_on(library, settings)
             if measure is not None:
                 _switch_metrics_on()
             _switch_links_on(settings)
@@ -84,6 +87,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         _settings.in_force = None
         _flush.timeout = 0
         undo = {"the base context": _environment.leave}
+        undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
         undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
         for what, switch_off in undo.items():
             try:
@@ -95,10 +99,15 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 class _Primitive:
     """A primitive that was switched on at least once: its seam, and its layers by module."""
 
-    def __init__(self, name: str, modules: Mapping[str, _primitives.Advice]) -> None:
+    def __init__(
+        self,
+        name: str,
+        modules: Mapping[str, _primitives.Advice],
+        seam: _handoff.Seam | None = None,
+    ) -> None:
         self.name = name
         self.modules = modules
-        self.seam = _handoff.Seam(name)
+        self.seam = seam or _handoff.Seam(name)
         self.layers: dict[str, list[_patching.Patch]] = {}
         """By module: what was patched there."""
         self.failures: dict[str, str] = {}
@@ -128,8 +137,11 @@ class _Primitive:
             self.seam.capture = capture
             if measure is not None:
                 measure(self.seam)
+        self._patch_when_imported()
+
+    def _patch_when_imported(self) -> None:
         for module_name, advice in self.modules.items():
-            patch = functools.partial(self._patch, advice)
+            patch = functools.partial(self._patch, module_name, advice)
             _patching.when_imported(module_name, patch, owner=self.name)
 
     def switch_off(self) -> None:
@@ -139,30 +151,88 @@ class _Primitive:
             for layers in self.layers.values():
                 _patching.undo_all(layers)
 
-    def _patch(self, advice: _primitives.Advice, module: ModuleType) -> None:
+    def _patch(self, name: str, advice: _primitives.Advice, module: ModuleType) -> None:
         with self._lock:
-            if not self.seam.active:  # imported after uninstrument(): nothing to do
+            if not self._is_on():  # imported after uninstrument(): nothing to do
                 return
             try:
-                if module.__name__ not in self.layers:
-                    self.layers[module.__name__] = advice(module, self.seam)
-                _patching.apply_all(self.layers[module.__name__])
+                if name not in self.layers:
+                    self.layers[name] = advice(module, self.seam)
+                _patching.apply_all(self.layers[name])
             except Exception as error:
                 self.switch_off()
-                self.failures[module.__name__] = f"{type(error).__name__}: {error}"
-                _report.once(
-                    _logger,
-                    (self.name, module.__name__),
-                    "OpenTelemetry context will not be propagated through %s: %s cannot be patched"
-                    " (%s: %s)",
-                    self.name,
-                    module.__name__,
-                    type(error).__name__,
-                    error,
-                )
+                self.failures[name] = f"{type(error).__name__}: {error}"
+                self._report(name)
+
+    def _is_on(self) -> bool:
+        return self.seam.active
+
+    def _report(self, module_name: str) -> None:
+        _report.once(
+            _logger,
+            (self.name, module_name),
+            "OpenTelemetry context will not be propagated through %s: %s cannot be patched (%s)",
+            self.name,
+            module_name,
+            self.failures[module_name],
+        )
+
+
+class Adapter(_Primitive):
+    """The modules of a library that go by one primitive, whose seam they have."""
+
+    def __init__(self, library: str, primitive: _Primitive) -> None:
+        modules = {
+            module: functools.partial(_advise, library, primitive.name, module)
+            for module in _adapters.ADAPTERS[library][primitive.name]
+        }
+        super().__init__(f"{library} ({primitive.name})", modules, primitive.seam)
+        self.library = library
+        self._on = False
+
+    def follow(self) -> None:
+        """Patch what is imported, and the rest when it will be; the seam is switched elsewhere."""
+        with self._lock:
+            self.failures.clear()
+            self._on = True
+        self._patch_when_imported()
+
+    def switch_off(self) -> None:
+        """Undo every patch. The primitive goes on: what is wrong with a library is not with it."""
+        with self._lock:
+            self._on = False
+            for layers in self.layers.values():
+                _patching.undo_all(layers)
+
+    def _is_on(self) -> bool:
+        return self._on and self.seam.active
+
+    def _report(self, module_name: str) -> None:
+        first, last = _adapters.tested(self.library)
+        _report.in_one_line(
+            _logger,
+            (self.name, module_name),
+            "%s %s is left alone: %s cannot be patched (%s). The versions that have been tested "
+            "are %s to %s.",
+            self.library,
+            _adapters.version(self.library) or "of an unknown version",
+            module_name,
+            self.failures[module_name],
+            first,
+            last,
+        )
+
+
+def _advise(
+    library: str, primitive: str, module_name: str, module: ModuleType, seam: _handoff.Seam
+) -> list[_patching.Patch]:
+    return _adapters.advice(library, primitive, module_name)(module, seam)
 
 
 primitives_in_use: dict[str, _Primitive] = {}
+adapters_in_use: dict[tuple[str, str], Adapter] = {}
+"""By library and primitive."""
+
 _creating = threading.Lock()
 
 
@@ -193,6 +263,17 @@ def _switch_on(
     _primitive(name, lambda: _primitives.modules_of(name)).switch_on(
         _policy.capture_for(policy, match, name), _policy.change_for(policy, name), match, measure
     )
+
+
+def _switch_adapter_on(library: str, settings: _settings.Settings) -> None:
+    for name in _adapters.ADAPTERS[library]:
+        if settings.policies[name] is _policy.Policy.OFF:
+            continue
+        with _creating:
+            key = library, name
+            if key not in adapters_in_use:
+                adapters_in_use[key] = Adapter(library, primitives_in_use[name])
+        adapters_in_use[key].follow()
 
 
 def _measure(

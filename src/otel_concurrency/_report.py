@@ -19,11 +19,27 @@ def once(logger: logging.Logger, cause: Hashable, message: str, *args: object) -
     Inside an ``except`` block the traceback is logged with it. Never raises, not even where a
     logging handler of the program does.
     """
+    _log(logger, cause, message, args, with_traceback=sys.exc_info()[0] is not None)
+
+
+def in_one_line(logger: logging.Logger, cause: Hashable, message: str, *args: object) -> None:
+    """Do as :func:`once` does, for what is nobody's fault: without a traceback."""
+    _log(logger, cause, message, args, with_traceback=False)
+
+
+def _log(
+    logger: logging.Logger,
+    cause: Hashable,
+    message: str,
+    args: tuple[object, ...],
+    *,
+    with_traceback: bool,
+) -> None:
     try:
         key = (logger.name, cause)
         if key in _reported:
             return
         _reported.add(key)  # before logging: a handler may hand work off, and fail in the same way
-        logger.warning(message, *args, exc_info=sys.exc_info()[0] is not None)
+        logger.warning(message, *args, exc_info=with_traceback)
     except Exception:  # noqa: S110 - there is nobody left to tell
         pass

@@ -46,6 +46,8 @@ class Settings:
     """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
     metrics: bool = False
     """Whether hand-offs are counted, and their waits measured."""
+    adapters: tuple[str, ...] = ()
+    """The libraries that are patched when the program imports them."""
     sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
     """Where a setting was set, as the user would write it; one that is missing was not."""
 
@@ -57,15 +59,24 @@ class Settings:
             "link_after": self.link_after,
             "flush_timeout": self.flush_timeout,
             "metrics": self.metrics,
+            "adapters": self.adapters or _NO_ADAPTER,
         }
 
+
+_ALL = "*"
+_NO_ADAPTER = ("-*",)
 
 in_force: Settings | None = None
 """The settings that the library is switched on with at present."""
 
 
-def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
-    """Return the settings of ``primitives``: from ``keywords``, else from the environment."""
+def read(
+    primitives: Iterable[str], keywords: Mapping[str, Any], adapters: Iterable[str] = ()
+) -> Settings:
+    """Return the settings of ``primitives``: from ``keywords``, else from the environment.
+
+    ``adapters`` are the libraries that there are adapters for.
+    """
     names = tuple(primitives)
     _report_unknown(names, keywords)
     given = _Given(keywords)
@@ -79,6 +90,7 @@ def read(primitives: Iterable[str], keywords: Mapping[str, Any]) -> Settings:
         link_after=_milliseconds("link_after", given, Settings.link_after),
         flush_timeout=_milliseconds("flush_timeout", given, Settings.flush_timeout),
         metrics=_truth("metrics", given),
+        adapters=_chosen("adapters", given, tuple(adapters)),
         sources=given.sources,
     )
 
@@ -94,7 +106,15 @@ def variable(name: str) -> str:
 
 
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (*primitives, "policy", "excluded", "link_after", "flush_timeout", "metrics")
+    known = (
+        *primitives,
+        "policy",
+        "excluded",
+        "link_after",
+        "flush_timeout",
+        "metrics",
+        "adapters",
+    )
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
             _report.once(
@@ -187,6 +207,28 @@ _TRUTHS = {"true": True, "false": False}
 
 def _word(value: object) -> str:
     return value.strip().lower() if isinstance(value, str) else ""
+
+
+def _chosen(name: str, given: _Given, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return which of ``known`` are named: from left to right, the last word counts."""
+    words = [word.lower() for word in _names(name, given)]
+    unknown = [word for word in words if word.removeprefix("-") not in (*known, _ALL)]
+    if unknown:
+        _report.once(
+            _logger,
+            (name, *unknown),
+            "%s got %s, which there is no adapter for. The adapters are: %s; '*' is all of them, "
+            "and a '-' in front leaves one out.",
+            given.sources[name],
+            ", ".join(map(repr, unknown)),
+            ", ".join(sorted(known)),
+        )
+        words = [word for word in words if word not in unknown]
+    chosen = set(known) if not words or words[0].startswith("-") else set[str]()
+    for word in words:
+        named = set(known) if word.removeprefix("-") == _ALL else {word.removeprefix("-")}
+        chosen = chosen - named if word.startswith("-") else chosen | named
+    return tuple(one for one in known if one in chosen)
 
 
 def _names(name: str, given: _Given) -> tuple[str, ...]:

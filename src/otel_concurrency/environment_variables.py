@@ -128,3 +128,14 @@ the capture of a context to its attachment is measured (``otel_concurrency.hand_
 
 Default: ``false``.
 """
+
+OTEL_PYTHON_CONCURRENCY_ADAPTERS = "OTEL_PYTHON_CONCURRENCY_ADAPTERS"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_ADAPTERS
+
+The libraries with workers or queues of their own that are patched when the program imports them,
+comma-separated. ``*`` is all of them, and a ``-`` in front leaves one out (``-gevent``). Each goes
+by the policies of the primitives that it resembles.
+
+Default: ``*``.
+"""

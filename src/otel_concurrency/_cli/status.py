@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from otel_concurrency._cli import CommandError, running
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _GOOD, _BAD, _QUIET = "green", "bold red", "dim"
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         console.out(json.dumps(told, indent=2), highlight=False)
     else:
         _show(console, told, ran=bool(command))
-    failed = any(primitive["failures"] for primitive in told["primitives"])
+    failed = any(each["failures"] for each in (*told["primitives"], *told["adapters"]))
     return exit_status or int(failed)
 
 
@@ -105,11 +106,37 @@ def _show(console: Console, told: Mapping[str, Any], *, ran: bool) -> None:
             table.add_row(setting["name"], setting["value"], setting["set_by"], "")
     console.print(table)
 
+    libraries = [each for each in told["adapters"] if each["version"] or each["patched"]]
+    if libraries:
+        console.print()
+        console.print(_table_of(libraries))
+
     for heading, lines in _sections(told):
         console.print()
         console.print(Text(heading, "bold"))
         for line in lines:
             console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("library", no_wrap=True)
+    table.add_column("version", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    for library in libraries:
+        if not library["on"]:
+            words, style = f"not patched ({library['set_by'] or 'the library is off'})", _QUIET
+        elif library["failures"]:
+            words, style = "could not be patched", _BAD
+        elif library["patched"]:
+            words, style = f"patched ({', '.join(library['patched'])})", _GOOD
+        else:
+            words, style = "will be patched when it is imported", _QUIET
+        table.add_row(library["name"], library["version"] or "", Text(words, style))
+    return table
 
 
 def _state(told: Mapping[str, Any], *, ran: bool) -> str:
@@ -134,14 +161,15 @@ def _standing(primitive: Mapping[str, Any]) -> tuple[str, str]:
 
 def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     primitives: list[Mapping[str, Any]] = told["primitives"]
+    each_of_all = [*primitives, *told["adapters"]]
     failures = [
-        f"{primitive['name']}: {module} cannot be patched: {why}"
-        for primitive in primitives
-        for module, why in primitive["failures"].items()
+        f"{each['name']}: {module} cannot be patched: {why}"
+        for each in each_of_all
+        for module, why in each["failures"].items()
     ]
     if failures:
         yield "Could not be patched", failures
-    remarks = [f"{each['name']}: {remark}" for each in primitives for remark in each["remarks"]]
+    remarks = [f"{each['name']}: {remark}" for each in each_of_all for remark in each["remarks"]]
     if remarks:
         yield "What else is to be known", remarks
     if told["warnings"]:

@@ -7,6 +7,7 @@ where it ends, when everything that it imports has been imported.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -22,7 +23,7 @@ from typing import Any
 
 from opentelemetry import trace
 
-from otel_concurrency import _instrumentor, _primitives, _settings
+from otel_concurrency import _adapters, _instrumentor, _primitives, _settings
 from otel_concurrency._insight import neighbours
 from otel_concurrency._patching import Layer
 
@@ -46,6 +47,7 @@ def standing() -> dict[str, Any]:
         "inherited": _instrumentor.inherited,
         "provider": _provider(),
         "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
+        "adapters": [_adapter(library, settings) for library in _adapters.ADAPTERS],
         "settings": _others(settings),
         "neighbours": neighbours.found(),
         "installed": neighbours.installed(),
@@ -65,9 +67,19 @@ def would_be() -> dict[str, Any]:
     instrumentor = _instrumentor.ConcurrencyInstrumentor()
     instrumentor.instrument(skip_dep_check=True)
     try:
+        for library in _adapters.ADAPTERS:
+            if _adapters.version(library) is not None:
+                _import_all_of(library)
         return standing()
     finally:
         instrumentor.uninstrument()
+
+
+def _import_all_of(library: str) -> None:
+    for modules in _adapters.ADAPTERS[library].values():
+        for module in modules:
+            with contextlib.suppress(Exception):  # it may be in another version, or for others
+                importlib.import_module(module)
 
 
 def tell_at_exit(file: Path) -> None:
@@ -129,6 +141,25 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
             if module not in sys.modules and importlib.util.find_spec(module) is not None
         ),
         "failures": in_use.failures,
+        "remarks": [*_covered(layers), *_bound_too_early(layers)],
+    }
+
+
+# The libraries.
+
+
+def _adapter(library: str, settings: _settings.Settings | None) -> dict[str, Any]:
+    parts = [part for (name, _), part in _instrumentor.adapters_in_use.items() if name == library]
+    on = settings is not None and library in settings.adapters
+    layers = [layer for part in parts for layer in _layers(part.layers.values())] if on else []
+    failures = {module: why for part in parts for module, why in part.failures.items()}
+    return {
+        "name": library,
+        "version": _adapters.version(library),
+        "on": on,
+        "set_by": None if settings is None else settings.sources.get("adapters"),
+        "patched": sorted({module for part in parts for module in part.layers} if on else ()),
+        "failures": failures if on else {},
         "remarks": [*_covered(layers), *_bound_too_early(layers)],
     }
 

@@ -23,6 +23,8 @@ from otel_concurrency._queue_hooks import QueueHooks
 
 
 def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
+    if queue.Queue.__module__ != queue.__name__:
+        return []  # gevent has put its own in the place of all of them, which an adapter covers
     pairing = Pairing(queue, seam, container="queue", size="_qsize", waits=("_qsize", False))
     return [
         QueueHooks(pairing, _inlined(pairing)),

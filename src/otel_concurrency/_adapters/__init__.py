@@ -1,0 +1,59 @@
+"""The libraries that bring workers or queues of their own, one file each.
+
+To add one: name it in :data:`ADAPTERS`, with the primitives that it goes by, whose seams its advice
+is given, and the modules that are patched. Write ``_<name>.py`` with a constant ``MODULES`` that
+maps each of these to a function ``(module, seam) -> list of patches``, and ``TESTED``, the first
+and the last version that it was tested with. Give it its row in the README and its
+``tests/adapters/test_<name>.py``; a test names what is missing.
+
+A file is imported when the program imports what it patches: a library that is not there costs the
+registration of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Final
+
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Patch
+
+ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "gevent": {
+        "threading": ("gevent", "gevent.thread"),
+        "futures": ("gevent.threadpool",),
+        "queue": ("gevent",),
+    },
+}
+"""By library: its modules that are patched, by the primitive that they go by."""
+
+Advice = Callable[[ModuleType, Seam], "list[Patch]"]
+
+
+def advice(library: str, primitive: str, module_name: str) -> Advice:
+    """Return what patches a module of ``library`` as far as it goes by ``primitive``."""
+    found: Advice = _file(library).MODULES[primitive][module_name]
+    return found
+
+
+def tested(library: str) -> tuple[str, str]:
+    """Return the first and the last version of ``library`` that its adapter was tested with."""
+    versions: tuple[str, str] = _file(library).TESTED
+    return versions
+
+
+def version(library: str) -> str | None:
+    """Return the version of ``library`` that is installed; None where that is not known."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _file(library: str) -> Any:
+    from importlib import import_module
+
+    return import_module(f"{__name__}._{library}")

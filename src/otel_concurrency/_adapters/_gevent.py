@@ -1,0 +1,246 @@
+"""gevent: greenlets, its thread pool, and its queues.
+
+A greenlet goes by THREADING: it is captured when it is started, by the callback that gevent has for
+that, which sees those of subclasses and pools too, and those that stand for monkey-patched threads.
+What is handed to ``gevent.threadpool`` goes by FUTURES, and items of ``gevent.queue`` by QUEUE;
+under ``monkey.patch_all`` those are what ``queue`` has.
+
+Greenlets share a thread, so with gevent it is a greenlet, and not a thread, that work is known by.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from _thread import get_ident
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _handoff, _items
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._pairing import is_plumbing
+from otel_concurrency._pairs import Fifo, Keyed, Lifo
+from otel_concurrency._patching import Layer, Patch, StandIn
+
+TESTED = ("25.9.1", "26.9.0")
+
+
+def _greenlet_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        _OnSpawn(gevent.Greenlet, seam),
+        # One function under two names; now that gevent has taken it from its hub.
+        Layer(gevent.hub, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
+        Layer(gevent, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
+    ]
+
+
+def _ident_layers(thread: ModuleType, seam: Seam) -> list[Patch]:
+    ours = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
+    ]
+    return [Layer(module, "get_ident", lambda raw: thread.get_ident) for module in ours]
+
+
+def _pool_layers(threadpool: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(threadpool.ThreadPool, "spawn", lambda raw: _pool_spawn(raw, seam))]
+
+
+_QUEUES = {"SimpleQueue": Fifo, "Queue": Fifo, "PriorityQueue": Keyed, "LifoQueue": Lifo}
+"""By name: the kind of pairs for what it contains."""
+
+
+def _queue_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
+    # It takes the name of a C module while it is imported, and no import hook hears of it then.
+    queue: Any = importlib.import_module("gevent.queue")
+    made: dict[Any, Any] = {}
+
+    def stand_in(plain: Any, kind: Any) -> Any:
+        if plain not in made:
+            made[plain] = _queue_class(plain, kind, seam)
+        return made[plain]
+
+    owners: list[Any] = [queue]
+    patched = sys.modules.get("queue")
+    if patched is not None and vars(patched).get("Queue") is queue.Queue:
+        owners.append(patched)
+    names = dict(_QUEUES)
+    if queue.JoinableQueue is queue.Queue:  # since 25.4.1
+        names["JoinableQueue"] = Fifo
+    return [
+        Layer(owner, name, functools.partial(stand_in, kind=kind))
+        for owner in owners
+        for name, kind in names.items()
+        if hasattr(getattr(owner, name, None), "_put")
+    ]
+
+
+MODULES = {
+    "threading": {"gevent": _greenlet_layers, "gevent.thread": _ident_layers},
+    "futures": {"gevent.threadpool": _pool_layers},
+    "queue": {"gevent": _queue_layers},
+}
+
+
+class _OnSpawn:
+    """A callback for greenlets that are started; applied and undone as a layer is."""
+
+    layers = ()
+
+    def __init__(self, greenlet: Any, seam: Seam) -> None:
+        self._greenlet = greenlet
+        self._seam = seam
+        self._callback = self._started  # the one object that gevent can find again
+
+    def apply(self) -> None:
+        """Have gevent call us; once, however often it is asked to."""
+        self._greenlet.add_spawn_callback(self._callback)
+
+    def undo(self) -> None:
+        """Have gevent forget us."""
+        self._greenlet.remove_spawn_callback(self._callback)
+
+    def _started(self, greenlet: Any) -> None:
+        try:
+            run = greenlet._run  # which is let go of with its end, also if it never runs
+            if greenlet.gr_context is None and not _is_thread(run):
+                call = _handoff.call(self._seam, run, BodyCall)
+                if call is not None:
+                    greenlet._run = call
+        except Exception as error:
+            _handoff.report("start", error)
+
+
+def _is_thread(run: Any) -> bool:
+    """Whether a greenlet stands for a ``threading.Thread``, which carries the context itself."""
+    threading: Any = sys.modules.get("threading")
+    return threading is not None and isinstance(getattr(run, "__self__", None), threading.Thread)
+
+
+def _spawn_raw(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def spawn_raw(function: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _handoff.call(seam, function, BodyCall) if callable(function) else None
+        return original(call or function, *args, **kwargs)
+
+    return spawn_raw
+
+
+def _pool_spawn(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def spawn(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seam.active or isinstance(func, Call):
+            return original(self, func, *args, **kwargs)
+        # Also without a context: what it forgets to detach is not for the next one.
+        call = _handoff.call(seam, func, BodyCall) or BodyCall(NO_CONTEXT, func)
+        try:
+            return original(self, call, *args, **kwargs)
+        except BaseException:
+            call.release()
+            raise
+
+    return spawn
+
+
+_PAIRS = "_otel_concurrency_pairs"
+_PUTTING = "_otel_concurrency_putting"
+"""The attribute with what is being put: items, and the contexts of their putters."""
+
+
+def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
+    """Return a subclass of the queue ``plain``, a C type, whose items carry contexts.
+
+    Items go in and out by ``_put`` and ``_get``. The hub puts for a putter that has had to wait, so
+    the context is the one that was current when ``put`` was called.
+    """
+
+    class Queue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
+        __module__ = plain.__module__
+        __slots__ = (_PAIRS, _PUTTING)
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls is Queue and is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                return plain(*args, **kwargs)
+            return plain.__new__(cls, *args, **kwargs)
+
+        @functools.wraps(plain.put)
+        def put(self, item: Any, block: bool = True, timeout: Any = None) -> Any:
+            if not seam.active or not _handoff.is_concerned(seam):
+                return plain.put(self, item, block, timeout)
+            waiting: list[list[Any]] | None = getattr(self, _PUTTING, None)
+            if waiting is None:
+                waiting = []
+                setattr(self, _PUTTING, waiting)
+            entry = [item, _handoff.current_safely()]
+            waiting.append(entry)
+            try:
+                return plain.put(self, item, block, timeout)
+            finally:
+                waiting[:] = [other for other in waiting if other is not entry]
+                entry.clear()  # a traceback may lead through here
+
+        def _put(self, item: Any) -> None:
+            plain._put(self, item)
+            try:
+                _remember(self, item)
+            except Exception as error:
+                _handoff.report("put", error)
+
+        @functools.wraps(plain.get)
+        def get(self, block: bool = True, timeout: Any = None) -> Any:
+            if adopted.get() is not None:
+                _items.let_go()
+            return plain.get(self, block, timeout)
+
+        def _get(self) -> Any:
+            item = plain._get(self)
+            try:
+                _deliver(self, item, seam)
+            except Exception as error:
+                _handoff.report("get", error)
+            return item
+
+        if hasattr(plain, "task_done"):
+
+            @functools.wraps(plain.task_done)
+            def task_done(self) -> None:
+                if adopted.get() is not None:
+                    _items.let_go()
+                plain.task_done(self)
+
+        if hasattr(plain, "shutdown"):
+            shutdown = _items.abstaining(plain.shutdown)
+
+    Queue.__name__ = plain.__name__
+
+    def _remember(queue: Any, item: Any) -> None:
+        context = None
+        putting: list[list[Any]] = getattr(queue, _PUTTING, None) or []
+        for place, entry in enumerate(putting):
+            if entry[0] is item:
+                context = entry[1]
+                del putting[place]
+                break
+        pairs = getattr(queue, _PAIRS, None)
+        if pairs is None:
+            if not context:
+                return
+            pairs = kind((None, None), len(queue.queue) - 1)
+            setattr(queue, _PAIRS, pairs)
+        pairs.put(item, context, len(queue.queue))
+
+    return Queue
+
+
+def _deliver(queue: Any, item: Any, seam: Seam) -> None:
+    pairs = getattr(queue, _PAIRS, None)
+    context = None if pairs is None else pairs.take(item, len(queue.queue))
+    if context and seam.change is not None:
+        context = seam.change(context)
+    if not seam.active:
+        _items.let_go()
+    elif context or _handoff.get_current():
+        _items.adopt(context)

@@ -1,0 +1,30 @@
+"""Which libraries are there to be tested, and what their tests share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+from otel_concurrency import ConcurrencyInstrumentor
+
+NEEDED = {
+    "test_gevent.py": "gevent",
+}
+"""By file: the library that it is about."""
+
+collect_ignore = [
+    file
+    for file, library in NEEDED.items()
+    if "ALL_ADAPTERS" not in os.environ and importlib.util.find_spec(library) is None
+]
+"""Where a library is not installed there is nothing to test; the gate says that all of them are."""
+
+
+@pytest.fixture
+def instrument():
+    """Return what switches the library on, for the length of the test."""
+    yield ConcurrencyInstrumentor().instrument
+    if ConcurrencyInstrumentor().is_instrumented_by_opentelemetry:
+        ConcurrencyInstrumentor().uninstrument()

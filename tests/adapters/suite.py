@@ -1,0 +1,317 @@
+"""What holds for whatever is handed off through a library, in whichever of its ways.
+
+A library's tests say how that is done, in a class that derives from :class:`Calls` or
+:class:`Items`; the expectations are here.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+from opentelemetry import baggage, context, trace
+from opentelemetry.context import Context
+
+from otel_concurrency import _links
+
+WAIT = 20
+"""Seconds after which something that is waited for will not happen any more."""
+
+ON = "from otel_concurrency import ConcurrencyInstrumentor as I\nI().instrument()\n"
+IMPORT_FIRST = "import {module}\n" + ON
+INSTRUMENT_FIRST = ON + "import {module}\n"
+IN_BOTH_ORDERS = pytest.mark.parametrize(
+    "first", [IMPORT_FIRST, INSTRUMENT_FIRST], ids=["imported first", "instrumented first"]
+)
+
+
+def outside(function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function`` where nothing is attached."""
+    return contextvars.Context().run(function, *args)
+
+
+def run_program(program: str) -> str:
+    """Run a program in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "left alone" not in done.stderr, done.stderr
+    assert "OpenTelemetry" not in done.stderr, done.stderr
+    return done.stdout
+
+
+class Calls:
+    """A way of a library to have a callable called."""
+
+    setting: ClassVar[str]
+    """The primitive that it goes by."""
+
+    off: ClassVar[dict[str, Any]] = {}
+    """What is switched off with it, where others would carry too."""
+
+    def hand_off(self, work: Callable[[], Any]) -> Any:
+        """Hand ``work`` off, wait for its end, and return what it returned."""
+        raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    def worker(self):
+        """Give the hand-offs of a test a worker, where the library has one."""
+
+    def test_the_work_is_done_in_the_context_that_it_was_handed_off_in(self, instrument, tracer):
+        """A span of the work is a child, with the baggage, wherever the worker was made."""
+        instrument()
+
+        def work():
+            with tracer.start_as_current_span("work") as span:
+                return span.parent, baggage.get_baggage("tenant")
+
+        for name in ("acme", "umbrella"):
+            token = context.attach(baggage.set_baggage("tenant", name))
+            with tracer.start_as_current_span("origin") as origin:
+                parent, tenant = self.hand_off(work)
+            context.detach(token)
+            assert (parent.span_id, tenant) == (origin.get_span_context().span_id, name)
+
+    def test_a_worker_made_outside_of_spans_carries_too(self, instrument, tracer):
+        """The first hand-off, without context, neither gets nor leaves anything."""
+        instrument()
+        assert not outside(self.hand_off, context.get_current)
+        with tracer.start_as_current_span("origin") as origin:
+            assert self.hand_off(trace.get_current_span) is origin
+
+    def test_nothing_is_left_to_the_next_work(self, instrument, tracer):
+        """Work without context has none, after work that had, forgets to detach, and fails."""
+        instrument()
+
+        def forgetful():
+            context.attach(context.set_value("forgotten", 1))
+
+        with tracer.start_as_current_span("origin"):
+            self.hand_off(forgetful)
+        assert not outside(self.hand_off, context.get_current)
+        assert not context.get_current()
+
+    def test_under_link_the_work_is_a_trace_of_its_own(self, instrument, tracer):
+        """It has a link to its origin, and the baggage."""
+        instrument(**{self.setting: "link"})
+
+        def work():
+            span = tracer.start_span("work")
+            return span.parent, span.links, baggage.get_baggage("tenant")
+
+        token = context.attach(baggage.set_baggage("tenant", "acme"))
+        with tracer.start_as_current_span("origin") as origin:
+            parent, links, tenant = self.hand_off(work)
+        context.detach(token)
+        assert parent is None
+        assert [link.context.span_id for link in links] == [origin.get_span_context().span_id]
+        assert links[0].attributes[_links.PRIMITIVE] == self.setting
+        assert tenant == "acme"
+
+    def test_nothing_refers_to_the_span_when_the_work_is_done(self, instrument, tracer):
+        """One shot: neither the worker nor what was handed back keeps it alive."""
+        instrument()
+        kept = []
+
+        def in_span():
+            with tracer.start_as_current_span("origin") as span:
+                kept.append(self.hand_off(int))
+                return weakref.ref(span)
+
+        reference = in_span()
+        outside(self.hand_off, int)
+        gc.collect()
+        assert reference() is None
+
+    def test_what_the_work_returns_and_raises_is_its_own(self, instrument, tracer):
+        """Results and exceptions are the very objects."""
+        instrument()
+        thing, error = object(), ValueError("the work's")
+
+        def fail():
+            raise error
+
+        with tracer.start_as_current_span("origin"):
+            assert self.hand_off(lambda: thing) is thing
+            with pytest.raises(ValueError, match="the work's"):
+                self.hand_off(fail)
+        assert not outside(self.hand_off, context.get_current)
+
+    @pytest.mark.parametrize("how", ["policy", "adapter", "after uninstrument()"])
+    def test_switched_off_it_carries_nothing(self, how, instrument, tracer):
+        """By its policy, by its name among the adapters, or with all of the library."""
+        if how == "policy":
+            instrument(**{self.setting: "off"}, **self.off)
+        elif how == "adapter":
+            instrument(adapters="-*", **self.off)
+        else:
+            instrument()
+            instrument.__self__.uninstrument()
+        with tracer.start_as_current_span("origin"):
+            assert not self.hand_off(context.get_current)
+
+
+class Items:
+    """A kind of queue of a library's."""
+
+    setting: ClassVar[str] = "queue"
+
+    def make(self, size: int = 0) -> Any:
+        """Return a queue."""
+        raise NotImplementedError
+
+    def put(self, queue: Any, item: Any) -> None:
+        """Put an item."""
+        queue.put(item)
+
+    def get(self, queue: Any) -> Any:
+        """Get an item that is there."""
+        return queue.get()
+
+    def run(self, *flows: Callable[[], Any]) -> list[Any]:
+        """Run each flow in a worker of its own at once, in no context; return their results."""
+        results: list[Any] = [None] * len(flows)
+
+        def run(place: int) -> None:
+            results[place] = outside(flows[place])
+
+        threads = [threading.Thread(target=run, args=(n,)) for n in range(len(flows))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT)
+        return results
+
+    def put_in_spans(self, queue: Any, tracer: Any, items: list[Any]) -> list[int]:
+        """Put each item in a span of its own; return the ids of these."""
+        ids = []
+        for item in items:
+            with tracer.start_as_current_span("put", context=Context()) as span:
+                self.put(queue, item)
+            ids.append(span.get_span_context().span_id)
+        return ids
+
+    def test_an_item_is_handled_in_the_context_in_which_it_was_put(self, instrument, tracer):
+        """Each of several items, equal ones among them, under its own producer."""
+        instrument()
+
+        def flow():
+            queue = self.make()
+            ids = self.put_in_spans(queue, tracer, [1, 1, 2, 3])
+            parents = {}
+            for _ in ids:
+                item = self.get(queue)
+                span = tracer.start_span("work")
+                parents.setdefault(item, []).append(span.parent and span.parent.span_id)
+            return parents == {1: ids[:2], 2: ids[2:3], 3: ids[3:]} or (parents, ids)
+
+        assert self.run(flow) == [True]
+
+    def test_an_item_without_context_is_nobodys(self, instrument, tracer):
+        """It is not handled in the context of the item before, nor is anything left after it."""
+        instrument()
+
+        def flow():
+            queue = self.make()
+            self.put_in_spans(queue, tracer, ["traced"])
+            self.get(queue)
+            seen = [bool(context.get_current())]
+            self.put_untraced(queue, "plain")
+            self.get(queue)
+            return [*seen, bool(context.get_current())]
+
+        assert self.run(flow) == [[True, False]]
+
+    def put_untraced(self, queue: Any, item: Any) -> None:
+        """Put an item in no context."""
+        token = context.attach(Context())
+        self.put(queue, item)
+        context.detach(token)
+
+    def test_baggage_alone_is_carried(self, instrument):
+        """Any key of the context comes with the item."""
+        instrument()
+
+        def flow():
+            queue = self.make()
+            token = context.attach(baggage.set_baggage("tenant", "acme"))
+            self.put(queue, 1)
+            context.detach(token)
+            self.get(queue)
+            return baggage.get_baggage("tenant")
+
+        assert self.run(flow) == ["acme"]
+
+    def test_a_flow_with_a_live_span_keeps_it(self, instrument, tracer):
+        """Who collects results inside its own span stays in that."""
+        instrument()
+
+        def flow():
+            queue = self.make()
+            self.put_in_spans(queue, tracer, [1])
+            with tracer.start_as_current_span("own") as own:
+                self.get(queue)
+                return trace.get_current_span() is own
+
+        assert self.run(flow) == [True]
+
+    def test_under_link_an_item_starts_a_trace_of_its_own(self, instrument, tracer):
+        """Its spans have a link to the producer's."""
+        instrument(**{self.setting: "link"})
+
+        def flow():
+            queue = self.make()
+            ids = self.put_in_spans(queue, tracer, [1])
+            self.get(queue)
+            span = tracer.start_span("work")
+            return span.parent is None and [link.context.span_id for link in span.links] == ids
+
+        assert self.run(flow) == [True]
+
+    def test_a_queue_that_is_empty_keeps_no_span_alive(self, instrument, tracer):
+        """Once an item is got, and the next one asked for, its span dies with its last user."""
+        instrument()
+        kept = []
+
+        def flow():
+            queue = self.make()
+            kept.append(queue)
+            with tracer.start_as_current_span("put", context=Context()) as span:
+                self.put(queue, 1)
+            reference = weakref.ref(span)
+            del span
+            self.get(queue)
+            self.put_untraced(queue, 2)
+            self.get(queue)
+            return reference
+
+        (reference,) = self.run(flow)
+        gc.collect()
+        assert reference() is None
+
+    @pytest.mark.parametrize("how", ["policy", "adapter", "after uninstrument()"])
+    def test_switched_off_it_carries_nothing(self, how, instrument, tracer):
+        """By its policy, by its name among the adapters, or with all of the library."""
+        if how == "policy":
+            instrument(**{self.setting: "off"})
+        elif how == "adapter":
+            instrument(adapters="-*")
+        else:
+            instrument()
+            instrument.__self__.uninstrument()
+
+        def flow():
+            queue = self.make()
+            self.put_in_spans(queue, tracer, [1])
+            return self.get(queue), bool(context.get_current())
+
+        assert self.run(flow) == [(1, False)]

@@ -1,0 +1,396 @@
+"""gevent: greenlets, its thread pool and its queues, and what is monkey-patched."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import gevent
+import gevent.pool
+import gevent.queue
+import gevent.thread
+import gevent.threadpool
+import pytest
+from opentelemetry import context, trace
+from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, outside, run_program
+
+from otel_concurrency import ConcurrencyInstrumentor, _handoff, _rounds
+
+
+class _Greenlets(Calls):
+    setting = "threading"
+
+
+class TestSpawn(_Greenlets):
+    def hand_off(self, work):
+        return gevent.spawn(work).get(timeout=WAIT)
+
+
+class TestSpawnLater(_Greenlets):
+    def hand_off(self, work):
+        return gevent.spawn_later(0.001, work).get(timeout=WAIT)
+
+
+class TestPool(_Greenlets):
+    @pytest.fixture(autouse=True)
+    def worker(self):
+        self.pool = gevent.pool.Pool(1)
+        yield
+        self.pool.kill()
+
+    def hand_off(self, work):
+        return self.pool.spawn(work).get(timeout=WAIT)
+
+
+class TestPoolMap(TestPool):
+    def hand_off(self, work):
+        (result,) = self.pool.map(lambda _: work(), [1])
+        return result
+
+
+class _Own(gevent.Greenlet):
+    def __init__(self, work):
+        super().__init__()
+        self.work = work
+
+    def _run(self):
+        return self.work()
+
+
+class TestSubclass(_Greenlets):
+    def hand_off(self, work):
+        greenlet = _Own(work)
+        greenlet.start()
+        return greenlet.get(timeout=WAIT)
+
+
+class TestSpawnRaw(_Greenlets):
+    def hand_off(self, work):
+        result = gevent.event.AsyncResult()
+
+        def run():
+            try:
+                result.set(work())
+            except Exception as error:
+                result.set_exception(error)
+
+        gevent.spawn_raw(run)
+        return result.get(timeout=WAIT)
+
+
+class TestThreadPool(Calls):
+    setting = "futures"
+
+    @pytest.fixture(autouse=True)
+    def worker(self):
+        self.pool = gevent.threadpool.ThreadPool(1)
+        yield
+        self.pool.kill()
+
+    def hand_off(self, work):
+        return self.pool.spawn(work).get(timeout=WAIT)
+
+
+class TestThreadPoolExecutor(Calls):
+    setting = "futures"
+
+    @pytest.fixture(autouse=True)
+    def worker(self):
+        with gevent.threadpool.ThreadPoolExecutor(1) as self.pool:
+            yield
+
+    def hand_off(self, work):
+        return self.pool.submit(work).result(timeout=WAIT)
+
+
+class _Queues(Items):
+    def run(self, *flows):
+        greenlets = [gevent.spawn(outside, flow) for flow in flows]
+        return [greenlet.get(timeout=WAIT) for greenlet in greenlets]
+
+
+class TestQueue(_Queues):
+    def make(self, size=None):
+        return gevent.queue.Queue(size)
+
+
+class TestSimpleQueue(_Queues):
+    def make(self, size=None):
+        return gevent.queue.SimpleQueue(size)
+
+
+class TestPriorityQueue(_Queues):
+    def make(self, size=None):
+        return gevent.queue.PriorityQueue(size)
+
+
+class TestNoWait(TestQueue):
+    def put(self, queue, item):
+        queue.put_nowait(item)
+
+    def get(self, queue):
+        return queue.get_nowait()
+
+
+@pytest.mark.parametrize("name", ["Queue", "SimpleQueue", "PriorityQueue", "LifoQueue"])
+def test_a_consumer_and_a_producer_that_have_to_wait(name, instrument, tracer):
+    """Each item goes with its putter's context, though it is the hub that puts what had to wait."""
+    instrument()
+    queue = getattr(gevent.queue, name)(1)
+    ids, seen = {}, {}
+
+    def producer(number):
+        with tracer.start_as_current_span("put") as span:
+            ids[number] = span.get_span_context().span_id
+            queue.put(number)
+
+    def consumer():
+        for _ in range(4):
+            number = queue.get()
+            gevent.sleep(0)
+            seen[number] = tracer.start_span("work").parent.span_id
+
+    gevent.joinall(
+        [gevent.spawn(consumer), *(gevent.spawn(producer, n) for n in range(4))],
+        timeout=WAIT,
+        raise_error=True,
+    )
+    assert seen == ids
+
+
+def test_a_queue_is_what_it_was_to_who_looks_at_it(instrument, tracer):
+    """Its items, its type and its subclasses are the program's."""
+    before = gevent.queue.Queue()
+    plain = gevent.queue.Queue
+    instrument()
+    queue = gevent.queue.Queue()
+    with tracer.start_as_current_span("put"):
+        queue.put("item")
+    assert list(queue.queue) == ["item"]
+    assert queue.peek() == "item"
+    assert isinstance(before, gevent.queue.Queue)
+    assert isinstance(queue, plain)
+    assert isinstance(queue, gevent.queue.SimpleQueue)
+    assert issubclass(gevent.queue.JoinableQueue, gevent.queue.Queue)
+    assert gevent.queue.Queue.__qualname__ == plain.__qualname__
+    queue.shutdown(immediate=True)
+    assert not queue.unfinished_tasks
+
+
+def test_a_greenlet_that_is_killed_before_it_runs_lets_go(instrument, tracer):
+    """What never runs keeps no context."""
+    instrument()
+    with tracer.start_as_current_span("origin") as span:
+        greenlet = gevent.spawn(int)
+        greenlet.kill()
+    reference = weakref.ref(span)
+    del span
+    gc.collect()
+    assert greenlet.dead
+    assert reference() is None
+
+
+def test_a_context_that_the_program_has_given_a_greenlet_is_its_word(instrument, tracer):
+    """Nothing is attached over a `gr_context` of the user's."""
+    import contextvars
+
+    instrument()
+    with tracer.start_as_current_span("origin"):
+        greenlet = gevent.Greenlet(context.get_current)
+        greenlet.gr_context = contextvars.Context()
+        greenlet.start()
+    assert not greenlet.get(timeout=WAIT)
+
+
+def test_greenlets_of_one_thread_are_flows_of_their_own(instrument, tracer):
+    """What runs in one of them is not taken for what runs in another."""
+    instrument()
+    queue = gevent.queue.Queue()
+
+    def consumer():
+        seen = []
+        for _ in range(2):
+            queue.get()
+            seen.append(trace.get_current_span().name)
+        return seen
+
+    def other():
+        gevent.sleep(0.01)
+
+    with tracer.start_as_current_span("start"):
+        waiting = gevent.spawn(consumer)
+        gevent.sleep(0)
+        gevent.spawn(other).join(timeout=WAIT)
+    for name in ("first", "second"):
+        with tracer.start_as_current_span(name):
+            queue.put(name)
+            gevent.sleep(0)
+    assert waiting.get(timeout=WAIT) == ["first", "second"]
+
+
+def test_undo_is_exact():
+    """Every attribute that was replaced is what it was, by identity."""
+    owners = [
+        gevent,
+        gevent.hub,
+        gevent.queue,
+        gevent.threadpool.ThreadPool,
+        _handoff,
+        _rounds,
+    ]
+    before = [dict(vars(owner)) for owner in owners]
+    instrumentor = ConcurrencyInstrumentor()
+    for _ in range(2):
+        instrumentor.instrument()
+        changed = [
+            owner for owner, was in zip(owners, before, strict=True) if dict(vars(owner)) != was
+        ]
+        assert changed == owners
+        instrumentor.uninstrument()
+        for owner, was in zip(owners, before, strict=True):
+            now = dict(vars(owner))
+            assert [name for name in {*was, *now} if now.get(name) is not was.get(name)] == []
+
+
+CARRIES = """
+import gevent.queue
+from opentelemetry import context
+
+q = gevent.queue.Queue()
+def work():
+    return context.get_value("key")
+def put():
+    context.attach(context.set_value("key", "of the item"))
+    q.put(1)
+def get():
+    q.get()
+    return work()
+gevent.spawn(put).join()
+print(gevent.spawn(get).get())
+context.attach(context.set_value("key", "of the call"))
+print(gevent.spawn(work).get(), gevent.get_hub().threadpool.apply(work))
+"""
+
+
+@IN_BOTH_ORDERS
+def test_it_does_not_matter_which_is_first(first):
+    """Imported before the library is switched on, or after it."""
+    printed = run_program(first.format(module="gevent, gevent.queue, gevent.threadpool") + CARRIES)
+    assert printed.splitlines() == ["of the item", "of the call of the call"]
+
+
+MONKEY = "from gevent import monkey\nmonkey.patch_all()\n"
+PATCHED = """
+import queue, sched, threading
+from concurrent.futures import ThreadPoolExecutor
+
+import gevent
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("tests")
+
+def parent():
+    span = tracer.start_span("work")
+    span.end()
+    return span.parent and span.parent.span_id
+
+seen = {}
+def see(name):
+    seen[name] = parent()
+
+def consumer(q):
+    while (item := q.get()) is not None:
+        seen[item] = parent()
+        q.task_done()
+
+with tracer.start_as_current_span("start"):
+    q = queue.Queue()
+    worker = threading.Thread(target=consumer, args=(q,))
+    worker.start()
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()
+
+ids = {}
+for n in range(3):
+    with tracer.start_as_current_span("origin") as span:
+        names = [f"{kind} {n}" for kind in ("thread", "timer", "pool", "spawn", "sched", "item")]
+        ids.update(dict.fromkeys(names, span.get_span_context().span_id))
+        threads = [
+            threading.Thread(target=see, args=(names[0],)),
+            threading.Timer(0.001, see, (names[1],)),
+            gevent.spawn(see, names[3]),
+        ]
+        for thread in threads:
+            thread.start()
+        pool.submit(see, names[2]).result()
+        scheduler = sched.scheduler()
+        scheduler.enter(0.001, 1, see, (names[4],))
+        gevent.spawn(scheduler.run).join()
+        q.put(names[5])
+    q.join()
+    for thread in threads:
+        thread.join()
+assert pool.submit(parent).result() is None
+q.put(None)
+worker.join()
+wrong = {name for name in ids if seen.get(name) != ids[name]}
+print("wrong:", sorted(wrong))
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    [MONKEY + ON, ON + MONKEY, "import queue, threading, sched\n" + ON + MONKEY],
+    ids=["patched first", "instrumented first", "imported, instrumented, patched"],
+)
+def test_what_is_monkey_patched_carries(first):
+    """Threads, timers, pools, schedulers and queues of the standard library, as greenlets."""
+    assert run_program(first + PATCHED) == "wrong: []\n"
+
+
+UNDONE = """
+import queue, gevent.queue, gevent.threadpool, threading
+I().uninstrument()
+q = queue.Queue()
+from opentelemetry import context
+context.attach(context.set_value("key", 1))
+q.put("item")
+print(gevent.spawn(lambda: (q.get(), bool(context.get_current()))).get())
+I().instrument()
+q.put("item")
+print(gevent.spawn(lambda: (q.get(), bool(context.get_current()))).get())
+"""
+
+
+@pytest.mark.parametrize("first", [MONKEY + ON, ON + MONKEY], ids=["patched first", "on first"])
+def test_under_monkey_patching_it_can_be_switched_off_and_on(first):
+    """A queue that is bound meanwhile carries nothing, and works."""
+    assert run_program(first + UNDONE) == "('item', False)\n('item', True)\n"
+
+
+NATIVE = """
+import gc, weakref
+import gevent, gevent.threadpool
+from opentelemetry import context
+
+class Thing: pass
+thing = Thing()
+pool = gevent.threadpool.ThreadPool(1)
+token = context.attach(context.set_value("thing", thing))
+pool.spawn(int).get()
+context.detach(token)
+reference = weakref.ref(thing)
+del thing, token
+gc.collect()
+print(reference(), pool.size)
+"""
+
+
+@pytest.mark.parametrize(
+    "first", [ON, MONKEY + ON, ON + MONKEY], ids=["", "patched", "then patched"]
+)
+def test_a_native_worker_belongs_to_nobody(first):
+    """The thread that a request has caused keeps nothing of it."""
+    assert run_program(first + NATIVE) == "None 1\n"
