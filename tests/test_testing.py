@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency import ConcurrencyInstrumentor, testing
+from otel_concurrency import ConcurrencyInstrumentor, _settings, testing
 from otel_concurrency._insight import _state, observer
 from otel_concurrency._insight.model import Link, Orphan, Report, Span, SpanId
 from otel_concurrency._insight.outline import outline
@@ -107,13 +109,48 @@ def test_the_library_is_on_meanwhile_and_off_again():
 
 
 def test_a_library_that_is_on_stays_on(instrumented):
-    """It is not ours to switch off."""
+    """As it is, unless something else is asked for."""
+    before = _settings.in_force
     with testing.watch() as spans:
         place_order()
+        assert _settings.in_force is before
     assert instrumented.is_instrumented_by_opentelemetry
     spans.assert_connected()
-    with testing.watch(library=False) as spans:
-        place_order()
+
+
+def test_a_library_that_is_on_is_off_where_that_is_asked_for(monkeypatch):
+    """What is lost without it is lost then; afterwards it is as it was, metrics and all."""
+    instrumentor = ConcurrencyInstrumentor()
+    reader = InMemoryMetricReader()
+    instrumentor.instrument(futures="link", metrics=True, meter_provider=MeterProvider([reader]))
+    before = _settings.in_force
+    try:
+        with testing.watch(library=False) as spans:
+            assert not instrumentor.is_instrumented_by_opentelemetry
+            monkeypatch.setenv("OTEL_PYTHON_CONCURRENCY_FUTURES", "off")
+            place_order()
+        assert instrumentor.is_instrumented_by_opentelemetry
+        assert _settings.in_force is before
+        with testing.watch() as again:
+            place_order()
+        metrics = reader.get_metrics_data().to_json()
+    finally:
+        instrumentor.uninstrument()
+    assert [orphan.reason for orphan in spans.report().orphans] == ["primitive_off"]
+    again.assert_linked("reserve", "order")
+    assert "otel_concurrency.hand_offs" in metrics
+
+
+def test_a_library_that_is_on_has_the_settings_that_are_asked_for(instrumented):
+    """For the time, and no others; inside another test's time as well."""
+    before = _settings.in_force
+    with testing.watch(threading="off") as outer:
+        with testing.watch(futures="link") as inner:
+            place_order()
+        inner.assert_linked("reserve", "order")
+        assert _settings.in_force.policies["threading"].value == "off"
+    outer.assert_linked("reserve", "order")
+    assert _settings.in_force is before
     assert instrumented.is_instrumented_by_opentelemetry
 
 

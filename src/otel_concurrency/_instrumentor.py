@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +34,12 @@ _logger = logging.getLogger(__name__)
 
 inherited = False
 """Whether the library is on in this process because it is in the one that started it."""
+
+
+_AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
+
+_switched_on_with: dict[str, Any] = {}
+"""The keywords by which it is switched on as it is now."""
 
 
 class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
@@ -66,8 +73,10 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     def _instrument(self, **kwargs: Any) -> None:
         try:
-            settings = _settings.read(_primitives.NAMES, kwargs, _adapters.ADAPTERS)
-            measure = _measure(settings, kwargs.get("meter_provider"))
+            given = kwargs.get(_AGAIN)
+            settings = given or _settings.read(_primitives.NAMES, kwargs, _adapters.ADAPTERS)
+            meter_provider = kwargs.get(_METER_PROVIDER)
+            measure = _measure(settings, meter_provider)
             for name in _primitives.NAMES:
                 _switch_on(name, settings, measure)
             for library in settings.adapters:
@@ -78,6 +87,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             _switch_flush_on(settings)
             _switch_environment_on(settings)
             _settings.in_force = settings
+            _switched_on_with.update({_AGAIN: settings, _METER_PROVIDER: meter_provider})
         except Exception:
             _logger.exception("otel-concurrency could not be switched on; the program runs without")
 
@@ -85,6 +95,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         global inherited  # noqa: PLW0603
         inherited = False
         _settings.in_force = None
+        _switched_on_with.clear()
         _flush.timeout = 0
         undo = {"the base context": _environment.leave}
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
@@ -94,6 +105,22 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
                 switch_off()
             except Exception:
                 _logger.exception("otel-concurrency could not be switched off for %s", what)
+
+
+@contextlib.contextmanager
+def set_aside() -> Generator[None, None, None]:
+    """Switch the library off for a while, in which it may be on otherwise; then on as it was."""
+    global inherited  # noqa: PLW0603
+    instrumentor = ConcurrencyInstrumentor()
+    before, was_inherited = dict(_switched_on_with), inherited
+    instrumentor.uninstrument()
+    try:
+        yield
+    finally:
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+        instrumentor.instrument(**before)
+        inherited = was_inherited
 
 
 class _Primitive:

@@ -30,6 +30,7 @@ from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from otel_concurrency import _instrumentor
 from otel_concurrency._insight import _context_hooks, _state, observer
 from otel_concurrency._insight.analysis import Collection
 from otel_concurrency._insight.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
@@ -183,9 +184,9 @@ class Spans(Sequence[Span]):
 def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, None]:
     """Watch this process, and return the spans that are started meanwhile.
 
-    The library is switched on for that time, with ``settings`` as keywords of ``instrument()``,
-    unless it is on. With ``library=False`` it is not: what then gets lost is lost without it. Where
-    the program has no tracer provider it is lent one.
+    The library is on for that time: as it is, or, if there are ``settings``, with these, which are
+    keywords of ``instrument()``. With ``library=False`` it is off: what then gets lost is lost
+    without it. Afterwards it is as it was. Where the program has no tracer provider it is lent one.
     """
     from otel_concurrency._insight import lent
 
@@ -197,21 +198,33 @@ def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, No
                 "otel_concurrency.testing needs opentelemetry-sdk. Install the extra 'cli': "
                 "python -m pip install 'otel-concurrency[cli]'"
             ) from error
-        instrumentor = ConcurrencyInstrumentor()
-        is_on = instrumentor.is_instrumented_by_opentelemetry
         spans = stack.enter_context(_seen(library))
-        if library and (_switching.is_used or not is_on):
-
-            def switch_on() -> Callable[[], None]:
-                instrumentor.instrument(**settings)
-                switch_off: Callable[[], None] = instrumentor.uninstrument
-                return switch_off
-
-            stack.enter_context(_switching.used(switch_on))
+        stack.enter_context(_switched(library, settings))
         yield spans
 
 
 _switching, _observing = Shared(), Shared()
+
+
+@contextmanager
+def _switched(library: bool, settings: Mapping[str, Any]) -> Generator[None, None, None]:
+    """Have the library on or off, as it is wanted, and leave it as it was."""
+    instrumentor = ConcurrencyInstrumentor()
+    is_on = instrumentor.is_instrumented_by_opentelemetry
+
+    def switch_on() -> Callable[[], None]:
+        instrumentor.instrument(**settings)
+        off: Callable[[], None] = instrumentor.uninstrument
+        return off
+
+    with ExitStack() as stack:
+        if is_on and (settings or not library):
+            stack.enter_context(_instrumentor.set_aside())
+            if library:
+                switch_on()
+        elif library and (_switching.is_used or not is_on):
+            stack.enter_context(_switching.used(switch_on))
+        yield
 
 
 @contextmanager
