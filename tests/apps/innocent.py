@@ -114,6 +114,81 @@ def entries():
         executor.submit(serve).result(30)
 
 
+def gates():
+    """Wait until something is ready or goes on again, which a request sees to, and then poll."""
+    ready, goes_on, is_up, may_go_on = threading.Event(), threading.Event(), [], []
+    state = threading.Condition()
+    rounds = queue.Queue()
+
+    def poll_behind_events():
+        ready.wait(30)
+        while rounds.get(timeout=30):
+            goes_on.wait(30)
+            work("poll behind events")
+            polled.release()
+
+    def poll_behind_a_condition():
+        with state:
+            while not is_up:
+                state.wait(30)
+        while rounds.get(timeout=30):
+            with state:
+                while not may_go_on:
+                    state.wait(30)
+            work("poll behind a condition")
+            polled.release()
+
+    for poll in (poll_behind_events, poll_behind_a_condition):
+        polled = threading.Semaphore(0)
+        thread = threading.Thread(target=poll)
+        thread.start()
+        with tracer.start_as_current_span("start-up"), state:
+            ready.set()
+            goes_on.set()
+            is_up.append(True)
+            may_go_on.append(True)
+            state.notify_all()
+        for _ in range(3):
+            for _ in range(3):
+                rounds.put(True)
+                polled.acquire(timeout=30)
+            goes_on.clear()
+            may_go_on.clear()
+            rounds.put(True)
+            with tracer.start_as_current_span("request to go on"), state:
+                goes_on.set()
+                may_go_on.append(True)
+                state.notify_all()
+            polled.acquire(timeout=30)
+        rounds.put(False)
+        thread.join(30)
+
+
+def batches():
+    """Collect what requests have left, for a batch of its own that has links to them."""
+    left, there_is_some, is_done = [], threading.Event(), threading.Event()
+
+    def write():
+        while not is_done.is_set():
+            there_is_some.wait(30)
+            there_is_some.clear()
+            batch = [left.pop() for _ in range(len(left))]
+            if batch:
+                links = [trace.Link(one) for one in batch]
+                tracer.start_span("batch", links=links).end()
+                work("what comes after a batch")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(3):
+        with tracer.start_as_current_span("request that leaves something") as span:
+            left.append(span.get_span_context())
+            there_is_some.set()
+    is_done.set()
+    there_is_some.set()
+    thread.join(30)
+
+
 def traces_of_their_own():
     """Begin traces on purpose: in an empty context, given to a span or attached."""
 
@@ -168,6 +243,8 @@ waiting_for_an_end()
 work_that_outlives_its_request()
 contexts_that_are_detached()
 entries()
+gates()
+batches()
 traces_of_their_own()
 what_is_excluded()
 asyncio.run(tasks())

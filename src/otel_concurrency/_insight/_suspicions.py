@@ -91,6 +91,7 @@ def about(
     """
     explicit = given is not None
     context = here if given is None else given
+    woken = _wake_hooks.take() if span.parent is None else None
     if span.links or _flow.wants_none(context):
         return None
     parent: Any = context.get(_SPAN_KEY)
@@ -104,7 +105,7 @@ def about(
     running = here.get(_SPAN_KEY)
     if explicit and running is not None and _runs(running):
         return {"reason": "explicit_context", "origin": _flow.origin_of(here)}
-    return _woken(flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
+    return _woken(woken, flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
 
 
 def _runs(span: Any) -> bool:
@@ -128,17 +129,21 @@ def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
     return suspect
 
 
-def _woken(flow: Flow | None) -> dict[str, Any] | None:
+def _woken(woken: _wake_hooks.Woken | None, flow: Flow | None) -> dict[str, Any] | None:
     """Return what this thread was woken up by, if that is the last that it has begun with.
 
     Not where it has waited for work that it, or who has handed work to it, has handed off.
     """
-    record, since = _wake_hooks.woken.get(get_ident(), (None, 0))
-    if record is None or record.origin is None or get_ident() in record.lineage[1:]:
+    if woken is None:
+        return None
+    record = woken.record
+    if record.origin is None or get_ident() in record.lineage[1:]:
         return None
     if flow is not None:
         own = flow.record
-        if flow.began_ns > since or (own.cause is not None and own.cause[0] == record.origin[0]):
+        if flow.began_ns > woken.since or (
+            own.cause is not None and own.cause[0] == record.origin[0]
+        ):
             return None
     return {"reason": "woken", "origin": record.origin, "by": record.facts()}
 

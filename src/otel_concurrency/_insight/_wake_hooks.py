@@ -12,8 +12,13 @@ import weakref
 from _thread import get_ident
 from collections import deque
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency import _handoff
 from otel_concurrency._insight import _flow, _frames, _state
 from otel_concurrency._insight._flow import hand_off
 from otel_concurrency._insight._records import Record
@@ -23,27 +28,77 @@ _MOST = 1000
 """How many who have notified of something are kept of a condition."""
 
 
-class _Signals:
-    """Who has notified of something through a condition or an event, and who waits for it."""
+class _Waiter:
+    """A thread that has waited on a condition."""
 
-    __slots__ = ("consumers", "pending", "reference")
+    __slots__ = ("has_used", "line", "only_looks", "taken")
+
+    def __init__(self) -> None:
+        self.line = 0
+        """Where it has waited last."""
+        self.taken = 0
+        """How often it has gone on since with what others had notified of."""
+        self.has_used = False
+        """Whether it has waited or notified since it holds the lock."""
+        self.only_looks = False
+        """Whether it has held the lock without either: for a state, and not for something to do."""
+
+    def waits_at(self, line: int) -> None:
+        """Note that it waits: at the same line as before, or for something else."""
+        self.has_used = True
+        if line != self.line:
+            self.line, self.taken = line, 0
+
+
+class _Signals:
+    """Who has notified of something through a condition or an event, and who waits for it.
+
+    Most of what is waited for is a state: something is ready, goes on again, has ended. What is
+    done then is nobody's in particular. It is work of whoever has notified of it where a thread
+    waits for one after the other: it clears the event itself, or all that it takes the condition's
+    lock for is to wait, and to go on.
+    """
+
+    __slots__ = ("clears", "pending", "reference", "waiters")
 
     def __init__(self, reference: weakref.ref[Any]) -> None:
         self.reference = reference
         self.pending: deque[Record] = deque(maxlen=_MOST)
-        self.consumers: set[int] = set()
+        self.clears: set[int] = set()
+        self.waiters: dict[int, _Waiter] = {}
+
+    def hand_work_to(self, thread: int) -> bool:
+        """Whether it is work that ``thread`` waits for."""
+        waiter = self.waiters.get(thread)
+        return thread in self.clears or (
+            waiter is not None and waiter.taken > 1 and not waiter.only_looks
+        )
+
+
+class Woken(NamedTuple):
+    """What a thread has been woken up by."""
+
+    record: Record
+    since: int
+    """Unix ns."""
+    signals: _Signals
 
 
 _signals: dict[int, _Signals] = {}
 
-woken: dict[int, tuple[Record, int]] = {}
-"""By thread: who has woken it up last, and when (Unix ns) it took notice."""
+_woken: dict[int, Woken] = {}
 
 
 def forget() -> None:
     """Start anew."""
     _signals.clear()
-    woken.clear()
+    _woken.clear()
+
+
+def take() -> Woken | None:
+    """Return what has woken this thread up to do what it begins now: once."""
+    woken = _woken.pop(get_ident(), None)
+    return woken if woken is not None and woken.signals.hand_work_to(get_ident()) else None
 
 
 def _layers(threading: ModuleType) -> list[Layer]:
@@ -53,6 +108,7 @@ def _layers(threading: ModuleType) -> list[Layer]:
         Layer(threading.Condition, "__exit__", _exit),
         Layer(threading.Event, "set", lambda raw: _notifying(raw, "Event.set")),
         Layer(threading.Event, "wait", _wait_for_event),
+        Layer(threading.Event, "clear", _clear),
     ]
 
 
@@ -61,11 +117,21 @@ MODULES = {"threading": _layers}
 _HELPERS = ("notify_all", "wait_for", "notifyAll")
 
 
-def _is_the_programs(frame: FrameType | None) -> bool:
-    """Whether it is no method of the standard library's that notifies, or waits, for itself."""
+def _caller(frame: FrameType | None) -> FrameType | None:
     while frame is not None and frame.f_code.co_name in _HELPERS:
         frame = frame.f_back
+    return frame
+
+
+def _is_the_programs(frame: FrameType | None) -> bool:
+    """Whether it is no method of the standard library's that notifies, or waits, for itself."""
+    frame = _caller(frame)
     return _state.watching() and frame is not None and not _frames.is_standard_library(frame.f_code)
+
+
+def _line(frame: FrameType | None) -> int:
+    frame = _caller(frame)
+    return 0 if frame is None else frame.f_lineno
 
 
 def _of(thing: Any) -> _Signals:
@@ -84,7 +150,11 @@ def _notifying(original: Any, call: str) -> Any:
             if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
                 record = hand_off("threading", call, quiet=True)
                 if record is not None:
-                    _of(self).pending.append(record)
+                    signals = _of(self)
+                    signals.pending.append(record)
+                    waiter = signals.waiters.get(get_ident())
+                    if waiter is not None:
+                        waiter.has_used = True
         except Exception as error:
             _state.fault("notify", error)
         return original(self, *args, **kwargs)
@@ -97,7 +167,8 @@ def _wait(original: Any) -> Any:
     def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
-                _of(self).consumers.add(get_ident())
+                waiter = _of(self).waiters.setdefault(get_ident(), _Waiter())
+                waiter.waits_at(_line(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
         except Exception as error:
             _state.fault("wait", error)
         return original(self, *args, **kwargs)
@@ -110,13 +181,27 @@ def _exit(original: Any) -> Any:
     def __exit__(self: Any, *args: Any) -> Any:  # noqa: N807
         try:
             signals = _signals.get(id(self))
-            if signals is not None and get_ident() in signals.consumers:
-                _take(signals)
+            waiter = None if signals is None else signals.waiters.get(get_ident())
+            if signals is not None and waiter is not None:
+                _leave(signals, waiter)
         except Exception as error:
             _state.fault("__exit__", error)
         return original(self, *args)
 
     return __exit__
+
+
+def _leave(signals: _Signals, waiter: _Waiter) -> None:
+    """Note that this thread goes on with the next of what was notified of, if there is any."""
+    _woken.pop(get_ident(), None)
+    others = _by_others(signals)
+    if others:
+        signals.pending.remove(others[0])
+        waiter.taken += 1
+        _goes_on(others[:1], signals)
+    elif not waiter.has_used:
+        waiter.only_looks = True
+    waiter.has_used = False
 
 
 def _wait_for_event(original: Any) -> Any:
@@ -125,10 +210,12 @@ def _wait_for_event(original: Any) -> Any:
         is_set = original(self, *args, **kwargs)
         try:
             if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                _woken.pop(get_ident(), None)
                 if is_set:
-                    _take(_of(self))
-                else:
-                    woken.pop(get_ident(), None)
+                    signals = _of(self)
+                    others = _by_others(signals)
+                    signals.pending.clear()  # it is set once, by however many
+                    _goes_on(others, signals)
         except Exception as error:
             _state.fault("wait", error)
         return is_set
@@ -136,9 +223,26 @@ def _wait_for_event(original: Any) -> Any:
     return wait
 
 
-def _take(signals: _Signals) -> None:
-    """Note who has notified of what this thread is about to do."""
-    if signals.pending:
-        woken[get_ident()] = signals.pending.popleft(), _flow.now()
-    else:
-        woken.pop(get_ident(), None)
+def _clear(original: Any) -> Any:
+    @functools.wraps(original)
+    def clear(self: Any) -> None:
+        try:
+            if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                _of(self).clears.add(get_ident())
+        except Exception as error:
+            _state.fault("clear", error)
+        original(self)
+
+    return clear
+
+
+def _by_others(signals: _Signals) -> list[Record]:
+    return [record for record in signals.pending if record.lineage[0] != get_ident()]
+
+
+def _goes_on(records: list[Record], signals: _Signals) -> None:
+    """Note that ``records`` have woken this thread up: not if it goes on with what it is about."""
+    span: Any = _handoff.get_current().get(_SPAN_KEY)
+    of_several = len({record.origin and record.origin[0] for record in records}) > 1
+    if records and not of_several and not (span is not None and span.is_recording()):
+        _woken[get_ident()] = Woken(records[-1], _flow.now(), signals)
