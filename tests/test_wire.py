@@ -55,6 +55,21 @@ def test_events_arrive_in_their_order_and_once(writes, reader):
     assert reader.lost == 0
 
 
+def test_who_never_stops_writing_is_not_waited_for(tmp_path, reader):
+    """A reader reads what there is when it is asked to, and the rest the next time."""
+    writer = wire.Writer(tmp_path)
+    fed = []
+
+    def feed(event):
+        fed.append(event["number"])
+        assert len(fed) < 1000, "it reads what was not there when it was asked"
+        writer.emit({"event": "test", "number": len(fed)})
+
+    writer.emit({"event": "test", "number": 0})
+    assert [reader.read(feed), reader.read(feed)] == [1, 1]
+    assert fed == [0, 1]
+
+
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_events_of_a_process_that_leaves_at_once_arrive(writes, reader, end):
     """However a process ends, what it has emitted is there."""

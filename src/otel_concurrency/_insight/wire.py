@@ -140,7 +140,8 @@ class Reader:
     def read(self, feed: Callable[[dict[str, Any]], None]) -> int:
         """Feed every event that has come since the last time; return how many these were.
 
-        Those of one process come in their order.
+        Those of one process come in their order. What is written meanwhile is for the next time:
+        who never stops writing is not waited for.
         """
         count = 0
         files = sorted(path.name for path in self.directory.glob(f"*{_SUFFIX}"))
@@ -157,8 +158,9 @@ class Reader:
         tail = self._tails.setdefault(name, _Tail())
         count = 0
         with (self.directory / name).open("rb") as file:
+            written = _fstat(file.fileno()).st_size
             file.seek(tail.at)
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(min(_CHUNK, written - tail.at)):
                 tail.at += len(chunk)
                 *lines, tail.unfinished = (tail.unfinished + chunk).split(b"\n")
                 count += sum(self._feed(line, feed) for line in lines)
