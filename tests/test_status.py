@@ -175,10 +175,39 @@ def test_children_of_a_program_tell_nothing(program):
     assert not of(told, "sched")["patched"]
 
 
+def test_a_program_that_leaves_without_its_exit_handlers(program):
+    """What it has patched is told all the same, and its status is kept; a fork tells nothing."""
+    told, result = status(
+        *program(
+            "import os\n"
+            "child = os.fork()\n"
+            "if child:\n"
+            "    import queue\n"
+            "    os.waitpid(child, 0)\n"
+            "os._exit(0 if child else 1)\n"
+        )
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert of(told, "queue")["patched"]
+
+
+def test_a_program_that_becomes_another_one(program):
+    """It is told of what it is in the end, as a server is that has found its code changed."""
+    told, result = status(
+        *program(
+            "import os, sys\n"
+            "if sys.argv[1:]: import queue\n"
+            "else: os.execv(sys.executable, [sys.executable, __file__, 'again'])\n"
+        )
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert of(told, "queue")["patched"]
+
+
 def test_a_program_that_does_not_tell(program):
-    """One that leaves without its exit handlers, or without this library, is named as such."""
-    result = command("status", *program("import os\nos._exit(5)\n"))
-    assert result.returncode == 5
+    """One that is killed, or that runs without this library, is named as such."""
+    result = command("status", *program("import os\nos.kill(os.getpid(), 9)\n"))
+    assert result.returncode == 128 + 9
     assert "has not told its status" in result.stderr
     result = command("status", "--", sys.executable, "-I", "-c", "")
     assert result.returncode == 1

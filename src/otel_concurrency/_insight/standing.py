@@ -25,7 +25,9 @@ from opentelemetry import trace
 
 from otel_concurrency import _adapters, _instrumentor, _primitives, _settings
 from otel_concurrency._insight import neighbours
-from otel_concurrency._patching import Layer
+from otel_concurrency._patching import Layer, wrap_builtin
+
+_logger = logging.getLogger(__name__)
 
 _DISTRIBUTIONS = (
     "otel-concurrency",
@@ -83,19 +85,39 @@ def _import_all_of(library: str) -> None:
 
 
 def tell_at_exit(file: Path) -> None:
-    """Have this process write how things stand to ``file`` at its end, unless another one will."""
-    try:
-        file.open("x").close()
-    except OSError:
-        return
+    """Have this process write how things stand to ``file`` at its end, unless another one will.
+
+    Its end may be by ``os._exit``. Where it becomes another program that is the one to tell.
+    """
     own = os.getpid()
+    if not _is_first(own, file.with_name("first")):
+        return
     _collect_warnings()
 
     def tell() -> None:
         if os.getpid() == own:
             file.write_text(json.dumps(standing()), encoding="utf-8")
 
+    def leave(original: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            tell()
+        except Exception:
+            _logger.exception("otel-concurrency cannot tell its status")
+        return original(*args, **kwargs)
+
     atexit.register(tell)
+    Layer(os, "_exit", lambda raw: wrap_builtin(raw, leave)).apply()
+
+
+def _is_first(pid: int, file: Path) -> bool:
+    """Whether no other process has come before, with this ``file``."""
+    try:
+        with file.open("x") as new:
+            new.write(str(pid))
+    except FileExistsError:
+        return file.read_text() == str(pid)
+    else:
+        return True
 
 
 def _version(name: str) -> str | None:
