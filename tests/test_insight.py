@@ -121,6 +121,19 @@ def test_each_processor_has_to_export(tmp_path, way):
     ] * bool(LOSING[way])
 
 
+def test_spans_are_lost_with_their_process():
+    """Not while it runs, but once it has ended, also where nobody has asked yet how."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    collection = Collection()
+    collection.feed({"event": "queued", "pid": child.pid, "processor": "one"})
+    assert collection.report().leaks == ()
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert [leak.reason for leak in collection.report().leaks] == ["not_exported"]
+    child.communicate()
+    assert [leak.reason for leak in collection.report().leaks] == ["not_exported"]
+
+
 def test_a_leak_tells_how_often_it_happens_and_to_whom(tmp_path):
     """One line that leaks is one leak, with its count and a span that it happened to."""
     report = watching.run(tmp_path, "broken/never_detached.py", library=False)

@@ -527,6 +527,55 @@ def test_forks_that_leave_at_once(program, trace):
     assert (shown.status, shown.names) == (0, {"child": 1})
 
 
+STAYS = """
+import os, time
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+child = os.fork()
+if not child:
+    os.setsid()
+    for stream in (0, 1, 2):  # the command's pipes would stay open with it
+        os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    provider.get_tracer("daemon").start_span("work of the daemon").end()
+    open("working", "x").close()
+    while not os.path.exists("leave"):
+        time.sleep(0.01)
+    os._exit(0)
+while not os.path.exists("working"):
+    time.sleep(0.01)
+"""
+
+
+def test_who_outlives_the_program_may_still_export(program, trace, tmp_path):
+    """Spans that a process has not exported yet are not lost while it runs."""
+    try:
+        shown = trace(
+            sys.executable,
+            "-W",
+            "ignore",
+            program(STAYS),
+            OTEL_BSP_SCHEDULE_DELAY="1000000",
+        )
+    finally:
+        (tmp_path / "leave").touch()
+    assert shown.status == 0
+    assert shown.names == {"work of the daemon": 1}
+    assert shown.report["leaks"] == []
+
+
+def test_who_was_killed_does_not_export_any_more(program, trace):
+    """Spans that it had not exported are lost."""
+    kill = "os.kill(child, 9)\nos.waitpid(child, 0)\n"
+    shown = trace(
+        sys.executable, "-W", "ignore", program(STAYS + kill), OTEL_BSP_SCHEDULE_DELAY="1000000"
+    )
+    assert shown.status == 0
+    assert [leak["reason"] for leak in shown.report["leaks"]] == ["not_exported"]
+
+
 # --- signals ---
 
 WAITS = """
@@ -541,6 +590,18 @@ except KeyboardInterrupt:
     work("interrupted")
     print("cleaned up", flush=True)
 """
+
+
+@pytest.mark.parametrize("to", ["command", "group"])
+def test_ctrl_backslash_reaches_the_program(program, start, tmp_path, to):
+    """SIGQUIT, on which servers end quickly, is the program's affair, and it is told then."""
+    quits = "import signal\nsignal.signal(signal.SIGQUIT, lambda *_: sys.exit(21))\n"
+    process = start("--", sys.executable, program(quits + WAITS), start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    (os.kill if to == "command" else os.killpg)(process.pid, signal.SIGQUIT)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 21
+    assert json.loads((tmp_path / "report.json").read_text())["spans"]
 
 
 @pytest.mark.parametrize("to", ["command", "group"])

@@ -18,7 +18,10 @@ from otel_concurrency._cli import CommandError
 _PERIOD = 0.1
 """Seconds between two calls of ``meanwhile``."""
 
-_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+_OF_A_TERMINAL = ("SIGINT", "SIGQUIT")
+"""What keys send to all that is in the foreground: to each process of a server."""
+
+_FORWARDED = (*_OF_A_TERMINAL, "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 def run(
@@ -66,10 +69,10 @@ def _signals_passed_on(
 ) -> Generator[None, None, None]:
     def pass_on(number: int, _: FrameType | None) -> None:
         with contextlib.suppress(OSError):
-            if number != signal.SIGINT:
+            if signal.Signals(number).name not in _OF_A_TERMINAL:
                 program.send_signal(number)
             elif not shared:
-                os.killpg(program.pid, number)  # as Ctrl-C does: its workers get it too
+                os.killpg(program.pid, number)
 
     before = {
         number: signal.getsignal(number)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from otel_concurrency._insight import reasons
@@ -214,9 +216,10 @@ class Collection:
     def _not_exported(self) -> tuple[Leak, ...]:
         """Return what has been lost with processes that are not there any more."""
         lost = _Leaks()
-        for pid, ending in (*self._replaced, *self._endings.items()):
+        ended = ((pid, ending) for pid, ending in self._endings.items() if not self._runs(pid))
+        for pid, ending in (*self._replaced, *ended):
             count = max(ending.pending.values(), default=0)
-            if count > 0 and pid != os.getpid():
+            if count > 0:
                 site = ending.site or self._born_at.get(pid)
                 lost.add(
                     {
@@ -230,6 +233,10 @@ class Collection:
                     }
                 )
         return lost.all()
+
+    def _runs(self, pid: int) -> bool:
+        process = self._processes.get(pid)
+        return (process is None or process.ended_ns is None) and _is_there(pid)
 
     def _leak(self, event: Mapping[str, Any]) -> None:
         self._leaks.add(event)
@@ -325,6 +332,25 @@ class Collection:
                 attributes=event["attributes"],
                 links=_links(event["links"]),
             )
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process runs; one that nobody has asked how it has ended does not."""
+    if pid == os.getpid():
+        return True
+    if sys.platform == "win32":  # there, to ask would end it
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # not Linux, or gone by now
+        return True
+    return state not in "ZX"
 
 
 def _span_id(given: Any) -> SpanId | None:
