@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 from opentelemetry import baggage, context, trace
@@ -209,6 +210,9 @@ CALLS = {
     "multiprocessing.Queue.put",
     "multiprocessing.SimpleQueue.put",
 }
+ENDS = {"Process.start": 2, "multiprocessing.Queue.put": 1, "multiprocessing.SimpleQueue.put": 1}
+"""How often a consumer is started, and told to end."""
+
 WAYS = {
     "os.fork": ("os.fork", {}),
     "command": ("subprocess.run", {"OTEL_PYTHON_CONCURRENCY_SUBPROCESS": "parent"}),
@@ -223,6 +227,8 @@ def test_work_that_crosses_is_seen_on_both_sides(tmp_path, method, library):
     report = watching.run(tmp_path, "crossing.py", method, library=library)
     crossed = _crossed(report)
     assert set(crossed) == CALLS
+    handed_off = Counter(hand_off.call for hand_off in report.hand_offs)
+    assert handed_off == Counter(ENDS) + Counter(CALLS)  # and none of the pools' own
     for call, (span, by) in crossed.items():
         assert by.call == call
         assert by.pid != span.pid

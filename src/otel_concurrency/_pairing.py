@@ -34,6 +34,7 @@ _PLUMBING = frozenset(
         "logging.handlers",
         "multiprocessing.managers",
         "multiprocessing.pool",
+        "otel_concurrency._primitives._multiprocessing._executors",
         "otel_concurrency._primitives._multiprocessing._pools",
     )
 )

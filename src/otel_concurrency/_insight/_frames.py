@@ -33,6 +33,7 @@ _STARTS = ("spawn_main", "main")
 """What the text of a process calls that multiprocessing has started."""
 
 _ASYNCIO = f"{os.sep}asyncio{os.sep}"
+_PROCESS = f"{os.sep}multiprocessing{os.sep}process.py"
 _LOOPS = ("_run", "run_forever", "run_until_complete", "run")
 """The functions of asyncio that call on behalf of others than their callers."""
 
@@ -82,6 +83,11 @@ def _starts_a_process(code: CodeType) -> bool:
     return code.co_filename == "<string>" and any(name in code.co_names for name in _STARTS)
 
 
+def _begins_a_process(code: CodeType) -> bool:
+    """Whether what has called it is, after a fork, what its parent has been about."""
+    return code.co_name == "_bootstrap" and code.co_filename.endswith(_PROCESS)
+
+
 def is_standard_library(code: CodeType) -> bool:
     """Whether it is code of the standard library, of OpenTelemetry, or ours."""
     return _kind(code.co_filename) == _MACHINERY
@@ -122,6 +128,8 @@ def site(frame: FrameType | None = None) -> Site:
             if kind == _PROGRAM:
                 return found
             of_package = of_package or found
+        elif _begins_a_process(code):
+            break
         elif code.co_name in _LOOPS and _ASYNCIO in code.co_filename and of_package:
             return of_package
         elif not code.co_name.startswith("<"):
