@@ -18,7 +18,7 @@ import threading
 from _thread import get_ident
 from collections.abc import Callable, Iterable
 from time import perf_counter
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from opentelemetry import metrics
@@ -45,6 +45,13 @@ _UNMEASURED = ("multiprocessing", "subprocess")
 
 _BOUNDARIES = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300)
 """Advice for the histogram, in seconds: from a pool that is idle to one that is overrun."""
+
+
+_OF_THE_SDK = ("opentelemetry.sdk.", "opentelemetry.exporter.")
+"""Modules that hand work off for their own sake: to find out about resources, say."""
+
+_BETWEEN = ("otel_concurrency.", "concurrent.futures.", "opentelemetry.instrumentation.", "wrapt.")
+"""Modules by which they do."""
 
 
 class Carried(Context):
@@ -138,6 +145,8 @@ class Meter:
             context = capture(work)
             if context is NO_CONTEXT:
                 return context  # a thread of nobody's, not work
+            if _is_the_sdks(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                return context
             if context is None and seam.starts_clean is not None and seam.starts_clean(work):
                 return None
             return self.count(name, context)  # type: ignore[no-any-return]  # as it was given
@@ -155,6 +164,13 @@ class Meter:
 
 def _always() -> bool:
     return True
+
+
+def _is_the_sdks(frame: FrameType | None) -> bool:
+    """Whether OpenTelemetry hands work off for itself, and not for the program."""
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_BETWEEN):
+        frame = frame.f_back
+    return frame is not None and str(frame.f_globals.get("__name__")).startswith(_OF_THE_SDK)
 
 
 def _changed(change: Callable[[Context], Context]) -> Callable[[Context], Context]:

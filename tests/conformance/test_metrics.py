@@ -23,6 +23,7 @@ from item_forms import FORMS as ITEM_FORMS
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
 from otel_concurrency import ConcurrencyInstrumentor, _handoff, _items, _primitives
 
@@ -71,8 +72,8 @@ class Meters:
 
 
 @pytest.fixture
-def meters(tracer):
-    """Return a provider of meters of its own, once that of spans has done what it does in pools."""
+def meters():
+    """Return a provider of meters of its own."""
     meters = Meters()
     yield meters
     meters.provider.shutdown()
@@ -241,6 +242,14 @@ def test_threads_that_belong_to_nobody_are_no_hand_offs(measured, tracer):
     with tracer.start_as_current_span("origin"), ThreadPoolExecutor(1) as pool:
         pool.submit(int).result(WAIT)
     assert measured.counts() == {("futures", False): 2, ("futures", True): 1}
+
+
+def test_what_the_sdk_does_for_itself_is_not_counted(measured):
+    """A provider asks in a pool what it runs on, which is nothing that the program hands off."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(TracerProvider).result(WAIT).shutdown()
+    MeterProvider().shutdown()
+    assert measured.counts() == {("futures", False): 1}
 
 
 def test_what_is_excluded_is_not_counted(instrument, meters, tracer):
