@@ -37,10 +37,22 @@ def outside(function: Callable[..., Any], *args: Any) -> Any:
     return contextvars.Context().run(function, *args)
 
 
-def run_program(program: str) -> str:
-    """Run a program in a process of its own; return what it printed."""
+def run_program(program: str, *arguments: str, directory: Any = None) -> str:
+    """Run a program in a process of its own; return what it printed.
+
+    With a ``directory`` it is a file there, which worker processes can import.
+    """
+    command = ["-c", program]
+    if directory is not None:
+        file = directory / "program.py"
+        file.write_text(program, encoding="utf-8")
+        command = [str(file)]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -55,8 +67,8 @@ class Calls:
     setting: ClassVar[str]
     """The primitive that it goes by."""
 
-    off: ClassVar[dict[str, Any]] = {}
-    """What is switched off with it, where others would carry too."""
+    needs_adapter: ClassVar[bool] = True
+    """Whether it is not covered with the standard library."""
 
     def hand_off(self, work: Callable[[], Any]) -> Any:
         """Hand ``work`` off, wait for its end, and return what it returned."""
@@ -150,14 +162,15 @@ class Calls:
     def test_switched_off_it_carries_nothing(self, how, instrument, tracer):
         """By its policy, by its name among the adapters, or with all of the library."""
         if how == "policy":
-            instrument(**{self.setting: "off"}, **self.off)
+            instrument(**{self.setting: "off"})
         elif how == "adapter":
-            instrument(adapters="-*", **self.off)
+            instrument(adapters="-*")
         else:
             instrument()
             instrument.__self__.uninstrument()
         with tracer.start_as_current_span("origin"):
-            assert not self.hand_off(context.get_current)
+            carried = bool(self.hand_off(context.get_current))
+        assert carried is (how == "adapter" and not self.needs_adapter)
 
 
 class Items:
@@ -315,3 +328,131 @@ class Items:
             return self.get(queue), bool(context.get_current())
 
         assert self.run(flow) == [(1, False)]
+
+
+PROCESSES = """
+import os, sys
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+class ToFile(SpanExporter):
+    def export(self, spans):
+        with open(os.environ["SPANS"], "a") as file:
+            for span in spans:
+                parent = span.parent and f"{span.parent.span_id:x}"
+                links = [f"{link.context.span_id:x}" for link in span.links]
+                me = f"{span.context.span_id:x}"
+                print(span.name, me, parent, *links, os.getpid(), file=file)
+        return SpanExportResult.SUCCESS
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(ToFile()))
+trace.set_tracer_provider(provider)
+tracer = trace.get_tracer("tests")
+
+def work(*_):
+    if not context.get_current():
+        with tracer.start_as_current_span("alone"):
+            context.attach(context.set_value("forgotten", 1))
+        return [0, None, os.getpid()]
+    with tracer.start_as_current_span("work") as span:
+        context.attach(context.set_value("forgotten", 1))
+        parent = span.parent and span.parent.span_id
+        return [parent, baggage.get_baggage("tenant"), os.getpid()]
+
+def nothing():
+    return dict(context.get_current())
+
+def clean(*_):
+    return sorted(map(str, context.get_current()))
+
+def check(hand_off, rounds=2):
+    # Without context first, so that the workers are nobody's; then in one and in none, in turns.
+    pids = {hand_off(work)[2]}
+    for tenant in ["acme", "umbrella"][:rounds]:
+        token = context.attach(baggage.set_baggage("tenant", tenant))
+        with tracer.start_as_current_span("origin") as span:
+            parent, seen, pid = hand_off(work)
+        context.detach(token)
+        assert (parent, seen) == (span.get_span_context().span_id, tenant), (parent, seen)
+        pids.add(pid)
+        left = hand_off(clean)
+        assert left == [], left
+    assert os.getpid() not in pids
+    print("carried")
+
+def check_off(hand_off):
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    assert hand_off(clean) == []
+    context.detach(token)
+    print("not carried")
+
+def switch_on(**settings):
+    from otel_concurrency import ConcurrencyInstrumentor
+    ConcurrencyInstrumentor().instrument(**settings)
+"""
+"""A module for programs that hand work to processes, and for these."""
+
+
+def spans_of(program: str, directory: Any, monkeypatch: Any) -> tuple[str, list[list[str]]]:
+    """Run a program that has :data:`PROCESSES`; return its output and the spans of all."""
+    file = directory / "spans"
+    file.write_text("")
+    monkeypatch.setenv("SPANS", str(file))
+    (directory / "suite_work.py").write_text(PROCESSES, encoding="utf-8")
+    printed = run_program("from suite_work import *\n" + program, directory=directory)
+    return printed, [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def check_processes(hand_off: str, directory: Any, monkeypatch: Any) -> None:
+    """Check a way to hand a function to a process: ``hand_off`` defines ``hand_off(function)``.
+
+    Each task has its parent and its baggage and leaves nothing; the spans of workers arrive; with
+    ``link`` there are links, and switched off nothing is carried.
+    """
+    program = """
+if __name__ == "__main__":
+    switch_on()
+    from suite_hand_off import hand_off, close
+    check(hand_off)
+    close()
+"""
+    (directory / "suite_hand_off.py").write_text(hand_off, encoding="utf-8")
+    printed, spans = spans_of(program, directory, monkeypatch)
+    assert printed == "carried\n"
+    origins = [me for name, me, *_ in spans if name == "origin"]
+    assert sorted(parent for name, _, parent, *_ in spans if name == "work") == sorted(origins)
+    assert [name for name, *_ in spans if name == "alone"] == ["alone"]
+
+
+def check_processes_under_link(hand_off: str, directory: Any, monkeypatch: Any) -> None:
+    """Check that under ``link`` the work is a trace of its own, linked to its origin."""
+    (directory / "suite_hand_off.py").write_text(hand_off, encoding="utf-8")
+    program = """
+if __name__ == "__main__":
+    switch_on(multiprocessing="link")
+    from suite_hand_off import hand_off, close
+    with tracer.start_as_current_span("origin"):
+        hand_off(work)
+    close()
+"""
+    _, spans = spans_of(program, directory, monkeypatch)
+    (origin,) = (me for name, me, *_ in spans if name == "origin")
+    ((_, _, parent, link, _),) = (span for span in spans if span[0] == "work")
+    assert (parent, link) == ("None", origin)
+
+
+def check_processes_off(hand_off: str, directory: Any, monkeypatch: Any) -> None:
+    """Check that nothing is carried where the adapter is left out, nor where the primitive is."""
+    (directory / "suite_hand_off.py").write_text(hand_off, encoding="utf-8")
+    for settings in ('adapters="-*"', 'multiprocessing="off"'):
+        program = f"""
+if __name__ == "__main__":
+    switch_on({settings})
+    from suite_hand_off import hand_off, close
+    hand_off(clean)
+    check_off(hand_off)
+    close()
+"""
+        assert spans_of(program, directory, monkeypatch)[0] == "not carried\n"

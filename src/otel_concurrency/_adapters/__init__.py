@@ -25,6 +25,13 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "futures": ("gevent.threadpool",),
         "queue": ("gevent",),
     },
+    "loky": {
+        "multiprocessing": (
+            "joblib._utils",
+            "joblib.externals.loky.process_executor",
+            "loky.process_executor",
+        ),
+    },
 }
 """By library: its modules that are patched, by the primitive that they go by."""
 

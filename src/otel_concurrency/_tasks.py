@@ -1,0 +1,65 @@
+"""Tasks that a library pickles for its worker processes: headers go along in an attribute.
+
+For libraries that make an object of what is handed to them, and call that in the worker. A worker
+without this library never looks at the attribute.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff
+from otel_concurrency._carrier import Headers
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._patching import Layer
+
+_HEADERS = "_otel_concurrency_headers"
+
+
+class Sent:
+    """A function on its way into a task, with the headers that are to go with it."""
+
+    __slots__ = ("function", "headers")
+
+    def __init__(self, function: Any, headers: Headers) -> None:
+        self.function = function
+        self.headers = headers
+
+
+def sent(seam: Seam, function: Any) -> Any:
+    """Return ``function`` with the headers of the current context, or itself without one."""
+    if not seam.active or isinstance(function, Sent):
+        return function
+    headers = _carrier.capture(seam, function)
+    return function if headers is None else Sent(function, headers)
+
+
+def attach_to(task: Any, headers: Headers | None) -> None:
+    """Have ``task`` carry ``headers``."""
+    if headers is not None:
+        task.__dict__[_HEADERS] = os.getpid(), headers
+
+
+def layer(kind: type, seam: Seam, method: str = "__call__") -> Layer:
+    """Return the layer that has tasks of a class run in what came with them.
+
+    In the process where it was made, a task is run in whatever its thread was handed off in.
+    """
+    return Layer(kind, method, functools.partial(_in_worker, seam))
+
+
+def _in_worker(seam: Seam, original: Any) -> Any:
+    @functools.wraps(original)
+    def run(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        made_in, headers = self.__dict__.pop(_HEADERS, (None, None))
+        if made_in == os.getpid() or not (headers or seam.active):
+            return original(self, *args, **kwargs)
+        # Also without headers: what it forgets to detach is not for the next one.
+        context = _carrier.unpack_safely(headers) or NO_CONTEXT
+        if not headers and _handoff.current_safely():
+            return original(self, *args, **kwargs)
+        return BodyCall(context, original)(self, *args, **kwargs)
+
+    return run
