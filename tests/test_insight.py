@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -297,22 +298,24 @@ def event(number, kind="span", **changes):
     return {**span, **changes}
 
 
+BY = {
+    "primitive": "queue",
+    "call": "Queue.put",
+    "site": "app.py:2",
+    "at_ns": 0,
+    "pid": 1,
+    "thread": "MainThread",
+    "policy": "off",
+    "origin": None,
+    "carried": False,
+}
+
+
 def test_what_is_beyond_the_limit_is_counted():
     """Spans, hand-offs and orphans beyond the limit are dropped, and the report says how many."""
     collection = Collection(limit=10)
-    by = {
-        "primitive": "queue",
-        "call": "Queue.put",
-        "site": "app.py:2",
-        "at_ns": 0,
-        "pid": 1,
-        "thread": "MainThread",
-        "policy": "off",
-        "origin": None,
-        "carried": False,
-    }
     for number in range(25):
-        hand_off = {**by, "id": str(number), "at_ns": number}
+        hand_off = {**BY, "id": str(number), "at_ns": number}
         collection.feed({"event": "hand_off", "pid": 1, "hand_off": hand_off})
         attach = {"at_ns": number + 1000 + number, "thread": "worker", "carried": False}
         collection.feed({"event": "attach", "pid": 1, "id": str(number), "of": hand_off, **attach})
@@ -320,11 +323,30 @@ def test_what_is_beyond_the_limit_is_counted():
         collection.feed(event(number, suspect=suspect))
     report = collection.report()
     assert len(report.spans) == len(report.hand_offs) == len(report.orphans) == 10
-    assert report.dropped == {"spans": 15, "hand_offs": 15, "orphans": 15}
+    assert report.dropped == {"traces": 15, "spans": 15, "hand_offs": 15, "orphans": 15}
     assert collection.counts()["orphans"] == 25
     (site,) = report.call_sites
     assert (site.count, site.with_context) == (25, 0)
     assert (site.wait_p50_ns, site.wait_p95_ns, site.wait_max_ns) == (1012, 1023, 1024)
+
+
+def test_what_is_beyond_the_limit_takes_no_memory():
+    """Twenty thousand spans take what a thousand do, where a thousand are kept."""
+
+    def taken(spans):
+        collection = Collection(limit=1000)
+        suspect = {"reason": "lost", "origin": None, "by": {**BY, "id": "1"}}
+        tracemalloc.start()
+        try:
+            for number in range(spans):
+                collection.feed(event(number, suspect=suspect))
+                collection.feed(event(number, "span_end", end_ns=1, status="OK", attributes={}))
+            assert len(collection.report().spans) == 1000
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert taken(20_000) < 1.5 * taken(1000)
 
 
 def test_a_context_that_is_detached_late_is_no_leak():

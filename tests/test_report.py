@@ -216,7 +216,9 @@ def test_processes_are_listed_where_there_are_several():
 
 def test_what_was_not_kept_is_said():
     """What the report does not have is told of in its last line."""
-    assert printed(dropped={"spans": 1200, "hand_offs": 0})[-1] == "not kept: 1,200 spans (--limit)"
+    lines = printed(span("kept"), dropped={"traces": 1, "spans": 1200})
+    assert "2 traces, 1,201 spans, 0 hand-offs" in lines[-2]
+    assert lines[-1] == "of these not kept (--limit): 1 trace, 1,200 spans"
 
 
 def test_a_terminal_without_unicode():

@@ -99,7 +99,7 @@ def program(tmp_path):
 def trace(tmp_path):
     """Return a function that runs the command on a program, with a JSON report."""
 
-    def run(*command, options=(), **variables):
+    def run(*command, options=(), deadline=DEADLINE, **variables):
         report = tmp_path / "report.json"
         finished = subprocess.run(
             [SCRIPTS / "otel-concurrency", "trace", "--json", report, *options, "--", *command],
@@ -107,7 +107,7 @@ def trace(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             encoding="utf-8",
-            timeout=DEADLINE,
+            timeout=deadline,
         )
         written = report.read_text() if report.exists() else ""
         return Run(
@@ -795,7 +795,39 @@ def test_the_limit_bounds_what_is_kept(program, trace):
     assert shown.status == 0
     assert len(shown.report["spans"]) == 100
     assert shown.report["dropped"]["spans"] == 200
-    assert "not kept: 200 spans" in shown.stdout
+    assert "300 traces, 300 spans" in shown.stdout
+    assert "not kept (--limit): 200 traces, 200 spans" in shown.stdout
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_spans(program, trace, tmp_path):
+    """All are counted, each line's hand-offs too, and the page is of as many as were to be kept."""
+    path = program(
+        """
+        import queue
+        items = queue.Queue()
+        def consume():
+            while items.get() is not None:
+                work("consumed")
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        for number in range(50_000):
+            with tracer.start_as_current_span("produced"):
+                items.put(number)
+        items.put(None)
+        consumer.join()
+        """
+    )
+    page = tmp_path / "page.html"
+    shown = trace(sys.executable, path, options=["--limit", "10000", "--html", page], deadline=500)
+    assert (shown.status, shown.stderr) == (0, "")
+    assert "50,000 traces, 100,000 spans, 50,002 hand-offs, 0 orphans, 0 leaks" in shown.stdout
+    assert len(shown.report["spans"]) == len(shown.report["hand_offs"]) == 10_000
+    assert shown.report["dropped"]["spans"] == 90_000
+    assert shown.report["dropped"]["hand_offs"] == 40_002
+    assert max(site["with_context"] for site in shown.report["call_sites"]) == 50_000
+    assert page.stat().st_size < 10_000_000
 
 
 def test_calls_are_seen_beside_other_instrumentors(trace):

@@ -74,11 +74,11 @@ _COUNTS = ("traces", "spans", "hand-offs", "with a context", "orphans", "leaks")
 
 def _counts(report: Report) -> tuple[int, ...]:
     return (
-        len({span.id.trace_id for span in report.spans}),
-        len(report.spans),
+        len({span.id.trace_id for span in report.spans}) + report.dropped.get("traces", 0),
+        len(report.spans) + report.dropped.get("spans", 0),
         sum(site.count for site in report.call_sites),
         sum(site.with_context for site in report.call_sites),
-        len(report.orphans),
+        len(report.orphans) + report.dropped.get("orphans", 0),
         sum(leak.count for leak in report.leaks),
     )
 
@@ -115,9 +115,13 @@ class _Words:
         for number, what in ((orphans, "orphan"), (leaks, "leak")):
             said.append(counted(number, what), f"not dim bold {'red' if number else 'green'}")
             said.append(", " if what == "orphan" else "")
-        for what, number in report.dropped.items():
-            if number:
-                said.append(f"\nnot kept: {number:,} {what.replace('_', '-')} (--limit)", "yellow")
+        dropped = [
+            counted(number, what.replace("_", "-").removesuffix("s"))
+            for what, number in report.dropped.items()
+            if number
+        ]
+        if dropped:
+            said.append(f"\nof these not kept (--limit): {', '.join(dropped)}", "yellow")
         return said
 
     def _processes(self, report: Report) -> Table:

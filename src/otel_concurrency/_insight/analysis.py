@@ -29,6 +29,8 @@ from otel_concurrency._insight.model import (
     SpanId,
 )
 
+_KINDS = ("traces", "spans", "hand_offs", "orphans")
+
 LIMIT = 200_000
 """How many spans are kept by default, and how many hand-offs."""
 
@@ -180,7 +182,7 @@ class Collection:
                 )
                 for key, site in self._call_sites.items()
             ),
-            dropped=dict(self._dropped),
+            dropped={kind: self._dropped[kind] for kind in _KINDS if self._dropped[kind]},
         )
 
     def _keep(self, kind: str, kept: Mapping[Any, Any] | Sequence[Any]) -> bool:
@@ -319,6 +321,8 @@ class Collection:
                 site=event["site"],
                 hand_off=event["hand_off"],
             )
+        elif parent is None:
+            self._dropped["traces"] += 1
 
     def _span_end(self, event: Mapping[str, Any]) -> None:
         span_id = SpanId(*event["id"])

@@ -165,7 +165,8 @@ class Report:
     leaks: tuple[Leak, ...] = ()
     call_sites: tuple[CallSite, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
-    """What was seen and not kept, by kind: ``spans``, ``hand_offs``."""
+    """What was seen and not kept, by kind: ``traces`` (by their roots), ``spans``,
+    ``hand_offs``, ``orphans``."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as what :func:`json.dumps` takes, with :data:`VERSION`."""

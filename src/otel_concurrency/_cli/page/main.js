@@ -63,7 +63,8 @@ function showDropped(run) {
   const kinds = Object.entries(run.dropped).filter(([, count]) => count > 0);
   const words = kinds.map(([kind, count]) => `${number(count)} ${kind.replace("_", "-")}`);
   byId("dropped").hidden = words.length === 0;
-  byId("dropped").textContent = `More was seen than is kept: ${words.join(" and ")} are not shown here.`;
+  const list = new Intl.ListFormat("en").format(words);
+  byId("dropped").textContent = `More was seen than is kept: ${list} are not shown here.`;
 }
 
 // --- views -----------------------------------------------------------------------------------------
