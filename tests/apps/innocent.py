@@ -7,10 +7,12 @@ import threading
 
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind
 
 trace.set_tracer_provider(TracerProvider())
 tracer = trace.get_tracer("innocent")
+unsampled = TracerProvider(sampler=ALWAYS_OFF).get_tracer("innocent")
 executor = concurrent.futures.ThreadPoolExecutor(2)
 
 
@@ -35,6 +37,24 @@ def connections_of_a_pool():
 
     list(executor.map(handle, range(6)))
     handle(0)
+
+
+def polls_with_spans_of_their_own():
+    """Get an item a round, inside the round's span; some rounds are not sampled."""
+    jobs = queue.Queue()
+
+    def poll():
+        for of_this_round in (tracer, unsampled) * 3:
+            with of_this_round.start_as_current_span("round"):
+                jobs.get(timeout=30)
+            work("after a round")
+
+    for _ in range(6):
+        with tracer.start_as_current_span("request with a job"):
+            jobs.put("job")
+    thread = threading.Thread(target=poll)
+    thread.start()
+    thread.join(30)
 
 
 def results_that_come_back():
@@ -238,6 +258,7 @@ async def tasks():
 
 
 connections_of_a_pool()
+polls_with_spans_of_their_own()
 results_that_come_back()
 waiting_for_an_end()
 work_that_outlives_its_request()

@@ -54,7 +54,13 @@ class Flow:
     )
 
     def __init__(
-        self, record: Record, base: Flow | None, beneath: Flow | None, *, source: object
+        self,
+        record: Record,
+        base: Flow | None,
+        beneath: Flow | None,
+        *,
+        source: object,
+        adopted: bool,
     ) -> None:
         self.record = record
         self.base = base
@@ -64,7 +70,7 @@ class Flow:
         self.source = source
         """What it has got its item from; None: it is a call."""
         self.is_item = source is not None
-        self.adopted = not self.is_item or not _has_its_own(record)
+        self.adopted = adopted
         """Whether what is done now is done for it: not where who got an item has its own to do."""
         self.attached: list[Any] = []
         """What it has attached and not yet detached (see ``_context_hooks``)."""
@@ -73,14 +79,13 @@ class Flow:
         """Where the program has asked for the current context, and there was no span in it."""
 
 
-def _has_its_own(record: Record) -> bool:
-    """Whether who has got an item has a span that runs, and is not the item's."""
-    current = _handoff.get_current()
-    span: Any = current.get(_SPAN_KEY)
-    if span is None or not span.is_recording():
-        return False
-    origin = origin_of(current)
-    return origin is not None and (record.origin is None or origin[:2] != record.origin[:2])
+def has_running_span(context: Context) -> bool:
+    """Whether the span of ``context`` has not ended, as far as that can be seen.
+
+    Of one that is not sampled, or of another process, it cannot.
+    """
+    span: Any = context.get(_SPAN_KEY)
+    return span is not None and getattr(span, "end_time", None) is None
 
 
 FLOW: ContextVar[Flow | None] = ContextVar("otel_concurrency_flow", default=None)
@@ -251,15 +256,16 @@ def hand_off(
     return record
 
 
-def begin(record: Record, source: object = None) -> Flow | None:
+def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flow | None:
     """Note that the work of ``record`` is picked up here; return its flow. Never raises.
 
-    ``source`` is what an item has come out of.
+    ``source`` is what an item has come out of, which is ``adopted`` by who has no span of its own.
     """
     if not _state.watching():
         return None
     try:
-        flow = Flow(record, FLOW.get(), threads.get(get_ident()), source=source)
+        beneath = threads.get(get_ident())
+        flow = Flow(record, FLOW.get(), beneath, source=source, adopted=adopted)
         FLOW.set(flow)
         if flow.adopted and not (flow.is_item and _in_a_loop()):
             threads[get_ident()] = flow
@@ -320,19 +326,39 @@ def end(flow: Flow) -> None:
         _state.fault("end", error)
 
 
-def let_go() -> None:
-    """Note that this flow is done with its last item, since it asks for another. Never raises."""
-    flow = FLOW.get()
-    if flow is None or not flow.is_item:
-        return
-    if threads.get(get_ident()) is flow:
-        end(flow)
-        return
+def next_item() -> bool:
+    """Note that this flow is done with its last item, since it asks for another. Never raises.
+
+    Return whether it has a span of its own, in which it will work on the next.
+    """
     try:
-        at_end(flow)
-        FLOW.set(flow.base)
+        has_its_own = _has_its_own()
+        flow = FLOW.get()
+        if flow is not None and flow.is_item:
+            _let_go(flow)
     except Exception as error:
         _state.fault("let go", error)
+        return False
+    else:
+        return has_its_own
+
+
+def _has_its_own() -> bool:
+    """Whether this flow has a span that runs, and that has not come with its work."""
+    context = _handoff.get_current()
+    origin = origin_of(context)
+    if origin is None or not has_running_span(context):
+        return False
+    flow = current()
+    return flow is None or flow.record.origin is None or flow.record.origin[:2] != origin[:2]
+
+
+def _let_go(flow: Flow) -> None:
+    if threads.get(get_ident()) is flow:
+        end(flow)
+    else:
+        at_end(flow)
+        FLOW.set(flow.base)
 
 
 class Observed(functools.partial[Any]):

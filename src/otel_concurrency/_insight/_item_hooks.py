@@ -115,13 +115,13 @@ def getting(original: Any) -> Any:
         plumbing = is_plumbing(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         if plumbing:
             return original(self, *args, **kwargs)
-        _flow.let_go()
+        has_its_own = _flow.next_item()
         item = original(self, *args, **kwargs)
         try:
             records = records_of(self)
             record = records.take(item)
             if record is not None:
-                _flow.begin(record, source=records)
+                _flow.begin(record, source=records, adopted=not has_its_own)
         except Exception as error:
             _state.fault("get", error)
         return item

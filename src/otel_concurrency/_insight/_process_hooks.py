@@ -209,12 +209,13 @@ def _get(original: Any) -> Any:
         frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         if _item_hooks.is_plumbing(frame) or _is_executors(self):
             return original(self, *args, **kwargs)
-        _flow.let_go()
+        has_its_own = _flow.next_item()
         _received_by.pop(get_ident(), None)
         item = original(self, *args, **kwargs)
         record = _received_by.pop(get_ident(), None)
         if record is not None:
-            _flow.begin(record, source=_item_hooks.records_of(self))
+            source = _item_hooks.records_of(self)
+            _flow.begin(record, source=source, adopted=not has_its_own)
         return item
 
     return get

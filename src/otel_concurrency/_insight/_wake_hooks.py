@@ -14,10 +14,6 @@ from collections import deque
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from opentelemetry.trace.propagation import (
-    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
-)
-
 from otel_concurrency import _handoff
 from otel_concurrency._insight import _flow, _frames, _state
 from otel_concurrency._insight._flow import hand_off
@@ -242,7 +238,6 @@ def _by_others(signals: _Signals) -> list[Record]:
 
 def _goes_on(records: list[Record], signals: _Signals) -> None:
     """Note that ``records`` have woken this thread up: not if it goes on with what it is about."""
-    span: Any = _handoff.get_current().get(_SPAN_KEY)
     of_several = len({record.origin and record.origin[0] for record in records}) > 1
-    if records and not of_several and not (span is not None and span.is_recording()):
+    if records and not (of_several or _flow.has_running_span(_handoff.get_current())):
         _woken[get_ident()] = Woken(records[-1], _flow.now(), signals)
