@@ -780,8 +780,9 @@ def test_anyios_blocking_portal_is_clean(tracer, bases, instrumented):
     assert bases["run_blocking_portal"] == [NOTHING]
 
 
-def test_apschedulers_thread_and_jobs_run_in_no_context(tracer, sight, instrumented):
+def test_apschedulers_thread_and_jobs_run_in_no_context(tracer, sight, instrument):
     """A scheduler that a request starts runs its jobs in no context, in whatever thread."""
+    instrument(adapters="-apscheduler")  # which gives a job its adder's baggage, and a link
     submitted = _Sight()
     scheduler = BackgroundScheduler(timezone="UTC")
     scheduler.add_listener(submitted.look, EVENT_JOB_SUBMITTED)

@@ -77,12 +77,20 @@ class Pairing:
     """What is true of one module's queues, and the contexts of their items."""
 
     def __init__(
-        self, module: ModuleType, seam: Seam, *, container: str, size: str, waits: tuple[str, bool]
+        self,
+        module: ModuleType,
+        seam: Seam,
+        *,
+        container: str,
+        size: str,
+        waits: tuple[str, bool],
+        consumers: tuple[str, ...] = ("get", "get_nowait"),
     ) -> None:
         """Take the names of the stock queue's parts.
 
         ``container`` holds the items, ``size`` says how many there are. ``waits`` is what a
-        consumer asks, and the truth of the answer by which it has to wait.
+        consumer asks, and the truth of the answer by which it has to wait. ``consumers`` are the
+        methods that ask, of the queue or of what stands for it.
         """
         self.module: Any = module
         self.seam = seam
@@ -91,9 +99,11 @@ class Pairing:
         self.on_first: Callable[[], None] | None = None
         """To be called before the first queue is accompanied."""
         self._container, self._size = container, size
-        self._consumers = (_code(self.stock.get), _code(self.stock.get_nowait))
+        self._consumers = tuple(
+            _code(getattr(self.stock, name)) for name in consumers if hasattr(self.stock, name)
+        )
         # Only a consumer asks what is private.
-        self._own_consumers = ("get", "get_nowait") if self.waits.startswith("_") else ()
+        self._own_consumers = consumers if self.waits.startswith("_") else ()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
         self.at_first: Pairs | None = None
         """The pairs of a queue that is not accompanied yet."""

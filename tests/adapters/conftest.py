@@ -10,8 +10,11 @@ import pytest
 from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
+    "test_apscheduler.py": "apscheduler",
     "test_gevent.py": "gevent",
+    "test_janus.py": "janus",
     "test_loky.py": "joblib loky",
+    "test_twisted.py": "twisted",
 }
 """By file: the libraries that it is about."""
 

@@ -20,17 +20,25 @@ from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "apscheduler": {
+        "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
+    },
     "gevent": {
         "threading": ("gevent", "gevent.thread"),
         "futures": ("gevent.threadpool",),
         "queue": ("gevent",),
     },
+    "janus": {"queue": ("janus",)},
     "loky": {
         "multiprocessing": (
             "joblib._utils",
             "joblib.externals.loky.process_executor",
             "loky.process_executor",
         ),
+    },
+    "twisted": {
+        "threading": ("twisted.internet.base",),
+        "futures": ("twisted.internet.defer",),
     },
 }
 """By library: its modules that are patched, by the primitive that they go by."""

@@ -1,0 +1,30 @@
+"""janus: queues with a synchronous and an asynchronous side.
+
+They go by QUEUE. Both sides put and get by the same methods of the queue behind them, as those of
+``queue.Queue`` do.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from otel_concurrency import _queue_hooks
+from otel_concurrency._handoff import Seam
+from otel_concurrency._pairing import Pairing
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._queue_hooks import QueueHooks
+
+TESTED = ("2.0.0", "2.0.0")
+
+
+def _layers(janus: ModuleType, seam: Seam) -> list[Patch]:
+    pairing = Pairing(janus, seam, container="_queue", size="_qsize", waits=("_qsize", False))
+    sides = (vars(janus)[name] for name in ("_SyncQueueProxy", "_AsyncQueueProxy"))
+    return [
+        QueueHooks(pairing, {}),
+        *(Layer(side, "task_done", _queue_hooks.task_done) for side in sides),
+        *_queue_hooks.shutdown_layers(pairing.stock),
+    ]
+
+
+MODULES = {"queue": {"janus": _layers}}
