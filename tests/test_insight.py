@@ -372,6 +372,7 @@ WATCHED = (
     (concurrent.futures.Future, "add_done_callback"),
     (asyncio.BaseEventLoop, "run_in_executor"),
     (asyncio.Queue, "put_nowait"),
+    (asyncio.Queue, "get"),
     (queue, "SimpleQueue"),
     (queue.Queue, "put"),
     (sched.scheduler, "enterabs"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import queue
 import threading
 
@@ -257,6 +258,25 @@ async def tasks():
     await consumer
 
 
+async def idle_rounds():
+    """Ask for an item, give up, and do something else meanwhile."""
+    jobs = asyncio.Queue()
+    with tracer.start_as_current_span("request with a last job"):
+        await jobs.put("last")
+
+    async def consume():
+        work(f"job {await jobs.get()}")
+        for _ in range(2):
+            waiting = asyncio.ensure_future(asyncio.sleep(0.01))
+            waiting.add_done_callback(lambda _: consumer.cancel())
+            with contextlib.suppress(asyncio.CancelledError):
+                await jobs.get()
+            work("idle")
+
+    consumer = asyncio.create_task(consume())
+    await consumer
+
+
 connections_of_a_pool()
 polls_with_spans_of_their_own()
 results_that_come_back()
@@ -269,4 +289,5 @@ batches()
 traces_of_their_own()
 what_is_excluded()
 asyncio.run(tasks())
+asyncio.run(idle_rounds())
 executor.shutdown()

@@ -129,6 +129,17 @@ def getting(original: Any) -> Any:
     return get
 
 
+def _asking(original: Any) -> Any:
+    """Wrap a method that waits for an item, which may never come."""
+
+    @functools.wraps(original)
+    async def get(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _flow.next_item()
+        return await original(self, *args, **kwargs)
+
+    return get
+
+
 def _layers(queue: ModuleType) -> list[Layer]:
     return [
         Layer(queue.Queue, "put", putting("queue", "Queue.put")),
@@ -140,6 +151,7 @@ def _layers(queue: ModuleType) -> list[Layer]:
 def _asyncio_layers(queues: ModuleType) -> list[Layer]:
     return [
         Layer(queues.Queue, "put_nowait", putting("asyncio", "asyncio.Queue.put")),
+        Layer(queues.Queue, "get", _asking),
         Layer(queues.Queue, "get_nowait", getting),
     ]
 
