@@ -375,6 +375,7 @@ WATCHED = (
     (asyncio.Queue, "get"),
     (queue, "SimpleQueue"),
     (queue.Queue, "put"),
+    (queue.Queue, "task_done"),
     (sched.scheduler, "enterabs"),
     (multiprocessing.process.BaseProcess, "start"),
     (multiprocessing.pool.Pool, "apply_async"),

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import multiprocessing
 import queue
 import threading
 
@@ -56,6 +57,24 @@ def polls_with_spans_of_their_own():
     thread = threading.Thread(target=poll)
     thread.start()
     thread.join(30)
+
+
+def items_that_are_done():
+    """Say that an item is done, and then do something else."""
+    for jobs in (queue.Queue(), multiprocessing.JoinableQueue()):
+
+        def consume(jobs=jobs):
+            for _ in range(2):
+                work(jobs.get(timeout=30))
+                jobs.task_done()
+                work("what is not for the item")
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        for _ in range(2):
+            with tracer.start_as_current_span("request with an item"):
+                jobs.put("item")
+        thread.join(30)
 
 
 def results_that_come_back():
@@ -266,6 +285,8 @@ async def idle_rounds():
 
     async def consume():
         work(f"job {await jobs.get()}")
+        jobs.task_done()
+        work("what is not for the job")
         for _ in range(2):
             waiting = asyncio.ensure_future(asyncio.sleep(0.01))
             waiting.add_done_callback(lambda _: consumer.cancel())
@@ -279,6 +300,7 @@ async def idle_rounds():
 
 connections_of_a_pool()
 polls_with_spans_of_their_own()
+items_that_are_done()
 results_that_come_back()
 waiting_for_an_end()
 work_that_outlives_its_request()

@@ -327,20 +327,32 @@ def end(flow: Flow) -> None:
 
 
 def next_item() -> bool:
-    """Note that this flow is done with its last item, since it asks for another. Never raises.
+    """Note that this flow asks for an item, and is done with its last. Never raises.
 
     Return whether it has a span of its own, in which it will work on the next.
     """
     try:
         has_its_own = _has_its_own()
-        flow = FLOW.get()
-        if flow is not None and flow.is_item:
-            _let_go(flow)
+    except Exception as error:
+        _state.fault("ask", error)
+        has_its_own = False
+    let_go()
+    return has_its_own
+
+
+def let_go() -> None:
+    """Note that this flow is done with its last item. Never raises."""
+    flow = FLOW.get()
+    if flow is None or not flow.is_item:
+        return
+    if threads.get(get_ident()) is flow:
+        end(flow)
+        return
+    try:
+        at_end(flow)
+        FLOW.set(flow.base)
     except Exception as error:
         _state.fault("let go", error)
-        return False
-    else:
-        return has_its_own
 
 
 def _has_its_own() -> bool:
@@ -351,14 +363,6 @@ def _has_its_own() -> bool:
         return False
     flow = current()
     return flow is None or flow.record.origin is None or flow.record.origin[:2] != origin[:2]
-
-
-def _let_go(flow: Flow) -> None:
-    if threads.get(get_ident()) is flow:
-        end(flow)
-    else:
-        at_end(flow)
-        FLOW.set(flow.base)
 
 
 class Observed(functools.partial[Any]):

@@ -140,10 +140,22 @@ def _asking(original: Any) -> Any:
     return get
 
 
+def finishing(original: Any) -> Any:
+    """Wrap a method by which a consumer says that it is done with its item."""
+
+    @functools.wraps(original)
+    def task_done(self: Any) -> Any:
+        _flow.let_go()
+        return original(self)
+
+    return task_done
+
+
 def _layers(queue: ModuleType) -> list[Layer]:
     return [
         Layer(queue.Queue, "put", putting("queue", "Queue.put")),
         Layer(queue.Queue, "get", getting),
+        Layer(queue.Queue, "task_done", finishing),
         Layer(queue, "SimpleQueue", _simple_queue),
     ]
 
@@ -153,6 +165,7 @@ def _asyncio_layers(queues: ModuleType) -> list[Layer]:
         Layer(queues.Queue, "put_nowait", putting("asyncio", "asyncio.Queue.put")),
         Layer(queues.Queue, "get", _asking),
         Layer(queues.Queue, "get_nowait", getting),
+        Layer(queues.Queue, "task_done", finishing),
     ]
 
 

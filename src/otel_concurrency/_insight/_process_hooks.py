@@ -179,6 +179,7 @@ def _queue_layers(queues: ModuleType) -> list[Layer]:
         Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, "multiprocessing.SimpleQueue.put")),
         Layer(queues.Queue, "get", _get),
         Layer(queues.SimpleQueue, "get", _get),
+        Layer(queues.JoinableQueue, "task_done", _item_hooks.finishing),
     ]
 
 
