@@ -696,6 +696,35 @@ def test_the_program_outlives_the_command(program, start, tmp_path):
     assert process.stdout.readline() == "done\n"
 
 
+def test_what_a_killed_command_has_left_is_removed_by_the_next(program, start, trace, tmp_path):
+    """One that is used is not."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "otel-concurrency-of-somebody").mkdir()
+    (shared / "otel-concurrency-link").symlink_to(tmp_path)
+    others = sorted(shared.iterdir())
+    path = program(
+        """
+        import time, os
+        print("ready", flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        work("after")
+        """
+    )
+    killed, used = (start("--", sys.executable, path, variables={"TMPDIR": shared}) for _ in "12")
+    assert (killed.stdout.readline(), used.stdout.readline()) == ("ready\n", "ready\n")
+    assert len(list(shared.iterdir())) == len(others) + 2
+    killed.kill()
+    killed.wait()
+    assert trace(sys.executable, "-c", "", TMPDIR=str(shared)).status == 0
+    assert len(list(shared.iterdir())) == len(others) + 1
+    (tmp_path / "go").touch()
+    stdout, _ = used.communicate(timeout=DEADLINE)
+    assert "1 span" in stdout
+    assert sorted(shared.iterdir()) == others
+
+
 # --- servers ---
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency._cli import CommandError, running
+from otel_concurrency._cli import CommandError, running, scratch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
     from otel_concurrency._insight import start
 
-    with tempfile.TemporaryDirectory(prefix="otel-concurrency-") as directory:
-        file = Path(directory, "status")
+    with scratch.directory() as directory:
+        file = directory / "status"
         exit_status = running.run(command, start.environment_for_status(file), lambda: None)
         left = file.read_text(encoding="utf-8") if file.exists() else ""
     if not left:

@@ -10,13 +10,12 @@ import argparse
 import io
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency._cli import CommandError, running, say
+from otel_concurrency._cli import CommandError, running, say, scratch
 from otel_concurrency._cli.report import counted
 
 if TYPE_CHECKING:
@@ -134,10 +133,8 @@ def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
     from otel_concurrency._insight import analysis, start, wire
 
     collection = analysis.Collection() if limit is None else analysis.Collection(limit=limit)
-    with tempfile.TemporaryDirectory(
-        prefix="otel-concurrency-", ignore_cleanup_errors=True
-    ) as directory:
-        reader = wire.Reader(Path(directory))
+    with scratch.directory() as directory:
+        reader = wire.Reader(directory)
         counts = _Counts(collection) if sys.stderr.isatty() else None
 
         def meanwhile() -> None:
@@ -145,7 +142,7 @@ def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
             if counts is not None:
                 counts.tell()
 
-        environment = start.environment(Path(directory), library=library)
+        environment = start.environment(directory, library=library)
         status = running.run(command, environment, meanwhile)
         reader.read(collection.feed)
         reader.read(collection.feed)  # of children that had a last word
