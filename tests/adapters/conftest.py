@@ -10,10 +10,12 @@ import pytest
 from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
+    "test_anyio.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
     "test_gevent.py": "gevent",
     "test_janus.py": "janus",
     "test_loky.py": "joblib loky",
+    "test_trio.py": "trio",
     "test_twisted.py": "twisted",
 }
 """By file: the libraries that it is about."""

@@ -20,6 +20,7 @@ from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "anyio": {"asyncio": ("anyio.streams.memory",)},
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
@@ -36,6 +37,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "loky.process_executor",
         ),
     },
+    "trio": {"asyncio": ("trio._channel",)},
     "twisted": {
         "threading": ("twisted.internet.base",),
         "futures": ("twisted.internet.defer",),
