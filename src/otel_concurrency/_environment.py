@@ -177,21 +177,33 @@ def leave() -> None:
 
 
 def _extract(variables: Mapping[str, str]) -> Context:
-    context = propagate.extract(variables, Context(), getter=_GETTER)
+    texts = {name: value for name, value in variables.items() if _is_text(value)}
+    ignored = variables.keys() - texts.keys()
+    context = propagate.extract(texts, Context(), getter=_GETTER)
     if trace.get_current_span(context).get_span_context().is_valid:
-        return _links.dated(context, time.time_ns())
-    link = _read_link(context, variables.get(_LINK, ""))
-    if link is not None:
-        return link
-    unread = [name for name in variables if name != _BAGGAGE]
-    if unread:
+        context = _links.dated(context, time.time_ns())
+    else:
+        link = _read_link(context, texts.get(_LINK, ""))
+        if link is not None:
+            context = link
+        else:
+            ignored |= texts.keys() - {_BAGGAGE}
+    if ignored:
         _report.once(
             _logger,
             "malformed",
-            "The environment carries no valid span context, and is ignored: %s",
-            ", ".join(f"{name}={variables[name]!r}" for name in sorted(unread)),
+            "What the environment carries makes no context, and is ignored: %s",
+            ", ".join(f"{name}={variables[name]!r}" for name in sorted(ignored)),
         )
     return context
+
+
+def _is_text(value: str) -> bool:
+    """Whether ``value`` was text before it was decoded: no propagator can read other bytes."""
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _spell(link: trace.Link) -> str:

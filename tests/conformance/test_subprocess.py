@@ -554,6 +554,14 @@ def test_malformed_baggage_is_one_warning(started_with, caplog):
     assert len(caplog.records) == 1
 
 
+def test_bytes_that_are_no_text_are_one_warning(started_with, caplog):
+    """What no propagator can read is quoted in a warning, and the span counts nonetheless."""
+    started_with(TRACEPARENT=STRANGER, BAGGAGE=os.fsdecode(b"key=\xff"))
+    assert trace.get_current_span().get_span_context().span_id == 0xBB
+    [record] = caplog.records
+    assert r"BAGGAGE='key=\udcff'" in record.getMessage()
+
+
 def test_empty_is_unset(started_with, caplog, tracer):
     """An empty variable is neither malformed nor anybody's word."""
     started_with(TRACEPARENT="", BAGGAGE="")
