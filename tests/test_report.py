@@ -221,6 +221,39 @@ def test_what_was_not_kept_is_said():
     assert lines[-1] == "of these not kept (--limit): 1 trace, 1,200 spans"
 
 
+def test_a_narrow_terminal():
+    """What is said of a span, and the line that hands work off, have lines of their own."""
+    root = span("POST /orders/{order_id}/confirmations")
+    child = span("reserve_stock", root, thread="ThreadPoolExecutor-0_0", hand_off="1-1")
+    below = span("in_stock", child, thread="ThreadPoolExecutor-0_0")
+    lost = span(
+        "a name that has no room where all the rest of it is", thread="ThreadPoolExecutor-0_1"
+    )
+    orphan = Orphan(lost.id, "lost", "It is lost.", "Find it.", None, root.id)
+    at = hand_off().site
+    lines = printed(
+        *(root, child, below, lost),
+        width=80,
+        hand_offs=(hand_off(),),
+        orphans=(orphan,),
+        call_sites=(CallSite("futures", "ThreadPoolExecutor.submit", at, 5, 4, MS, MS, MS),),
+    )
+    assert lines[:6] == [
+        "POST /orders/{order_id}/confirmations             2.0 ms  MainThread",
+        "└─ reserve_stock                                  2.0 ms  ThreadPoolExecutor-0_0",
+        "   │  ⇢ ThreadPoolExecutor.submit app.py:7, waited 1.0 ms",
+        "   └─ in_stock                                    2.0 ms",
+        "✗ a name that has no room for all the rest of its…  2.0 ms  ThreadPoolExecutor-0_1",
+        "   orphan: see 1",
+    ]
+    assert lines[-5:-2] == [
+        "call, at                   with context  without  wait p50     p95     max",
+        "ThreadPoolExecutor.submit             4        1    1.0 ms  1.0 ms  1.0 ms",
+        "  app.py:7",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_terminal_without_unicode():
     """Where the terminal knows ASCII alone, nothing else is printed."""
     root = span("root")

@@ -7,6 +7,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from otel_concurrency._cli import tree
@@ -14,7 +15,7 @@ from otel_concurrency._insight.forest import Branch, Forest
 from otel_concurrency._insight.model import CallSite, HandOff, Leak, Orphan, Report, Span, SpanId
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -26,6 +27,9 @@ _ROWS = 60
 
 _FAULTS = 20
 """Orphans, leaks and call sites that are told of, those of a line being one."""
+
+_NARROW = 100
+"""Columns of a terminal in fewer of which what is said of a span or a line stands below it."""
 
 _UNKNOWN = "-"
 
@@ -88,9 +92,11 @@ class _Words:
 
     def __init__(self, console: Console) -> None:
         self._glyphs = tree.glyphs_for(console)
+        self._width = console.width
+        self._narrow = console.width < _NARROW
         self._here = os.path.join(os.getcwd(), "")
 
-    def report(self, report: Report) -> Iterable[tuple[str, Table]]:
+    def report(self, report: Report) -> Iterable[tuple[str, RenderableType]]:
         orphans, leaks = _together(report.orphans), _together(report.leaks)
         forest = Forest(report)
         if len(report.processes) > 1:
@@ -138,31 +144,31 @@ class _Words:
 
     # --- traces ---
 
-    def _traces(self, forest: Forest, orphans: Sequence[Sequence[Orphan]]) -> Table:
-        from rich.table import Table
+    def _traces(self, forest: Forest, orphans: Sequence[Sequence[Orphan]]) -> RenderableType:
+        from rich.text import Text
 
-        drawn = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-        drawn.add_column(no_wrap=True, overflow="ellipsis")
-        drawn.add_column(no_wrap=True, justify="right", style="cyan")
-        drawn.add_column(style="dim", overflow="fold")
-        drawn.add_column(overflow="fold")
+        rows: list[_Row] = []
         numbers = {each.span: n for n, same in enumerate(orphans, 1) for each in same}
         for kind in forest.roots[:_TREES]:
             branches, undrawn = forest.tree(kind, rows=_ROWS)
-            for branch in branches:
-                self._add(drawn, branch, forest, numbers)
+            for branch, following in zip(branches, [*branches[1:], None], strict=True):
+                goes_on = following is not None and following.depth > branch.depth
+                below = self._guides(branch, below=True)
+                below += self._glyphs.trunk if goes_on else "   "
+                rows += self._rows(branch, below, forest, numbers)
             if undrawn:
-                drawn.add_row(f"   {self._glyphs.more} {counted(undrawn, 'more span')}")
+                more = f"   {self._glyphs.more} {counted(undrawn, 'more span')}"
+                rows.append(_Row(Text(more)))
         left = forest.roots[_TREES:]
         if left:
-            more = sum(len(kind) for kind in left)
+            traces = counted(sum(len(kind) for kind in left), "more trace")
             kinds = counted(len(left), "other kind")
-            drawn.add_row(f"{self._glyphs.more} {counted(more, 'more trace')} of {kinds}")
-        return drawn
+            rows.append(_Row(Text(f"{self._glyphs.more} {traces} of {kinds}")))
+        return _stacked(rows, self._width) if self._narrow else _side_by_side(rows)
 
-    def _add(
-        self, drawn: Table, branch: Branch, forest: Forest, numbers: Mapping[SpanId, int]
-    ) -> None:
+    def _rows(
+        self, branch: Branch, below: str, forest: Forest, numbers: Mapping[SpanId, int]
+    ) -> Iterable[_Row]:
         from rich.text import Text
 
         span = branch.example
@@ -174,25 +180,18 @@ class _Words:
             name.append(f" {self._glyphs.times}{branch.times:,}", "bold")
         took = [each.end_ns - each.start_ns for each in branch.spans if each.end_ns is not None]
         duration = self._duration(statistics.median(took)) if took else "running"
-        drawn.add_row(
-            name,
-            duration,
-            _flows(branch, forest),
-            self._how(branch, forest, numbers.get(span.id)),
-        )
-        below = self._guides(branch, below=True)
+        how = self._how(branch, forest, numbers.get(span.id))
+        yield _Row(name, duration, _flows(branch, forest), how, below)
         for link in span.links:
             known = forest.spans.get(link.to)
             target = _one_line(known.name) if known else f"span {link.to.span_id}"
             row = Text(below).append(self._glyphs.link + target, "magenta")
-            drawn.add_row(row, "", "", Text(link.reason or "", "dim"))
+            if self._narrow and link.reason:
+                row.append(f" {link.reason}", "dim")
+            yield _Row(row, remark=Text("" if self._narrow else link.reason or "", "dim"))
         if branch.folded:
-            drawn.add_row(
-                Text(
-                    f"{below}{self._glyphs.more} {counted(branch.folded, 'more span')} below",
-                    "dim",
-                )
-            )
+            more = f"{below}{self._glyphs.more} {counted(branch.folded, 'more span')} below"
+            yield _Row(Text(more, "dim"))
 
     def _guides(self, branch: Branch, *, below: bool = False) -> str:
         glyphs = self._glyphs
@@ -202,7 +201,7 @@ class _Words:
             guides.append(
                 ("   " if own else glyphs.trunk) if below else glyphs.last if own else glyphs.branch
             )
-        return "".join(guides) + ("   " if below else "")
+        return "".join(guides)
 
     def _how(self, branch: Branch, forest: Forest, orphan: int | None) -> Text:
         """Say how the work got there, and what is wrong with it."""
@@ -264,18 +263,20 @@ class _Words:
             pad_edge=False,
             header_style="dim",
         )
-        drawn.add_column("primitive", style="dim")
-        drawn.add_column("call", overflow="fold")
-        drawn.add_column("at", overflow="fold")
+        if self._narrow:
+            drawn.add_column("call, at", overflow="fold")
+        else:
+            drawn.add_column("primitive", style="dim")
+            drawn.add_column("call", overflow="fold")
+            drawn.add_column("at", overflow="fold")
         for heading in ("with context", "without", "wait p50", "p95", "max"):
             drawn.add_column(heading, justify="right", no_wrap=True)
         by_count = sorted(sites, key=lambda site: -site.count)
         for site in by_count[:_FAULTS]:
             waits = (site.wait_p50_ns, site.wait_p95_ns, site.wait_max_ns)
+            at = self._local(site.site)
             drawn.add_row(
-                site.primitive,
-                site.call,
-                self._local(site.site),
+                *((f"{site.call}\n  {at}",) if self._narrow else (site.primitive, site.call, at)),
                 f"{site.with_context:,}",
                 f"{site.without_context:,}",
                 *(_UNKNOWN if wait is None else self._duration(wait) for wait in waits),
@@ -292,6 +293,60 @@ class _Words:
     def _local(self, words: str) -> str:
         """Name files as the user would: below the working directory, and of what is installed."""
         return _INSTALLED.sub("", words.replace(self._here, ""))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a tree."""
+
+    name: Text
+    """With its guides."""
+    duration: str = ""
+    flow: str = ""
+    remark: Text | None = None
+    below: str = ""
+    """The guides of what stands below."""
+
+
+def _side_by_side(rows: Iterable[_Row]) -> Table:
+    drawn = _table()
+    drawn.add_column(no_wrap=True, overflow="ellipsis")
+    drawn.add_column(no_wrap=True, justify="right", style="cyan")
+    drawn.add_column(style="dim", overflow="fold")
+    drawn.add_column(overflow="fold")
+    for row in rows:
+        drawn.add_row(row.name, row.duration, row.flow, row.remark)
+    return drawn
+
+
+def _stacked(rows: Sequence[_Row], width: int) -> RenderableType:
+    """Draw trees so that what is to be said of a span stands in a line of its own."""
+    from rich.console import Group
+    from rich.text import Text
+
+    duration = max((len(row.duration) for row in rows), default=0)
+    flow = min(max((len(row.flow) for row in rows), default=0), width // 3)
+    most = max(width - duration - flow - 4, 1)
+    name = min(max((row.name.cell_len for row in rows if row.duration), default=0), most)
+    lines: list[RenderableType] = []
+    for row in rows:
+        if row.duration:
+            line = row.name.copy()
+            line.truncate(name, overflow="ellipsis", pad=True)
+            line.append(f"  {row.duration:>{duration}}", "not bold cyan")
+            flowing = Text(f"  {row.flow}", "dim not bold")
+            flowing.truncate(flow + 2, overflow="ellipsis")
+            lines.append(line.append_text(flowing))
+        else:
+            lines.append(row.name)
+        if row.remark:
+            drawn = _table()
+            drawn.add_column(no_wrap=True)
+            drawn.add_column(overflow="fold")
+            drawn.padding = 0
+            drawn.add_row(row.below, row.remark)
+            lines.append(drawn)
+    return Group(*lines)
 
 
 def _table() -> Table:
