@@ -226,9 +226,7 @@ def test_a_narrow_terminal():
     root = span("POST /orders/{order_id}/confirmations")
     child = span("reserve_stock", root, thread="ThreadPoolExecutor-0_0", hand_off="1-1")
     below = span("in_stock", child, thread="ThreadPoolExecutor-0_0")
-    lost = span(
-        "a name that has no room where all the rest of it is", thread="ThreadPoolExecutor-0_1"
-    )
+    lost = span("a name of fifty signs, for which there is no room!", thread=child.thread)
     orphan = Orphan(lost.id, "lost", "It is lost.", "Find it.", None, root.id)
     at = hand_off().site
     lines = printed(
@@ -243,7 +241,7 @@ def test_a_narrow_terminal():
         "└─ reserve_stock                                  2.0 ms  ThreadPoolExecutor-0_0",
         "   │  ⇢ ThreadPoolExecutor.submit app.py:7, waited 1.0 ms",
         "   └─ in_stock                                    2.0 ms",
-        "✗ a name that has no room for all the rest of its…  2.0 ms  ThreadPoolExecutor-0_1",
+        "✗ a name of fifty signs, for which there is no …  2.0 ms  ThreadPoolExecutor-0_0",
         "   orphan: see 1",
     ]
     assert lines[-5:-2] == [
