@@ -66,6 +66,18 @@ def test_it_tells_what_would_be_patched_here():
     assert "opentelemetry-instrumentation-threading" in told["installed"]
 
 
+def test_a_library_that_warns_when_it_is_imported_warns_nobody_here(tmp_path):
+    """It is imported to be asked about, which is no use of it."""
+    package, installed = tmp_path / "gevent", tmp_path / "gevent-1.0.dist-info"
+    package.mkdir()
+    (package / "__init__.py").write_text("import warnings; warnings.warn('do not use me')")
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: gevent\nVersion: 1.0\n")
+    told, result = status(PYTHONPATH=str(tmp_path))
+    assert "do not use me" not in result.stderr
+    assert "gevent 1.0 is left alone" in "".join(told["warnings"])
+
+
 def test_it_tells_where_policies_were_set():
     """By a variable of its own, by that of all, or by nobody."""
     told, _ = status(

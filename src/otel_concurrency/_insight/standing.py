@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,8 +81,9 @@ def would_be() -> dict[str, Any]:
 def _import_all_of(library: str) -> None:
     for modules in _adapters.ADAPTERS[library].values():
         for module in modules:
-            with contextlib.suppress(Exception):  # it may be in another version, or for others
-                importlib.import_module(module)
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # nobody has asked to use it
+                importlib.import_module(module)  # it may be in another version, or for others
 
 
 def tell_at_exit(file: Path) -> None:
