@@ -243,6 +243,16 @@ def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> C
         return None
 
 
+def own(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
+    """Return ``function`` as a call that runs in the current context, also if that is empty.
+
+    For work that is done by a thread which may be in somebody else's context. Never raises.
+    """
+    if not seam.active or isinstance(function, Call) or not callable(function):
+        return function
+    return call(seam, function, kind) or kind(NO_CONTEXT, function)
+
+
 def attach_safely(context: Context) -> Token[Context] | None:
     """Attach ``context``; return the token for :func:`leave`, or None after a reported fault."""
     try:

@@ -117,6 +117,9 @@ TABLE: Final[tuple[str, ...]] = (
     "elasticapm.utils.threading.IntervalTimer",
     # etcd3 0.12.0
     "etcd3.watch.Watcher",
+    # futurist 3.5.0
+    "futurist._futures.DelayedExecutorMixinBase._schedule",
+    "futurist._thread.ThreadWorker",
     # gevent 25.9.1, 26.9.0
     "gevent.threadpool._WorkerGreenlet",
     # google-api-core 2.15.0, 2.44.0
@@ -176,6 +179,13 @@ TABLE: Final[tuple[str, ...]] = (
     "loky.backend.queues.Queue._feed",
     "loky.process_executor._ExecutorManagerThread",
     "loky.process_executor._process_worker",
+    # loguru 0.7.3
+    "loguru._handler.Handler._queued_writer",
+    # more-executors 2.11.4
+    "more_executors._impl.poll._poll_loop",
+    "more_executors._impl.retry._submit_loop",
+    "more_executors._impl.throttle._submit_loop",
+    "more_executors._impl.timeout.TimeoutExecutor._job_loop",
     # newrelic 9.13.0, 14.1.0
     "newrelic.console.ConnectionManager",
     "newrelic.core",
@@ -227,6 +237,8 @@ TABLE: Final[tuple[str, ...]] = (
     "ray.util.client.dataclient.DataClient",
     "ray.util.client.logsclient.LogstreamClient",
     "ray.util.client.worker.Worker._release_server_worker",
+    # reactivex 6.1.0
+    "reactivex.scheduler.eventloopscheduler.EventLoopScheduler.run",
     # redis 5.0.8 (the worker), 6.4.0, 8.1.0
     "redis.auth.token_manager.TokenManager",
     "redis.auth.token_manager._start_event_loop_in_thread",

@@ -10,13 +10,20 @@ import pytest
 from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
+    "test_aiosqlite.py": "aiosqlite",
     "test_anyio.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
+    "test_futurist.py": "futurist",
     "test_gevent.py": "gevent",
+    "test_grpcio.py": "grpc",
     "test_janus.py": "janus",
+    "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",
+    "test_more_executors.py": "more_executors",
+    "test_reactivex.py": "reactivex",
     "test_trio.py": "trio",
     "test_twisted.py": "twisted",
+    "test_watchdog.py": "watchdog",
 }
 """By file: the libraries that it is about."""
 

@@ -20,15 +20,18 @@ from otel_concurrency._handoff import Seam
 from otel_concurrency._patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "aiosqlite": {"queue": ("aiosqlite.core",)},
     "anyio": {"asyncio": ("anyio.streams.memory",)},
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
+    "futurist": {"sched": ("futurist._futures",)},
     "gevent": {
         "threading": ("gevent", "gevent.thread"),
         "futures": ("gevent.threadpool",),
         "queue": ("gevent",),
     },
+    "grpcio": {"futures": ("grpc._channel", "grpc._server", "grpc._utilities")},
     "janus": {"queue": ("janus",)},
     "loky": {
         "multiprocessing": (
@@ -37,6 +40,14 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "loky.process_executor",
         ),
     },
+    "more_executors": {
+        "futures": (
+            "more_executors._impl.common",
+            "more_executors._impl.retry",
+            "more_executors._impl.throttle",
+        ),
+    },
+    "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "trio": {"asyncio": ("trio._channel",)},
     "twisted": {
         "threading": ("twisted.internet.base",),

@@ -1,0 +1,45 @@
+"""futurist: what is submitted to be run after a delay.
+
+It goes by SCHED: a thread of the executor's keeps the task until it is due, and submits it then.
+The rest of futurist is the standard library's threads, queues and futures.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _handoff
+from otel_concurrency._handoff import BodyCall, Call, Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("3.5.0", "3.5.0")
+
+
+def _layers(futures: ModuleType, seam: Seam) -> list[Patch]:
+    mixin = getattr(futures, "DelayedExecutorMixinBase", None)
+    if mixin is None:
+        return []  # before it could delay
+    return [Layer(mixin.Task, "__init__", lambda raw: _task(raw, seam))]
+
+
+MODULES = {"sched": {"futurist._futures": _layers}}
+
+
+def _task(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(  # noqa: N807
+        self: Any, fn: Any, args: Any, kwargs: Any, future: Any, delay: Any
+    ) -> None:
+        call = _handoff.own(seam, fn, BodyCall)
+        original(self, call, args, kwargs, future, delay)
+        if isinstance(call, Call):
+            # One that is cancelled stays where it is until it is due.
+            future.add_done_callback(functools.partial(_release, call))
+
+    return __init__
+
+
+def _release(call: Call, future: object) -> None:
+    call.release()

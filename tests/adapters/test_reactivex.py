@@ -1,0 +1,188 @@
+"""reactivex: its schedulers, and the operators that hand on by them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from datetime import timedelta
+
+import pytest
+import reactivex
+from opentelemetry import trace
+from reactivex import operators
+from reactivex.scheduler import (
+    EventLoopScheduler,
+    NewThreadScheduler,
+    ScheduledItem,
+    ThreadPoolScheduler,
+    TimeoutScheduler,
+    TrampolineScheduler,
+)
+from reactivex.subject import Subject
+from suite import IN_BOTH_ORDERS, WAIT, Calls, outside, run_program
+
+from otel_concurrency import ConcurrencyInstrumentor
+
+
+class TestEventLoop(Calls):
+    setting = "sched"
+
+    def make(self):
+        return EventLoopScheduler()
+
+    @pytest.fixture(autouse=True)
+    def worker(self):
+        self.scheduler = self.make()
+        yield
+        getattr(self.scheduler, "dispose", int)()
+
+    def schedule(self, action):
+        self.scheduler.schedule(action)
+
+    def hand_off(self, work):
+        done = threading.Event()
+        outcome = []
+
+        def action(*_):
+            try:
+                outcome.append((work(), None))
+            except Exception as error:
+                outcome.append((None, error))
+            finally:
+                done.set()
+
+        self.schedule(action)
+        assert done.wait(WAIT)
+        result, error = outcome.pop()
+        if error is not None:
+            raise error
+        return result
+
+
+class TestEventLoopLater(TestEventLoop):
+    def schedule(self, action):
+        self.scheduler.schedule_relative(timedelta(milliseconds=1), action)
+
+
+class TestNewThread(TestEventLoop):
+    """It is an event loop for each action, on a thread that is started for it."""
+
+    def make(self):
+        return NewThreadScheduler()
+
+
+class TestTimeout(TestEventLoopLater):
+    setting = "threading"
+    needs_adapter = False
+
+    def make(self):
+        return TimeoutScheduler()
+
+
+def test_what_a_trampoline_keeps_runs_in_the_context_that_it_was_scheduled_in(instrument, tracer):
+    """Though it runs when the span has ended that it was scheduled in."""
+    instrument()
+    scheduler = TrampolineScheduler()
+    seen = []
+
+    def inner(*_):
+        seen.append(trace.get_current_span())
+
+    def outer(*_):
+        with tracer.start_as_current_span("inner") as span:
+            scheduler.schedule(inner)
+            seen.append(span)
+        assert len(seen) == 1
+
+    with tracer.start_as_current_span("outer"):
+        scheduler.schedule(outer)
+    assert seen[0] is seen[1]
+
+
+@pytest.mark.parametrize("make", [EventLoopScheduler, NewThreadScheduler, ThreadPoolScheduler])
+def test_values_that_are_observed_on_a_scheduler_keep_their_emitters_context(
+    make, instrument, tracer
+):
+    """Each value, whoever subscribed and whoever came first."""
+    instrument()
+    scheduler, subject, seen, done = make(), Subject(), [], threading.Event()
+    with tracer.start_as_current_span("subscriber"):
+        subject.pipe(
+            operators.observe_on(scheduler),
+            operators.map(lambda value: (value, trace.get_current_span())),
+        ).subscribe(seen.append, on_completed=done.set)
+    spans = []
+    for number in range(3):
+        with tracer.start_as_current_span("emitter") as span:
+            subject.on_next(number)
+            spans.append((number, span))
+            # One who waits for it to be observed: what comes meanwhile is emitted by the former.
+            for _ in range(WAIT * 100):
+                if len(seen) == len(spans):
+                    break
+                threading.Event().wait(0.01)
+    outside(subject.on_completed)
+    assert done.wait(WAIT)
+    getattr(scheduler, "dispose", int)()
+    assert seen == spans
+
+
+def test_an_interval_goes_on_in_the_context_of_its_subscription(instrument, tracer):
+    """On an event loop's thread that somebody else has started."""
+    instrument()
+    scheduler, seen, done = EventLoopScheduler(), [], threading.Event()
+    with tracer.start_as_current_span("another"):
+        scheduler.schedule(lambda *_: None)
+    with tracer.start_as_current_span("origin") as origin:
+        reactivex.interval(0.001, scheduler=scheduler).pipe(
+            operators.take(3), operators.map(lambda _: trace.get_current_span())
+        ).subscribe(seen.append, on_completed=done.set)
+        assert done.wait(WAIT)
+    scheduler.dispose()
+    assert seen == [origin] * 3
+
+
+def test_an_action_that_is_disposed_of_lets_go(instrument, tracer):
+    """Its span dies, though the scheduler keeps the item until it is due."""
+    instrument()
+    scheduler = EventLoopScheduler()
+
+    def in_span():
+        with tracer.start_as_current_span("origin") as span:
+            scheduler.schedule_relative(3600, lambda *_: None).dispose()
+            return weakref.ref(span)
+
+    reference = in_span()
+    gc.collect()
+    assert reference() is None
+    scheduler.dispose()
+
+
+@IN_BOTH_ORDERS
+def test_imported_before_or_after(first):
+    """The order of imports does not matter."""
+    program = (
+        first.format(module="reactivex.scheduler")
+        + """
+import threading
+from opentelemetry import context
+scheduler, done = reactivex.scheduler.EventLoopScheduler(), threading.Event()
+scheduler.schedule(lambda *_: None)
+context.attach(context.set_value("key", "value"))
+scheduler.schedule(lambda *_: (print(context.get_value("key")), done.set()))
+done.wait(20)
+scheduler.dispose()
+"""
+    )
+    assert run_program(program) == "value\n"
+
+
+def test_undo_is_exact():
+    """Every attribute that was replaced is what it was, by identity."""
+    before = dict(vars(ScheduledItem))
+    ConcurrencyInstrumentor().instrument()
+    changed = {name for name, value in before.items() if vars(ScheduledItem)[name] is not value}
+    ConcurrencyInstrumentor().uninstrument()
+    assert changed == {"__init__", "cancel"}
+    assert dict(vars(ScheduledItem)) == before
