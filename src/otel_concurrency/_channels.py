@@ -110,16 +110,27 @@ class Channels:
             ways[key] = _Way(weakref.ref(state, lambda _: ways.pop(key, None)))
         return ways[key]
 
+    def _way_safely(self, state: Any) -> _Way | None:
+        """Return what :meth:`_way` does, or None after a reported fault."""
+        try:
+            return self._way(state)
+        except Exception as error:
+            _handoff.report("send", error)
+            return None
+
     def _is_anything_on_its_way(self, state: Any, way: _Way | None) -> bool:
         if way is not None and (way.sending or way.receiving > self._waiting(state)):
             return True
         return self._stored(state) > 0
 
     def _take_back(self, state: Any, entry: Entry | None) -> None:
-        way = self._ways.get(id(state))
-        if entry is not None and way is not None:
-            way.entries[:] = [one for one in way.entries if one is not entry]
-            entry.clear()  # a traceback leads through here
+        try:
+            way = self._ways.get(id(state))
+            if entry is not None and way is not None:
+                way.entries[:] = [one for one in way.entries if one is not entry]
+                entry.clear()  # a traceback leads through here
+        except Exception as error:
+            _handoff.report("send", error)
 
     def _deliver(self, state: Any, item: Any) -> None:
         """Give the context of an item that has just been received to the receiver."""
@@ -161,15 +172,17 @@ class Channels:
         @functools.wraps(original)
         async def send(self_: Any, item: Any) -> Any:
             entry = self._put(self_._state, item)
-            way = self._way(self_._state)
-            way.sending += 1
+            way = self._way_safely(self_._state)
+            if way is not None:
+                way.sending += 1
             try:
                 return await original(self_, item)
             except BaseException:
                 self._take_back(self_._state, entry)
                 raise
             finally:
-                way.sending -= 1
+                if way is not None:
+                    way.sending -= 1
                 del entry
 
         return send
@@ -192,12 +205,14 @@ class Channels:
         async def receive(self_: Any) -> Any:
             if adopted.get() is not None:
                 _items.let_go()
-            way = self._way(self_._state)
-            way.receiving += 1
+            way = self._way_safely(self_._state)
+            if way is not None:
+                way.receiving += 1
             try:
                 item = await original(self_)
             finally:
-                way.receiving -= 1
+                if way is not None:
+                    way.receiving -= 1
             self._deliver(self_._state, item)
             return item
 

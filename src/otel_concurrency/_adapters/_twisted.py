@@ -42,7 +42,11 @@ MODULES = {
 
 
 def _call(seam: Seam, function: Any) -> Any:
-    return (_handoff.call(seam, function) if callable(function) else None) or function
+    try:
+        return (_handoff.call(seam, function) if callable(function) else None) or function
+    except Exception as error:
+        _handoff.report("hand over", error)
+        return function
 
 
 def _call_from_thread(original: Any, seam: Seam) -> Any:
