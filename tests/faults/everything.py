@@ -326,6 +326,113 @@ def commands() -> Any:
     )
 
 
+def streams() -> Any:
+    """Send items through streams of anyio, one of which keeps none."""
+    import anyio
+
+    async def use() -> Any:
+        results: list[Any] = []
+        for size in (0, 3):
+            send, receive = anyio.create_memory_object_stream[int](size)
+
+            async def consume(receive: Any = receive) -> None:
+                async with receive:
+                    async for number in receive:
+                        results.append(square(number))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(consume)
+                for number in range(3):
+                    await send.send(number)
+                await send.aclose()
+        send, receive = anyio.create_memory_object_stream[int](1)
+        send.send_nowait(1)
+        results.append(told(send.send_nowait, 2)[0])
+        with anyio.move_on_after(0):
+            await send.send(3)
+        results.append(receive.receive_nowait())
+        with anyio.move_on_after(0):
+            await receive.receive()
+        send.close()
+        receive.close()
+        return results
+
+    return anyio.run(use)
+
+
+def channels() -> Any:
+    """Send items through channels of trio."""
+    import trio
+
+    async def use() -> Any:
+        results: list[Any] = []
+        for size in (0, 3):
+            send, receive = trio.open_memory_channel[int](size)
+
+            async def consume(receive: Any = receive) -> None:
+                async for number in receive:
+                    results.append(square(number))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(consume)
+                for number in range(3):
+                    await send.send(number)
+                await send.aclose()
+        return results
+
+    return trio.run(use)
+
+
+def two_sides() -> Any:
+    """Put on one side of a queue of janus, and get on the other."""
+    import janus
+
+    async def use() -> Any:
+        items: Any = janus.Queue()
+        put = asyncio.to_thread(lambda: [items.sync_q.put(number) for number in range(3)])
+        putting = asyncio.create_task(put)
+        results = []
+        for _ in range(3):
+            results.append(square(await items.async_q.get()))
+            items.async_q.task_done()
+        await putting
+        await items.aclose()
+        return results
+
+    return asyncio.run(use())
+
+
+def jobs() -> Any:
+    """Have a scheduler run jobs, one of which fails."""
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    results: queue.Queue[Any] = queue.Queue()
+    scheduler = BackgroundScheduler(timezone="UTC")
+    logging.getLogger("apscheduler").disabled = True
+    scheduler.start()
+    scheduler.add_job(lambda: results.put(square(9)))
+    first = results.get(timeout=WAIT)
+    scheduler.add_job(fail)
+    removed = scheduler.add_job(fail, "interval", hours=1)
+    scheduler.remove_job(removed.id)
+    scheduler.shutdown()
+    return first, len(scheduler.get_jobs())
+
+
+def deferreds() -> Any:
+    """Have callbacks of Deferreds called."""
+    from twisted.internet.defer import Deferred
+
+    results: list[Any] = []
+    for fire in (lambda one: one.callback(2), lambda one: one.errback(LookupError("theirs"))):
+        one: Any = Deferred()
+        one.addCallback(square)
+        one.addErrback(lambda failure: results.append(failure.type.__name__))
+        one.addBoth(results.append)
+        fire(one)
+    return results
+
+
 def spans() -> Any:
     """Start spans in every way, also in the context of one that ended long ago."""
     ended = TRACER.start_span("ended", start_time=1)
@@ -340,6 +447,13 @@ def spans() -> Any:
 
 IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
 ACROSS = {
+    "_adapters._anyio": (streams,),
+    "_adapters._apscheduler": (jobs,),
+    "_adapters._janus": (two_sides,),
+    "_adapters._trio": (channels,),
+    "_adapters._twisted": (deferreds,),
+    "_adapters": (streams,),
+    "_channels": (streams,),
     "_executors": (executors,),
     "_pools": (process_pools, thread_pools),
     "_carrier": (processes, process_pools),
@@ -350,7 +464,7 @@ ACROSS = {
     "_multiprocessing": (processes,),
     "_forked": (processes,),
 }
-"""What concerns a module that deals with other processes."""
+"""What concerns a module that deals with other processes, or other libraries."""
 
 
 def run(parts: tuple[Callable[[], Any], ...]) -> dict[str, Any]:

@@ -68,6 +68,9 @@ PASS_ON = {
 }
 """Functions, and a class, that do nothing but pass on, by hand, what the program calls."""
 
+ADAPTERS = ("anyio", "apscheduler", "janus", "trio", "twisted")
+"""The libraries that the program uses; gevent and loky do not stand the forks that it is run in."""
+
 turn: int | None = None
 struck = mmap.mmap(-1, 1)
 """Shared with children: whether a place had its turn."""
@@ -176,7 +179,14 @@ def modules() -> list[str]:
         if name not in facts
         and not name.startswith(("_cli", "_insight", "testing", "pytest_plugin"))
         and not name.endswith("_table")
+        and not (name.startswith("_adapters._") and not _is_used(name))
     ]
+
+
+def _is_used(adapter: str) -> bool:
+    """Whether there is the library that an adapter is for, and a program here that uses it."""
+    library = adapter.removeprefix("_adapters._")
+    return library in ADAPTERS and importlib.util.find_spec(library) is not None
 
 
 class Logged(logging.Handler):

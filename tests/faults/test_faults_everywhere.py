@@ -26,6 +26,7 @@ UNUSED = (
     "_turns",
     "_providers",
     "_report",
+    "_tasks",
 )
 """Modules of which nothing but what cannot be guarded is used here, or nothing at all."""
 
