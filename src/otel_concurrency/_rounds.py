@@ -103,18 +103,21 @@ def current() -> Round | None:
     return begun
 
 
-def begin(job: Job, primitive: str) -> None:
-    """Have a round of ``job`` run on this thread until :func:`end`. Never raises."""
+def begin(thread: int, job: Job, primitive: str) -> None:
+    """Have a round of ``job`` run on ``thread``, the present one, until :func:`end`. Never raises.
+
+    Whoever begins one keeps the number: a thread may have another one by its end (gevent's).
+    """
     try:
-        running[get_ident()] = Round(job, primitive)
+        running[thread] = Round(job, primitive)
     except Exception as error:
         _handoff.report("begin a round", error)
 
 
-def end() -> None:
-    """Note that what runs on this thread is over. Never raises."""
+def end(thread: int) -> None:
+    """Note that what runs on ``thread`` is over. Never raises."""
     try:
-        last = running.pop(get_ident(), None)
+        last = running.pop(thread, None)
         if isinstance(last, Round):
             last.end()
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sched
+import threading
 import weakref
 
 import gevent
@@ -250,6 +252,23 @@ def test_undo_is_exact():
         for owner, was in zip(owners, before, strict=True):
             now = dict(vars(owner))
             assert [name for name in {*was, *now} if now.get(name) is not was.get(name)] == []
+
+
+@pytest.mark.parametrize("arm", ["timer", "scheduler"])
+def test_what_runs_while_it_is_switched_off_leaves_nothing(arm, instrument):
+    """Its thread has another number afterwards: gevent's is asked for no more."""
+    instrument()
+    off = ConcurrencyInstrumentor().uninstrument
+    if arm == "timer":
+        timer = threading.Timer(0, off)
+        timer.start()
+        timer.join(WAIT)
+    else:
+        scheduler = sched.scheduler()
+        scheduler.enter(0, 0, off)
+        scheduler.run()
+    assert not _rounds.running
+    assert not _handoff.bodies
 
 
 CARRIES = """

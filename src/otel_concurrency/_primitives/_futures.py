@@ -86,6 +86,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
             before = token = body = None
+            thread = 0
             # An executor may run it in the place of a part of other work, which goes on after it.
             record = adopted.get() if _handoff.any_adopted else None
             try:
@@ -112,11 +113,11 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                         adopted.set(record)  # what it adopted ends with it
                     if token is not None:
                         if ages:
-                            ages.pop(get_ident(), None)
+                            ages.pop(thread, None)
                         if body is None:
-                            bodies.pop(get_ident(), None)
+                            bodies.pop(thread, None)
                         else:
-                            bodies[get_ident()] = body
+                            bodies[thread] = body
                         _handoff.detach(token)
                     elif _handoff.get_current() is not before and before is not None:
                         _handoff.attach(before)  # somebody has forgotten to detach

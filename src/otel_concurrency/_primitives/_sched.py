@@ -66,9 +66,9 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             if caller.f_code is not loop:
                 return iter(seen(self))
             # It is what this thread runs next, unless it has to wait for it.
-            if _asked and get_ident() in running:
-                _rounds.end()
-                running[get_ident()] = self
+            if _asked and (thread := get_ident()) in running:
+                _rounds.end(thread)
+                running[thread] = self
             return held(self)
 
         def _begin_round(self) -> Round:
@@ -174,7 +174,7 @@ def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
         try:
             return original(self, blocking)
         finally:
-            _rounds.end()
+            _rounds.end(thread)
             if outer is not None:
                 running[thread] = outer
 

@@ -98,11 +98,12 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
 def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer: each time that it is armed by its own function is a round."""
-        _rounds.begin(_job_of(self), seam.name)
+        thread = get_ident()
+        _rounds.begin(thread, _job_of(self), seam.name)
         try:
             return original(self)
         finally:
-            _rounds.end()
+            _rounds.end(thread)
 
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
