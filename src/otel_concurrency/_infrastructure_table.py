@@ -102,6 +102,11 @@ TABLE: Final[tuple[str, ...]] = (
     "ddtrace.vendor.dogstatsd.base.DogStatsd._start_flush_thread",
     # debugpy 1.8.22
     "_pydevd_bundle.pydevd_daemon_thread.PyDBDaemonThread",
+    # distributed 2026.8.0
+    "distributed.process.AsyncProcess",
+    "distributed.profile._watch",
+    "distributed.threadpoolexecutor._worker",
+    "distributed.utils.LoopRunner",
     # discord.py 2.7.1
     "discord.gateway.KeepAliveHandler",
     "discord.voice_state.SocketReader",
@@ -278,8 +283,13 @@ TABLE: Final[tuple[str, ...]] = (
     "tornado.platform.asyncio.SelectorThread",
     # tqdm 4.70.1
     "tqdm._monitor.TMonitor",
+    # pebble 5.2.3
+    "pebble.pool.process",
+    "pebble.pool.thread",
     # trio 0.24.0, 0.35.0
     "trio._core._thread_cache.WorkerThread",
+    # trio-parallel 1.3.0
+    "_trio_parallel_workers.worker_behavior",
     # twisted 22.10.0, 26.10.0
     "twisted._threads._threadworker.ThreadWorker",
     "twisted.internet._threadedselect.ThreadedSelectReactor",

@@ -42,6 +42,13 @@ def attach_to(task: Any, headers: Headers | None) -> None:
         task.__dict__[_HEADERS] = os.getpid(), headers
 
 
+def detach_from(task: Any) -> Headers | None:
+    """Return the headers that came with ``task``, which no longer has them."""
+    headers: Headers | None
+    _, headers = task.__dict__.pop(_HEADERS, (None, None))
+    return headers
+
+
 def layer(kind: type, seam: Seam, method: str = "__call__") -> Layer:
     """Return the layer that has tasks of a class run in what came with them.
 

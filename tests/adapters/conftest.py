@@ -21,6 +21,8 @@ NEEDED = {
     "test_loky.py": "joblib loky",
     "test_more_executors.py": "more_executors",
     "test_reactivex.py": "reactivex",
+    "test_nothing_needed.py": "aiomultiprocess dask mpire",
+    "test_pebble.py": "pebble",
     "test_trio.py": "trio",
     "test_twisted.py": "twisted",
     "test_watchdog.py": "watchdog",

@@ -334,7 +334,8 @@ PROCESSES = """
 import os, sys
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 class ToFile(SpanExporter):
     def export(self, spans):
@@ -347,7 +348,8 @@ class ToFile(SpanExporter):
         return SpanExportResult.SUCCESS
 
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(ToFile()))
+processor = SimpleSpanProcessor if "AT_ONCE" in os.environ else BatchSpanProcessor
+provider.add_span_processor(processor(ToFile()))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("tests")
 

@@ -48,6 +48,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         ),
     },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
+    "pebble": {"multiprocessing": ("pebble.pool.process",)},
     "trio": {"asyncio": ("trio._channel",)},
     "twisted": {
         "threading": ("twisted.internet.base",),

@@ -1,0 +1,56 @@
+"""pebble: its pool of processes. Its threads, and its processes of one task, need nothing of ours.
+
+It goes by MULTIPROCESSING. What is scheduled is made into a payload on the thread that schedules,
+and crosses as that; a worker fetches one after the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _tasks
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("5.2.3", "5.2.3")
+
+
+def _layers(process: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(process.TaskPayload, "__init__", lambda raw: _payload(raw, seam, process)),
+        Layer(process, "fetch_task", lambda raw: _fetch_task(raw, seam)),
+    ]
+
+
+MODULES = {"multiprocessing": {"pebble.pool.process": _layers}}
+
+
+def _payload(original: Any, seam: Seam, process: ModuleType) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, function: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, function, *args, **kwargs)
+        maker: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        if seam.active and maker.f_globals is vars(process):  # its threads have payloads as well
+            _tasks.attach_to(self, _carrier.capture(seam, function))
+
+    return __init__
+
+
+def _fetch_task(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def fetch_task(channel: Any) -> Any:
+        task = original(channel)
+        try:
+            headers = _tasks.detach_from(task.payload)
+            if headers or seam.active:
+                # Also without headers: what it forgets to detach is not for the next one.
+                context = _carrier.unpack_safely(headers) or NO_CONTEXT
+                task.payload.function = BodyCall(context, task.payload.function)
+        except Exception as error:
+            _handoff.report("fetch a task", error)
+        return task
+
+    return fetch_task
