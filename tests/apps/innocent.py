@@ -178,16 +178,24 @@ def gates():
             work("poll behind a condition")
             polled.release()
 
-    for poll in (poll_behind_events, poll_behind_a_condition):
+    cases = [
+        (poll, late) for poll in (poll_behind_events, poll_behind_a_condition) for late in (0, 1)
+    ]
+    for poll, comes_late in cases:
         polled = threading.Semaphore(0)
         thread = threading.Thread(target=poll)
-        thread.start()
+        ready.clear()
+        is_up.clear()
+        if not comes_late:
+            thread.start()
         with tracer.start_as_current_span("start-up"), state:
             ready.set()
             goes_on.set()
             is_up.append(True)
             may_go_on.append(True)
             state.notify_all()
+        if comes_late:
+            thread.start()
         for _ in range(3):
             for _ in range(3):
                 rounds.put(True)

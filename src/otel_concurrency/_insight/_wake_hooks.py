@@ -25,19 +25,19 @@ _MOST = 1000
 
 
 class _Waiter:
-    """A thread that has waited on a condition."""
+    """A thread that takes the lock of a condition."""
 
-    __slots__ = ("has_used", "line", "only_looks", "taken")
+    __slots__ = ("has_used", "line", "looked", "taken")
 
     def __init__(self) -> None:
         self.line = 0
-        """Where it has waited last."""
+        """Where it has waited last; 0: it never has."""
         self.taken = 0
         """How often it has gone on since with what others had notified of."""
+        self.looked = 0
+        """How often it has held the lock for none of that: to see how things stand."""
         self.has_used = False
         """Whether it has waited or notified since it holds the lock."""
-        self.only_looks = False
-        """Whether it has held the lock without either: for a state, and not for something to do."""
 
     def waits_at(self, line: int) -> None:
         """Note that it waits: at the same line as before, or for something else."""
@@ -45,14 +45,19 @@ class _Waiter:
         if line != self.line:
             self.line, self.taken = line, 0
 
+    @property
+    def takes_work(self) -> bool:
+        """Whether what it waits for is work, as far as it has shown."""
+        return self.taken > max(self.looked, 1)
+
 
 class _Signals:
     """Who has notified of something through a condition or an event, and who waits for it.
 
     Most of what is waited for is a state: something is ready, goes on again, has ended. What is
     done then is nobody's in particular. It is work of whoever has notified of it where a thread
-    waits for one after the other: it clears the event itself, or all that it takes the condition's
-    lock for is to wait, and to go on.
+    waits for one after the other: it clears the event itself, or takes the condition's lock, most
+    of the time, to wait and to go on.
     """
 
     __slots__ = ("clears", "pending", "reference", "waiters")
@@ -66,9 +71,11 @@ class _Signals:
     def hand_work_to(self, thread: int) -> bool:
         """Whether it is work that ``thread`` waits for."""
         waiter = self.waiters.get(thread)
-        return thread in self.clears or (
-            waiter is not None and waiter.taken > 1 and not waiter.only_looks
-        )
+        return thread in self.clears or (waiter is not None and waiter.takes_work)
+
+    def waiter(self) -> _Waiter:
+        """Return what is known of this thread."""
+        return self.waiters.setdefault(get_ident(), _Waiter())
 
 
 class Woken(NamedTuple):
@@ -148,9 +155,7 @@ def _notifying(original: Any, call: str) -> Any:
                 if record is not None:
                     signals = _of(self)
                     signals.pending.append(record)
-                    waiter = signals.waiters.get(get_ident())
-                    if waiter is not None:
-                        waiter.has_used = True
+                    signals.waiter().has_used = True
         except Exception as error:
             _state.fault("notify", error)
         return original(self, *args, **kwargs)
@@ -163,8 +168,10 @@ def _wait(original: Any) -> Any:
     def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
-                waiter = _of(self).waiters.setdefault(get_ident(), _Waiter())
-                waiter.waits_at(_line(sys._getframe(1)))  # pyright: ignore[reportPrivateUsage]
+                frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+                signals = _of(self)
+                signals.pending.clear()  # who has to wait has found that all of it is done
+                signals.waiter().waits_at(_line(frame))
         except Exception as error:
             _state.fault("wait", error)
         return original(self, *args, **kwargs)
@@ -177,9 +184,8 @@ def _exit(original: Any) -> Any:
     def __exit__(self: Any, *args: Any) -> Any:  # noqa: N807
         try:
             signals = _signals.get(id(self))
-            waiter = None if signals is None else signals.waiters.get(get_ident())
-            if signals is not None and waiter is not None:
-                _leave(signals, waiter)
+            if signals is not None:
+                _leave(signals, signals.waiter())
         except Exception as error:
             _state.fault("__exit__", error)
         return original(self, *args)
@@ -191,12 +197,12 @@ def _leave(signals: _Signals, waiter: _Waiter) -> None:
     """Note that this thread goes on with the next of what was notified of, if there is any."""
     _woken.pop(get_ident(), None)
     others = _by_others(signals)
-    if others:
+    if others and waiter.line:
         signals.pending.remove(others[0])
         waiter.taken += 1
         _goes_on(others[:1], signals)
     elif not waiter.has_used:
-        waiter.only_looks = True
+        waiter.looked += 1
     waiter.has_used = False
 
 
