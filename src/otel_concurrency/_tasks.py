@@ -70,3 +70,14 @@ def _in_worker(seam: Seam, original: Any) -> Any:
         return BodyCall(context, original)(self, *args, **kwargs)
 
     return run
+
+
+def run_in(headers: Headers | None, seam: Seam, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call ``function``, which does one task of a worker, in what came with that.
+
+    Also without headers: what it forgets to detach is not for the next one.
+    """
+    if not (headers or seam.active):
+        return function(*args, **kwargs)
+    context = _carrier.unpack_safely(headers) or NO_CONTEXT
+    return BodyCall(context, function)(*args, **kwargs)

@@ -25,6 +25,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
+    "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
     "futurist": {"sched": ("futurist._futures",)},
     "gevent": {
         "threading": ("gevent", "gevent.thread"),
@@ -32,6 +33,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "queue": ("gevent",),
     },
     "grpcio": {"futures": ("grpc._channel", "grpc._server", "grpc._utilities")},
+    "huey": {"multiprocessing": ("huey.registry", "huey.serializer", "huey.api")},
     "janus": {"queue": ("janus",)},
     "loky": {
         "multiprocessing": (
@@ -47,8 +49,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "more_executors._impl.throttle",
         ),
     },
-    "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
+    "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
+    "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "trio": {"asyncio": ("trio._channel",)},
     "twisted": {
         "threading": ("twisted.internet.base",),

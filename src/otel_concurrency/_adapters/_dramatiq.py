@@ -1,0 +1,63 @@
+"""dramatiq: messages to actors, with headers among a message's options.
+
+They go by MULTIPROCESSING, since workers are processes. A message keeps its headers when it is
+retried or delayed; what it is piped to, and what an actor sends, has those of the message at work.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _tasks
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("1.17.1", "2.2.1")
+
+_HEADERS = "otel_concurrency"
+"""The option with the headers."""
+
+
+def _broker_layers(broker: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(broker.Broker, "emit_before", lambda raw: _emit_before(raw, seam))]
+
+
+def _worker_layers(worker: ModuleType, seam: Seam) -> list[Patch]:
+    thread = getattr(worker, "WorkerThread", None) or worker._WorkerThread  # to 1.18
+    return [Layer(thread, "process_message", lambda raw: _process_message(raw, seam))]
+
+
+MODULES = {
+    "multiprocessing": {"dramatiq.broker": _broker_layers, "dramatiq.worker": _worker_layers}
+}
+
+
+def _emit_before(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def emit_before(self: Any, signal: Any, *args: Any, **kwargs: Any) -> Any:
+        if signal == "enqueue" and seam.active:
+            try:
+                _add_headers(args[0], seam)
+            except Exception as error:
+                _handoff.report("send", error)
+        return original(self, signal, *args, **kwargs)
+
+    return emit_before
+
+
+def _add_headers(message: Any, seam: Seam) -> None:
+    if _HEADERS not in message.options:
+        headers = _carrier.capture(seam, None)
+        if headers is not None:
+            message.options[_HEADERS] = headers
+
+
+def _process_message(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def process_message(self: Any, message: Any) -> Any:
+        headers = message.options.get(_HEADERS) if seam.active else None
+        return _tasks.run_in(headers, seam, original, self, message)
+
+    return process_message

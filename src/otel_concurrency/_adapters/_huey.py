@@ -1,0 +1,135 @@
+"""huey: tasks, with headers behind the pickled message.
+
+They go by MULTIPROCESSING, since a consumer is another process. A message is a tuple of huey's own,
+which has no place for anything; but a pickle ends where it says so, and a consumer without this
+library does not look at what follows. A task that is retried or scheduled keeps its headers; what
+it enqueues has those of the task at work.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _tasks
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("2.5.2", "3.5.4")
+
+_HEADERS = "_otel_concurrency_headers"
+"""The attribute of a task, and of a message, that has headers."""
+
+_MARK = b"\notel_concurrency"
+"""What a message with headers ends with, after their length."""
+
+
+def _registry_layers(registry: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(registry.Registry, "create_message", lambda raw: _create_message(raw, seam)),
+        Layer(registry.Registry, "create_task", _create_task),
+    ]
+
+
+def _serializer_layers(serializer: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(serializer.Serializer, "_serialize", _serialize),
+        Layer(serializer.Serializer, "_deserialize", _deserialize),
+    ]
+
+
+def _api_layers(api: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(api.Huey, "execute", lambda raw: _execute(raw, seam))]
+
+
+MODULES = {
+    "multiprocessing": {
+        "huey.registry": _registry_layers,
+        "huey.serializer": _serializer_layers,
+        "huey.api": _api_layers,
+    }
+}
+
+
+def _carrying(message: Any, headers: Any) -> Any:
+    """Return ``message`` as one that has headers; what is pickled is huey's own."""
+    plain: Any = message.__class__
+
+    class Message(plain):  # type: ignore[misc]  # a base known at run time
+        def __reduce__(self) -> Any:
+            return plain, tuple(self)
+
+    found = Message(*message)
+    setattr(found, _HEADERS, headers)
+    return found
+
+
+def _create_message(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def create_message(self: Any, task: Any) -> Any:
+        message = original(self, task)
+        try:
+            headers = getattr(task, _HEADERS, None)
+            if headers is None and seam.active:
+                headers = _carrier.capture(seam, None)
+            return message if headers is None else _carrying(message, headers)
+        except Exception as error:
+            _handoff.report("enqueue", error)
+            return message
+
+    return create_message
+
+
+def _create_task(original: Any) -> Any:
+    @functools.wraps(original)
+    def create_task(self: Any, message: Any) -> Any:
+        task = original(self, message)
+        headers = getattr(message, _HEADERS, None)
+        if headers is not None:
+            setattr(task, _HEADERS, headers)
+        return task
+
+    return create_task
+
+
+def _serialize(original: Any) -> Any:
+    @functools.wraps(original)
+    def _serialize(self: Any, data: Any) -> Any:
+        pickled = original(self, data)
+        headers = getattr(data, _HEADERS, None)
+        if headers is None:
+            return pickled
+        trailer = json.dumps(headers).encode()
+        return pickled + trailer + len(trailer).to_bytes(4, "big") + _MARK
+
+    return _serialize
+
+
+def _deserialize(original: Any) -> Any:
+    @functools.wraps(original)
+    def _deserialize(self: Any, data: Any) -> Any:
+        result = original(self, data)
+        if not data.endswith(_MARK):
+            return result
+        try:
+            end = len(data) - len(_MARK) - 4
+            length = int.from_bytes(data[end : end + 4], "big")
+            return _carrying(result, json.loads(data[end - length : end]))
+        except Exception as error:
+            _handoff.report("extract", error)
+            return result
+
+    return _deserialize
+
+
+def _execute(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def execute(self: Any, task: Any, *args: Any, **kwargs: Any) -> Any:
+        headers = getattr(task, _HEADERS, None) if seam.active else None
+        if headers is None and self.immediate:  # it is called where it stands
+            return original(self, task, *args, **kwargs)
+        return _tasks.run_in(headers, seam, original, self, task, *args, **kwargs)
+
+    return execute

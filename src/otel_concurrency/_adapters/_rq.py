@@ -1,0 +1,76 @@
+"""rq: jobs, with headers in a job's ``meta``.
+
+They go by MULTIPROCESSING, since workers are processes. A job that is retried or repeated keeps its
+headers; what it enqueues has those of the job at work. What a forked worker has recorded is
+exported before it leaves.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _flush, _handoff, _spans, _tasks
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("1.16.2", "3.0.0")
+
+_HEADERS = "otel_concurrency"
+"""The key in ``meta``."""
+
+
+def _job_layers(job: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(job.Job, "create", lambda raw: _create(raw, seam))]
+
+
+def _worker_layers(worker: ModuleType, seam: Seam) -> list[Patch]:
+    owner = getattr(worker, "BaseWorker", worker.Worker)
+    if not hasattr(owner, "perform_job"):
+        owner = worker.Worker
+    return [Layer(owner, "perform_job", lambda raw: _perform_job(raw, seam))]
+
+
+MODULES = {"multiprocessing": {"rq.job": _job_layers, "rq.worker": _worker_layers}}
+
+
+def _create(original: Any, seam: Seam) -> Any:
+    plain = original.__func__
+
+    @functools.wraps(plain)
+    def create(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        job = plain(cls, *args, **kwargs)
+        try:
+            headers = _carrier.capture(seam, None) if seam.active else None
+            if headers is not None and _HEADERS not in job.meta:
+                job.meta = {**job.meta, _HEADERS: headers}  # the dictionary may be the program's
+        except Exception as error:
+            _handoff.report("enqueue", error)
+        return job
+
+    return classmethod(create)
+
+
+def _perform_job(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def perform_job(self: Any, job: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seam.active:
+            return original(self, job, *args, **kwargs)
+        departure = _departure() if getattr(self, "_is_horse", False) else None
+        try:
+            headers = job.meta.get(_HEADERS)
+            return _tasks.run_in(headers, seam, original, self, job, *args, **kwargs)
+        finally:
+            if departure is not None:
+                departure.end()
+
+    return perform_job
+
+
+def _departure() -> _flush.Departure:
+    """Return the end of a process that does one job, and leaves without its exit handlers."""
+    importlib.import_module("multiprocessing.util")  # whose finalizers are asked about
+    _flush.at_start_of_child()
+    return _flush.Departure(_spans.started_since)
