@@ -33,6 +33,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 from pool_work import NOTHING, look
 
 from otel_concurrency import ConcurrencyInstrumentor, _policy
+from otel_concurrency._handoff import NO_CONTEXT
 from otel_concurrency._primitives._multiprocessing import _trailers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -307,6 +308,31 @@ def test_any_item_comes_out_as_it_was_put(item, name, make, instrumented, tracer
     expected = put_under(tracer, items.put, item)
     without_context(items.put, item)
     assert flow.result() == [(item, expected), (item, NOTHING)]
+
+
+def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, instrumented):
+    """One that comes while the other is still getting ready waits for nothing and loses nothing."""
+    monkeypatch.setattr(_trailers, "_in_use", False)
+    pickler = _trailers.pickler(ForkingPickler)
+    ready, entered, go = _trailers._take_part, threading.Event(), threading.Event()
+
+    def slow(stand_in):
+        if threading.current_thread() is first:
+            entered.set()
+            assert go.wait(WAIT)
+        ready(stand_in)
+
+    monkeypatch.setattr(_trailers, "_take_part", slow)
+    first = threading.Thread(target=_trailers.send, args=("first", NO_CONTEXT))
+    first.start()
+    assert entered.wait(WAIT)
+    try:
+        _trailers.send("second", baggage.set_baggage("tenant", "2", context.Context()))
+        message = pickler.dumps("second")
+    finally:
+        go.set()
+        first.join(WAIT)
+    assert bytes(message).endswith(_trailers._MARK)
 
 
 def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented, tracer):

@@ -87,7 +87,7 @@ def test_page_of_an_order_service(trace, opened, tmp_path):
     assert program.returncode == 0, output
     report = json.loads((tmp_path / "report.json").read_text())["on"]
     window = opened(height=2600)
-    assert "library off\n33 traces, 30 orphans" in text(window, "#runs")
+    assert "library off\n33 traces, 29 orphans" in text(window, "#runs")
 
     window.click("#runs button:last-child")
     window.click("#unfold")
@@ -96,7 +96,7 @@ def test_page_of_an_order_service(trace, opened, tmp_path):
     arrived = arrivals(report)
     lost = {":".join(orphan["span"]) for orphan in report["orphans"]}
     assert len(arrived) == 3 * 9
-    assert len(lost) == 3
+    assert len(lost) == 2  # the first is not: who has waited once may not wait for work
     assert edges == arrived | lost
 
     window.click("#tab-problems")

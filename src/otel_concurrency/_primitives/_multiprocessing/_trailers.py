@@ -15,7 +15,8 @@ import marshal
 import os
 from _thread import get_ident
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
 from opentelemetry.context import Context
 
@@ -113,8 +114,8 @@ def is_received() -> bool:
         return True
 
 
-_stand_ins: list[Any] = []
-"""What stands in for a pickler and is as it is, until the first time that there is a trailer."""
+_stand_ins: WeakSet[Any] = WeakSet()
+"""What stands in for a pickler, and is as it is until the first time that there is a trailer."""
 
 
 def pickler(plain: Any) -> Any:
@@ -124,7 +125,7 @@ def pickler(plain: Any) -> Any:
         stands_in_for = plain
         __module__ = plain.__module__
 
-    _stand_ins.append(ForkingPickler)
+    _stand_ins.add(ForkingPickler)
     if _in_use:
         _take_part(ForkingPickler)
     return ForkingPickler
@@ -134,15 +135,19 @@ _in_use = False
 
 
 def _begin_use() -> None:
-    """Have every pickler look after trailers. Who has executors alone never needs it."""
+    """Have every pickler look after trailers. Who has executors alone never needs it.
+
+    Threads that begin at the same time all do it, in the same way, so that none is early.
+    """
     global _in_use  # noqa: PLW0603
+    for stand_in in list(_stand_ins):
+        _take_part(stand_in)
     _in_use = True
-    while _stand_ins:
-        _take_part(_stand_ins.pop())
 
 
 def _take_part(stand_in: Any) -> None:
-    plain_dumps, plain_loads = stand_in.dumps, stand_in.loads
+    plain = cast(Any, super(stand_in, stand_in))
+    plain_dumps, plain_loads = plain.dumps, plain.loads
 
     def dumps(_cls: Any, obj: Any, protocol: Any = None) -> Any:
         pending = _sending.pop(get_ident(), None) if _sending else None
