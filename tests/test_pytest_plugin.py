@@ -44,7 +44,8 @@ def run(pytester, monkeypatch):
     def run(tests, *arguments):
         pytester.makepyfile(test_it=tests)
         flags = ("--strict-markers", "--strict-config", "-W", "error", "-p", "no:cacheprovider")
-        return pytester.runpytest_subprocess(*flags, *arguments)
+        alone = ("-p", "no:ddtrace")  # its plugin imports much into every test
+        return pytester.runpytest_subprocess(*flags, *alone, *arguments)
 
     return run
 
