@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,12 +13,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency import ConcurrencyInstrumentor, _handoff, _report
-
-
-def pytest_collection_finish():
-    """Take what is there before the first test out of what each test's collection looks through."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path, config):
