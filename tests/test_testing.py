@@ -421,6 +421,7 @@ def test_who_watches_already_goes_on(monkeypatch):
     assert len([event for event in events if event["event"] == "span"]) == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_does_not_watch():
     """What it does is its own, and its parent's test sees nothing of it."""
     with testing.watch() as spans:
