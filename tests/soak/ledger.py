@@ -104,6 +104,13 @@ class Ledger(SpanProcessor):
             time.sleep(0.01)
         return self.missing()
 
+    def give_up(self) -> None:
+        """Note the spans that are missing as mistakes, and expect them no more."""
+        for kind, count in self.missing().items():
+            self.mistake(kind, f"{count} spans never came to be")
+            with self._lock:
+                self.handed[kind] -= count
+
     def take(self) -> Tally:
         """Return all that was counted, and begin anew: what a process tells the one it is from."""
         with self._lock:

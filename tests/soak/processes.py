@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,8 +128,7 @@ class Crossing:
             theirs.close()
             with mine:
                 settle(job, mine.recv() if mine.poll(WAIT) else None)
-            process.join(WAIT)
-            process.close()
+            end(process)
 
     def _through(self, make: Callable[[], Any]) -> Callable[[list[Job]], None]:
         return functools.partial(self._consumed, make)
@@ -144,8 +144,7 @@ class Crossing:
         items.put(None)
         with mine:
             LEDGER.add(mine.recv() if mine.poll(WAIT) else _NOTHING)
-        consumer.join(WAIT)
-        consumer.close()
+        end(consumer)
         items.close()
         if hasattr(items, "join_thread"):
             items.join_thread()
@@ -181,6 +180,19 @@ def settle(job: Job, result: tuple[int, Tally] | None) -> None:
     LEDGER.add(tally)
     if value != job.intended:
         LEDGER.mistake(job.kind, f"gave {value!r}")
+
+
+def end(process: Any) -> None:
+    """Wait for a process, and let go of it.
+
+    Whoever starts one looks after all the others (``multiprocessing.process._cleanup``): ``join``
+    comes back without an exit code where a thread that does so has taken it, and not yet noted it.
+    """
+    deadline = time.monotonic() + WAIT
+    process.join(WAIT)
+    while process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.close()
 
 
 # In the other process.

@@ -171,6 +171,8 @@ class Pools(Station):
         super().__init__(random)
         self._executor = self._new_executor()
         self._pool = self._new_pool()
+        self._handing = threading.Lock()
+        """What a ``ThreadPool`` is given while it is being closed is lost."""
         self._mapping = ThreadPoolExecutor(8)  # to be refused in the middle is to run twice
         self._futures: deque[Future[None]] = deque()
         self.every(0.1, 1, self._replace)
@@ -185,8 +187,8 @@ class Pools(Station):
     def _replace(self) -> None:
         executor, self._executor = self._executor, self._new_executor()
         executor.shutdown(wait=self.random.random() < 0.5)
-        pool, self._pool = self._pool, self._new_pool()
-        time.sleep(0.05)  # somebody may be about to use it: such work would be lost
+        with self._handing:
+            pool, self._pool = self._pool, self._new_pool()
         pool.close()
         pool.join()
         with ThreadPool(2) as pool:  # is terminated with work outstanding
@@ -216,13 +218,17 @@ class Pools(Station):
 
     def ThreadPool(self, job: Job) -> None:
         done = functools.partial(check, job)
-        _until_accepted(lambda: self._pool.apply_async(job.run, callback=done, error_callback=done))
+        with self._handing:
+            self._pool.apply_async(job.run, callback=done, error_callback=done)
 
     def ThreadPool_map(self, job: Job) -> None:
         jobs = _several(job)
-        use = self.random.choice(("map", "imap", "imap_unordered"))
+        use = self.random.choice(("map_async", "imap", "imap_unordered"))
         chunk = 1 if job.fate == FORGET else 2
-        results = _until_accepted(lambda: getattr(self._pool, use)(Job.run, jobs, chunk))
+        with self._handing:
+            results = getattr(self._pool, use)(Job.run, jobs, chunk)
+        if use == "map_async":
+            results = results.get()
         for one, result in zip(jobs, results, strict=True):
             check(one, result)
 
