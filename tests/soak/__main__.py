@@ -18,16 +18,15 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import processes
 from ledger import INTENDED, LEDGER, LINKED, RETURN, TRACER, WAYS, Job, hand_off
-from opentelemetry import baggage, trace
-from opentelemetry.context import attach, detach
+from opentelemetry import trace
 from resources import Held, held
 from rich.console import Console
 from rich.table import Table
-from stations import BLOCKING, FATES, NATIVE, Stations, quiet_failures
+from stations import BLOCKING, FATES, NATIVE, Stations, a_context, quiet_failures
 
 from otel_concurrency import ConcurrencyInstrumentor
 
@@ -72,10 +71,8 @@ class Driver:
         """Be in a span, an ended one, one in another, in none, or where there is baggage alone."""
         choice = self._random.random()
         if choice < 0.1:
-            token = None if choice < 0.05 else attach(baggage.set_baggage("key", "value"))
-            yield None
-            if token is not None:
-                detach(token)
+            with a_context() if choice < 0.05 else nullcontext():
+                yield None
             return
         LEDGER.hand("request")
         with TRACER.start_as_current_span(

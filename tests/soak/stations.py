@@ -36,6 +36,8 @@ from ledger import (
     check,
     outcome,
 )
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
 
 Way = Callable[[Job], object]
 Fates = dict[str, tuple[str, ...]]
@@ -316,6 +318,8 @@ class Queues(Station):
         super().__init__(random)
         self._queues = {kind: make() for kind, make in self.makers.items()}
         for items in self._queues.values():
+            with a_context():  # a queue of its own loses contexts while it holds items from before
+                items.put(_FIRST)
             for number in range(self.consumers):
                 self.keep_running(functools.partial(self._consume, items, number))
 
@@ -337,6 +341,8 @@ class Queues(Station):
                 continue
             if job is _LAST:
                 return
+            if job is _FIRST:
+                continue
             with suppress(FailureError):
                 job.run()
             job = None
@@ -350,7 +356,17 @@ class Queues(Station):
         super().close()
 
 
-_LAST = Job("")
+_FIRST, _LAST = Job("first"), Job("last")
+
+
+@contextmanager
+def a_context() -> Iterator[None]:
+    """Be in a context without a span."""
+    token = attach(baggage.set_baggage("key", "value"))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 class Elsewhere(Executor):
