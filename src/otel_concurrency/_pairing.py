@@ -85,8 +85,9 @@ class Pairing:
         size: str,
         waits: tuple[str, bool],
         consumers: tuple[str, ...] = ("get", "get_nowait"),
+        stock: str = "Queue",
     ) -> None:
-        """Take the names of the stock queue's parts.
+        """Take the name of the stock queue, which others derive from, and of its parts.
 
         ``container`` holds the items, ``size`` says how many there are. ``waits`` is what a
         consumer asks, and the truth of the answer by which it has to wait. ``consumers`` are the
@@ -94,7 +95,7 @@ class Pairing:
         """
         self.module: Any = module
         self.seam = seam
-        self.stock: Any = self.module.Queue
+        self.stock: Any = vars(module)[stock]
         self.waits, self.waits_when = waits
         self.on_first: Callable[[], None] | None = None
         """To be called before the first queue is accompanied."""
@@ -164,13 +165,17 @@ class Pairing:
             if pairs.owners[1] is not owner and not _is_stored(item, queue, self._container, pairs):
                 pairs.forget(getattr(queue, self._size)())
             else:
-                pairs.put(item, self.seam.current(), getattr(queue, self._size)())
+                pairs.put(item, self.context_of(queue, item), getattr(queue, self._size)())
         elif pairs is _NONE_YET:
             self.accompany(queue, owner, known=1)
             if queue._otel_concurrency_pairs is not _NONE_YET:
                 self.remember(queue, item, owner)
         elif pairs is not _UNPAIRED:
             pairs.stored = item
+
+    def context_of(self, queue: Any, item: Any) -> Any:
+        """Return the context of ``item``, which has just been put. May raise."""
+        return self.seam.current()
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
         """Give the context of ``item``, which has just been got, to the consumer. May raise."""
@@ -185,6 +190,10 @@ class Pairing:
                 return
         if context and self.seam.change is not None:
             context = self.seam.change(context)
+        self.give(item, context)
+
+    def give(self, item: Any, context: Any) -> None:
+        """Have the consumer, who has ``item`` now, adopt ``context``. May raise."""
         if self.seam.active:
             _items.adopt(context)
         else:

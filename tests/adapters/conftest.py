@@ -27,6 +27,7 @@ NEEDED = {
     "test_pebble.py": "pebble",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
+    "test_tornado.py": "tornado",
     "test_trio.py": "trio",
     "test_twisted.py": "twisted",
     "test_watchdog.py": "watchdog",

@@ -53,6 +53,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
+    "tornado": {"asyncio": ("tornado.queues",)},
     "trio": {"asyncio": ("trio._channel",)},
     "twisted": {
         "threading": ("twisted.internet.base",),

@@ -1,0 +1,148 @@
+"""tornado: its queues, of which ``get`` and ``put`` return futures.
+
+They go by ASYNCIO. For a consumer that waits, the producer takes the item out; for a producer that
+waits, the consumer puts it (see ``_relays``). A context comes with the future that a consumer was
+given, and is adopted by whoever awaits that.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _items, _queue_hooks
+from otel_concurrency._handoff import Seam, adopted
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._queue_hooks import QueueHooks
+from otel_concurrency._relays import Entry, Relay
+
+TESTED = ("6.4.0", "6.6.1")
+
+_CONTEXT = "_otel_concurrency_context"
+
+
+def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
+    stock: Any = vars(queues)["Queue"]
+    relay = Relay(
+        queues,
+        seam,
+        container="_queue",
+        size="qsize",
+        waits=("qsize", False),
+        consumers=("get_nowait",),
+    )
+    return [
+        QueueHooks(relay, {}),
+        Layer(queues, "Future", lambda raw: _future(raw, relay)),
+        Layer(stock, "put", lambda raw: _put(raw, relay)),
+        Layer(stock, "put_nowait", lambda raw: _put_nowait(raw, relay, _code(stock.put))),
+        Layer(stock, "get", _get),
+        Layer(stock, "get_nowait", lambda raw: _get_nowait(raw, relay, _code(stock.get))),
+        Layer(stock, "task_done", _queue_hooks.task_done),
+        *_queue_hooks.shutdown_layers(stock),
+    ]
+
+
+MODULES = {"asyncio": {"tornado.queues": _layers}}
+
+
+def _code(function: Any) -> Any:
+    return inspect.unwrap(function).__code__
+
+
+def _future(plain: Any, relay: Relay) -> Any:
+    """Return the class of the futures that the queues make."""
+
+    class Future(plain):  # type: ignore[misc]  # a base known at run time
+        __module__ = plain.__module__
+        __qualname__ = plain.__qualname__
+
+        def set_result(self, result: Any) -> None:
+            taken = relay.taken(result)
+            if taken is not None:
+                setattr(self, _CONTEXT, taken)
+            plain.set_result(self, result)
+
+        def __await__(self) -> Any:
+            result: Any = yield from plain.__await__(self)
+            taken = getattr(self, _CONTEXT, None)
+            if taken is not None:
+                setattr(self, _CONTEXT, None)
+                relay.arrive(taken[0])
+                taken = None
+            return result
+
+        __iter__ = __await__
+
+    return Future
+
+
+def _put(original: Any, relay: Relay) -> Any:
+    @functools.wraps(original)
+    def put(self: Any, item: Any, timeout: Any = None) -> Any:
+        entry = relay.put(self, item)
+        try:
+            future = original(self, item, timeout)
+        except BaseException:
+            relay.put_failed(self, entry)
+            raise
+        finally:
+            relay.forget_taken()
+        if entry is not None and not future.done():
+            future.add_done_callback(functools.partial(_is_put, relay, self, entry))
+        return future
+
+    return put
+
+
+def _is_put(relay: Relay, queue: Any, entry: Entry, future: Any) -> None:
+    # To ask for its exception would count as having been told of it.
+    if future.cancelled() or future._exception is not None:
+        relay.put_failed(queue, entry)
+
+
+def _put_nowait(original: Any, relay: Relay, put: Any) -> Any:
+    @functools.wraps(original)
+    def put_nowait(self: Any, item: Any) -> Any:
+        if sys._getframe(1).f_code is put:  # pyright: ignore[reportPrivateUsage]
+            return original(self, item)
+        entry = relay.put(self, item)
+        try:
+            return original(self, item)
+        except BaseException:
+            relay.put_failed(self, entry)
+            raise
+        finally:
+            relay.forget_taken()
+
+    return put_nowait
+
+
+def _get(original: Any) -> Any:
+    @functools.wraps(original)
+    def get(self: Any, timeout: Any = None) -> Any:
+        if adopted.get() is not None:
+            _items.let_go()
+        return original(self, timeout)
+
+    return get
+
+
+def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
+    @functools.wraps(original)
+    def get_nowait(self: Any) -> Any:
+        if sys._getframe(1).f_code is get:  # pyright: ignore[reportPrivateUsage]
+            return original(self)
+        if adopted.get() is not None:
+            _items.let_go()
+        item = original(self)
+        taken = relay.taken(item)
+        if taken is not None:
+            relay.arrive(taken[0])
+            taken = None
+        return item
+
+    return get_nowait
