@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from otel_concurrency import _items, _queue_hooks
 from otel_concurrency._handoff import Seam, adopted
@@ -67,7 +67,7 @@ def _future(plain: Any, relay: Relay) -> Any:
             plain.set_result(self, result)
 
         def __await__(self) -> Any:
-            result: Any = yield from plain.__await__(self)
+            result = cast("Any", (yield from plain.__await__(self)))
             taken = getattr(self, _CONTEXT, None)
             if taken is not None:
                 setattr(self, _CONTEXT, None)
