@@ -25,6 +25,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
+    "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
     "futurist": {"sched": ("futurist._futures",)},

@@ -1,0 +1,127 @@
+"""culsans: queues of threads, greenlets and tasks at once.
+
+They go by QUEUE. Items go in and out by ``_put`` and ``_get``, as those of ``queue.Queue`` do, in
+the flow of who puts or gets. Such a queue has slots and no other attributes, so what is known of
+its items lies in a table.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _handoff, _items, _queue_hooks
+from otel_concurrency._handoff import Seam, adopted
+from otel_concurrency._pairs import Fifo, Keyed, Lifo, Pairs
+from otel_concurrency._patching import Layer, Patch, apply_all, undo_all
+
+TESTED = ("0.8.0", "0.11.0")
+
+_QUEUES: Any = {"Queue": Fifo, "LifoQueue": Lifo, "PriorityQueue": Keyed}
+"""By name: the kind of pairs for what it contains."""
+
+_CONSUMERS = ("sync_get", "green_get", "async_get", "get_nowait")
+
+
+def _layers(culsans: ModuleType, seam: Seam) -> list[Patch]:
+    return [_Queues(culsans, seam)]
+
+
+MODULES = {"queue": {"culsans": _layers}}
+
+
+class _Queues:
+    """The hooks of all queues, and the contexts of their items; applied and undone as a layer."""
+
+    def __init__(self, culsans: Any, seam: Seam) -> None:
+        self._seam = seam
+        self._pairs: dict[int, tuple[weakref.ref[Any], Pairs]] = {}
+        stock = culsans.Queue
+        self.layers = [
+            *(
+                Layer(getattr(culsans, name), "_put", functools.partial(self._put, kind))
+                for name, kind in _QUEUES.items()
+            ),
+            *(Layer(getattr(culsans, name), "_get", self._get) for name in _QUEUES),
+            *(Layer(stock, name, _letting_go) for name in _CONSUMERS if name in vars(stock)),
+            Layer(stock, "task_done", _queue_hooks.task_done),
+            *_queue_hooks.shutdown_layers(stock),
+        ]
+
+    def apply(self) -> None:
+        """Set the hooks."""
+        apply_all(self.layers)
+
+    def undo(self) -> None:
+        """Take the hooks away, and every context that waits."""
+        undo_all(self.layers)
+        self._pairs.clear()
+        _items.let_go()  # nobody will tell this flow to do it any more
+
+    def _put(self, kind: Any, original: Any) -> Any:
+        @functools.wraps(original)
+        def _put(queue: Any, item: Any) -> Any:
+            result = original(queue, item)
+            try:
+                self._remember(kind, queue, item)
+            except Exception as error:
+                _handoff.report("put", error)
+            return result
+
+        return _put
+
+    def _remember(self, kind: Any, queue: Any, item: Any) -> None:
+        known = self._pairs.get(id(queue))
+        if known is None:
+            if not (self._seam.active and self._seam.concerned()):
+                return
+            key, table = id(queue), self._pairs
+            reference = weakref.ref(queue, lambda _: table.pop(key, None))
+            known = table[key] = reference, kind((None, None), queue._qsize() - 1)
+        known[1].put(item, self._seam.current(), queue._qsize())
+
+    def _get(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _get(queue: Any) -> Any:
+            item = original(queue)
+            try:
+                self._deliver(queue, item)
+            except Exception as error:
+                _handoff.report("get", error)
+            return item
+
+        return _get
+
+    def _deliver(self, queue: Any, item: Any) -> None:
+        known = self._pairs.get(id(queue))
+        context = None if known is None else known[1].take(item, queue._qsize())
+        if context and self._seam.change is not None:
+            context = self._seam.change(context)
+        if not self._seam.active:
+            _items.let_go()
+        elif context or _handoff.get_current():
+            _items.adopt(context)
+
+
+def _letting_go(original: Any) -> Any:
+    """Wrap what gets an item: who asks for the next one has done with the last."""
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def get_in_task(self: Any, /) -> Any:
+            if adopted.get() is not None:
+                _items.let_go()
+            return await original(self)
+
+        return get_in_task
+
+    @functools.wraps(original)
+    def get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if adopted.get() is not None:
+            _items.let_go()
+        return original(self, *args, **kwargs)
+
+    return get
