@@ -22,7 +22,7 @@ FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
 CORE = (
     "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
-    "_carrier _environment _flush _providers _patching _tasks"
+    "_log_records _carrier _environment _flush _providers _patching _tasks"
 )
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
@@ -52,7 +52,10 @@ LAYERS = (
     Layer("pairing", "_pairing", "_handoff _items _pairs _patching"),
     Layer("hooks of the SDK", "_spans _providers", "_handoff _links _rounds _patching", API),
     Layer(
-        "hooks", "_queue_hooks _relays _channels", "_handoff _items _pairs _pairing _patching", API
+        "hooks",
+        "_queue_hooks _relays _channels _log_records",
+        "_handoff _items _pairs _pairing _patching",
+        API,
     ),
     Layer(
         "metrics",

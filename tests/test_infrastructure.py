@@ -648,13 +648,13 @@ class _Handler(logging.Handler):
         self.emit = sight.look
 
 
-def test_a_queue_listeners_handlers_run_in_no_context(tracer, sight, bases, instrumented):
+def test_a_queue_listener_is_in_no_context(tracer, sight, bases, instrumented):
     """Records of every request are handled by one thread that belongs to none of them."""
     records: queue.Queue[object] = queue.Queue()
     listener = logging.handlers.QueueListener(records, _Handler(sight))
     with _request(tracer):
         listener.start()
-        logging.handlers.QueueHandler(records).handle(logging.makeLogRecord({"msg": "handled"}))
+    logging.handlers.QueueHandler(records).handle(logging.makeLogRecord({"msg": "handled"}))
     listener.stop()
 
     assert sight.from_another_thread() == NOTHING

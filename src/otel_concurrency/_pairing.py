@@ -48,6 +48,7 @@ _PASSED_THROUGH = frozenset(
         "otel_concurrency._insight._item_hooks",
         "otel_concurrency._insight._process_hooks",
         "otel_concurrency._items",
+        "otel_concurrency._log_records",
         "otel_concurrency._primitives._asyncio",
         "otel_concurrency._primitives._multiprocessing._queues",
         "otel_concurrency._primitives._multiprocessing._trailers",

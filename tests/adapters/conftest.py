@@ -21,6 +21,7 @@ NEEDED = {
     "test_grpcio.py": "grpc",
     "test_huey.py": "huey",
     "test_janus.py": "janus",
+    "test_logging.py": "opentelemetry.instrumentation.logging",
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",
     "test_more_executors.py": "more_executors",

@@ -17,7 +17,6 @@ import multiprocessing.pool
 import pickle
 import queue
 import sys
-import threading
 import typing
 import warnings
 import weakref
@@ -477,42 +476,6 @@ def test_a_process_pool_works(spans):
             assert future.result(WAIT * 3) == 1
             assert pool._work_ids._otel_concurrency_pairs.owners == (None, None)
     assert spans.parent() is None
-
-
-@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue"])
-def test_a_queue_listener_is_never_in_a_context(kind, spans):
-    """Records carry no context, and the listener's thread handles all of them in none."""
-    seen, done = [], threading.Event()
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            seen.append((record.getMessage(), spans.parent(), dict(get_current())))
-            if record.getMessage() == "last":
-                done.set()
-
-    with switched_on():
-        records = getattr(queue, kind)()
-        contexts = []
-        logger = logging.Logger("records")
-        logger.addHandler(logging.handlers.QueueHandler(records))
-
-        def log():
-            with spans.current("request"):
-                contexts.append(weakref.ref(get_current()))
-                logger.warning("a record")
-
-        without_context(log)
-        held = contexts[0]() is not None
-        with spans.current("starter"):
-            listener = logging.handlers.QueueListener(records, Handler())
-            listener.start()
-        without_context(log)
-        logger.warning("last")
-        assert done.wait(WAIT)
-        listener.stop()
-
-    assert seen == [("a record", None, {}), ("a record", None, {}), ("last", None, {})]
-    assert not held
 
 
 def test_a_queue_of_logging_that_the_program_reads_itself(spans):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
+from otel_concurrency import _handoff, _items, _log_records, _pairing, _queue_hooks
 from otel_concurrency._handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
@@ -34,18 +34,13 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-def _listener_layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
-    # It gets what it logs for as long as its thread lives, and is no consumer.
-    return [Layer(handlers.QueueListener, "_monitor", _items.abstaining)]
-
-
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
     return [Layer(managers.Server, "serve_client", _items.abstaining)]
 
 
 MODULES = {
     "queue": _layers,
-    "logging.handlers": _listener_layers,
+    "logging.handlers": _log_records.layers,
     "multiprocessing.managers": _manager_layers,
 }
 
