@@ -22,7 +22,7 @@ FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
 CORE = (
     "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
-    "_log_records _carrier _environment _flush _providers _patching _tasks"
+    "_log_records _carrier _environment _flush _providers _patching _tasks _portable"
 )
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
@@ -49,6 +49,7 @@ LAYERS = (
     ),
     Layer("patching", "_patching", "_report", "wrapt"),
     Layer("tasks", "_tasks", "_carrier _handoff _patching"),
+    Layer("portable calls", "_portable", "_carrier _handoff _settings"),
     Layer("pairing", "_pairing", "_handoff _items _pairs _patching"),
     Layer("hooks of the SDK", "_spans _providers", "_handoff _links _rounds _patching", API),
     Layer(

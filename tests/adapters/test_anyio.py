@@ -5,11 +5,19 @@ from __future__ import annotations
 import anyio
 import anyio.from_thread
 import anyio.streams.memory
+import anyio.to_process
 import anyio.to_thread
 import pytest
 from channel_suite import Channels
 from opentelemetry import trace
-from suite import IN_BOTH_ORDERS, run_program
+from suite import (
+    IN_BOTH_ORDERS,
+    check_processes,
+    check_processes_off,
+    check_processes_under_link,
+    run_program,
+)
+from suite import PROCESSES as PROCESSES_MODULE
 
 from otel_concurrency import ConcurrencyInstrumentor
 
@@ -64,10 +72,86 @@ def test_threads_portals_and_tasks_need_no_adapter(backend, instrument, tracer):
     assert seen == [origin] * 5
 
 
+PROCESSES = """
+import functools, os
+import anyio.from_thread, anyio.to_process
+starts = anyio.from_thread.start_blocking_portal("{backend}")
+portal = starts.__enter__()
+def hand_off(function):
+    return portal.call(functools.partial(anyio.to_process.run_sync, function))
+def close():
+    starts.__exit__(None, None, None)
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_worker_processes(backend, tmp_path, monkeypatch):
+    """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""
+    check_processes(PROCESSES.format(backend=backend), tmp_path, monkeypatch)
+
+
+def test_worker_processes_under_link(tmp_path, monkeypatch):
+    """Work in a process is a trace of its own, linked to its origin."""
+    check_processes_under_link(PROCESSES.format(backend="asyncio"), tmp_path, monkeypatch)
+
+
+def test_worker_processes_switched_off(tmp_path, monkeypatch):
+    """Nothing crosses where the adapter is left out, or the primitive."""
+    check_processes_off(PROCESSES.format(backend="asyncio"), tmp_path, monkeypatch)
+
+
+TROUBLE = """
+import anyio, anyio.to_process, signal, time
+from suite_work import *
+
+def fail():
+    raise ValueError("the work's")
+
+def stay(path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open(path, "w").close()
+    time.sleep(60)
+
+async def cancel(path):
+    async with anyio.create_task_group() as group:
+        run = anyio.to_process.run_sync
+        group.start_soon(lambda: run(stay, path, cancellable=True))
+        while not os.path.exists(path):
+            await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+
+async def main():
+    for function in (fail, lambda: 1):
+        try:
+            await anyio.to_process.run_sync(function)
+        except Exception as error:
+            print(type(error).__name__, "the work's" in str(error))
+    print((await anyio.to_process.run_sync(work))[1])
+    await cancel(sys.argv[1])
+    print((await anyio.to_process.run_sync(clean)))
+
+if __name__ == "__main__":
+    switch_on(flush_timeout=500)
+    context.attach(baggage.set_baggage("tenant", "acme"))
+    anyio.run(main)
+"""
+
+
+def test_what_goes_wrong_in_a_worker_process(tmp_path, monkeypatch):
+    """Exceptions are the work's, what cannot be pickled is not, and the cancelled are killed."""
+    (tmp_path / "suite_work.py").write_text(PROCESSES_MODULE, encoding="utf-8")
+    monkeypatch.setenv("SPANS", str(tmp_path / "spans"))
+    printed = run_program(TROUBLE, str(tmp_path / "started"), directory=tmp_path).splitlines()
+    assert printed[0] == "ValueError True"
+    assert printed[1].endswith("False")
+    assert printed[2] == "acme"
+    assert printed[3].startswith("['baggage-")
+
+
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
     memory = anyio.streams.memory
-    owners = [memory.MemoryObjectSendStream, memory.MemoryObjectReceiveStream]
+    owners = [memory.MemoryObjectSendStream, memory.MemoryObjectReceiveStream, anyio.to_process]
     before = [dict(vars(owner)) for owner in owners]
     ConcurrencyInstrumentor().instrument()
     assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))

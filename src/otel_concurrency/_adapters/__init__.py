@@ -21,7 +21,10 @@ from otel_concurrency._patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "aiosqlite": {"queue": ("aiosqlite.core",)},
-    "anyio": {"asyncio": ("anyio.streams.memory",)},
+    "anyio": {
+        "asyncio": ("anyio.streams.memory",),
+        "multiprocessing": ("anyio.to_process",),
+    },
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },

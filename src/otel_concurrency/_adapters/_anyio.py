@@ -1,15 +1,28 @@
-"""anyio: memory object streams, which are queues of tasks.
+"""anyio: memory object streams, which are queues of tasks, and worker processes.
 
-They go by ASYNCIO, under trio too. Tasks, threads and portals of anyio carry context natively.
+Streams go by ASYNCIO, under trio too, and ``to_process`` by MULTIPROCESSING. Tasks, threads and
+portals of anyio carry context natively.
+
+anyio kills its worker processes when the event loop ends. One that waits for work is asked to leave
+instead, so that it exports what it has recorded.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
+from otel_concurrency import _flush, _handoff, _portable
+from otel_concurrency._carrier import Headers
 from otel_concurrency._channels import Channels
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Patch
+from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
+from otel_concurrency._patching import Layer, Patch
 
 TESTED = ("4.4.0", "4.16.0")
 
@@ -26,4 +39,108 @@ def _layers(memory: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-MODULES = {"asyncio": {"anyio.streams.memory": _layers}}
+def _process_layers(to_process: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(to_process, "pickle", lambda raw: _Pickle(raw, seam)),
+        Layer(to_process, "open_process", lambda raw: _open_process(raw, seam)),
+    ]
+
+
+MODULES = {
+    "asyncio": {"anyio.streams.memory": _layers},
+    "multiprocessing": {"anyio.to_process": _process_layers},
+}
+
+
+class _Pickle:
+    """The module ``pickle``, as it is to whom commands for a worker are pickled."""
+
+    def __init__(self, plain: Any, seam: Seam) -> None:
+        self._plain = plain
+        self._seam = seam
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def dumps(self, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Pickle a command; if it is to run something, with the context of now."""
+        if obj[0] == "run":
+            command, function, arguments = obj
+            obj = command, _portable.sent(self._seam, function, __name__), arguments
+        return self._plain.dumps(obj, *args, **kwargs)
+
+
+def _open_process(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    async def open_process(*args: Any, **kwargs: Any) -> Any:
+        process = await original(*args, **kwargs)
+        if seam.active and _flush.timeout > 0:
+            process.kill = _Kill(weakref.ref(process))
+        return process
+
+    return open_process
+
+
+class _Kill:
+    """Ends a worker in two steps: it is asked to leave, and killed when its time is up."""
+
+    def __init__(self, process: weakref.ref[Any]) -> None:
+        self._process = process
+        self._is_asked = False
+
+    def __call__(self) -> None:
+        process: Any = self._process()
+        if self._is_asked or process is None:
+            return
+        self._is_asked = True
+        try:
+            timer = threading.Timer(_flush.timeout / 1000, self._kill_if_alive)
+            timer.daemon = True
+            Call(NO_CONTEXT, timer.start)()
+        except Exception as error:
+            _handoff.report("end a worker", error)
+            process.__class__.kill(process)
+        else:
+            process.terminate()
+
+    def _kill_if_alive(self) -> None:
+        process: Any = self._process()
+        if process is not None and process.returncode is None:
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+# In the worker.
+
+
+def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:
+    """Return what runs ``function`` in the context of ``headers``; then the worker can leave."""
+    call = _portable.received(function, headers)
+
+    def run(*args: Any) -> Any:
+        _stay()
+        try:
+            return call(*args)
+        finally:
+            _be_ready_to_leave()
+
+    return run
+
+
+def _be_ready_to_leave() -> None:
+    try:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _leave)
+    except Exception as error:
+        _handoff.report("be ready to leave", error)
+
+
+def _stay() -> None:
+    if signal.getsignal(signal.SIGTERM) is _leave:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: object) -> None:
+    """Have the worker's loop end; what it answers is for nobody any more."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    raise SystemExit
