@@ -40,6 +40,34 @@ _PLUMBING = frozenset(
 )
 """Modules of the standard library whose own queues hand nothing off, and ours that act for one."""
 
+_POOLS = frozenset(
+    (
+        "aio_pika.pool",  # 10.2.1
+        "asyncpg.pool",  # 0.32.0
+        "dbutils.pooled_pg",  # 3.2.0
+        "dbutils.simple_pooled_db",
+        "dbutils.simple_pooled_pg",
+        "elastic_transport._node_pool",  # 9.4.2
+        "elasticsearch.connection.pooling",  # 7.17.9
+        "elasticsearch.connection_pool",
+        "google.cloud.spanner_v1.pool",  # 3.71.0
+        "happybase.pool",  # 1.3.0
+        "kombu.connection",  # 5.7.0
+        "kombu.pools",
+        "kombu.resource",
+        "mysql.connector.aio.pooling",  # 26.10.0
+        "mysql.connector.pooling",
+        "opensearchpy.connection.pooling",  # 3.2.0
+        "opensearchpy.connection_pool",
+        "pip._vendor.urllib3.connectionpool",
+        "redis.connection",  # 5.3.1
+        "sqlalchemy.util.queue",  # 2.1.9
+        "urllib3.connectionpool",  # 2.8.0
+    )
+)
+"""Modules of libraries that keep connections in queues: who gets one has been handed nothing."""
+
+_NOBODYS = _PLUMBING | _POOLS
 
 _PASSED_THROUGH = frozenset(
     (
@@ -57,8 +85,8 @@ _PASSED_THROUGH = frozenset(
         "queue",
     )
 )
-_UNPAIRED = Keyed((None, None), 0)
-"""The pairs of a queue that is plumbing."""
+UNPAIRED = Keyed((None, None), 0)
+"""The pairs of a queue that hands nothing off: of plumbing, or of a pool."""
 
 _NONE_YET = Keyed((None, None), 0)
 """The pairs of a queue that is to be accompanied from its first item on."""
@@ -68,10 +96,13 @@ _FRAMES_OF_A_CALL = 5
 
 
 def is_plumbing(frame: FrameType | None) -> bool:
-    """Whether the queue operation that ``frame`` is part of was called by the standard library."""
+    """Whether the queue operation that ``frame`` is part of was called for nobody's work.
+
+    That is by the standard library for itself, or by a pool of connections.
+    """
     while frame is not None and frame.f_globals.get("__name__") in _PASSED_THROUGH:
         frame = frame.f_back
-    return frame is not None and frame.f_globals.get("__name__") in _PLUMBING
+    return frame is not None and frame.f_globals.get("__name__") in _NOBODYS
 
 
 class Pairing:
@@ -133,7 +164,7 @@ class Pairing:
         container = getattr(queue, self._container, None)
         pairs: Pairs
         if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
-            pairs = _UNPAIRED
+            pairs = UNPAIRED
         elif owners == (self.stock, self.stock) and type(container) is deque:
             as_it_is = self.seam.change is None and self.at_first is None
             pairs = (Fifo if as_it_is else ChangedFifo)(owners, size)
@@ -147,6 +178,20 @@ class Pairing:
             self.on_first()
         object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
         self.note(queue)
+
+    def is_nobodys(self, queue: Any) -> bool:
+        """Whether ``queue``, on which somebody acts now, hands nothing off. May raise.
+
+        Once that is found, the queue is left alone for good.
+        """
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if pairs is not None and pairs is not _NONE_YET:
+            return pairs is UNPAIRED
+        if not self.seam.active or not is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            return False
+        object.__setattr__(queue, KEY, UNPAIRED)
+        self.note(queue)
+        return True
 
     def note(self, queue: Any) -> None:
         """Keep ``queue`` in mind, weakly."""
@@ -171,7 +216,7 @@ class Pairing:
             self.accompany(queue, owner, known=1)
             if queue._otel_concurrency_pairs is not _NONE_YET:
                 self.remember(queue, item, owner)
-        elif pairs is not _UNPAIRED:
+        elif pairs is not UNPAIRED:
             pairs.stored = item
 
     def context_of(self, queue: Any, item: Any) -> Any:
@@ -182,13 +227,15 @@ class Pairing:
         """Give the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         context = None
-        if pairs is not None:
-            if pairs.owners[1] is owner:
-                context = pairs.take(item, getattr(queue, self._size)())
-            elif pairs is not _NONE_YET:
-                if pairs is not _UNPAIRED:
-                    pairs.stored = item
+        if pairs is None or pairs is _NONE_YET:
+            if self.is_nobodys(queue):
                 return
+        elif pairs.owners[1] is owner:
+            context = pairs.take(item, getattr(queue, self._size)())
+        else:
+            if pairs is not UNPAIRED:
+                pairs.stored = item
+            return
         if context and self.seam.change is not None:
             context = self.seam.change(context)
         self.give(item, context)
@@ -203,7 +250,7 @@ class Pairing:
     def wait(self, queue: Any) -> None:
         """Let go of the last item if it is a consumer who has just been told that there is none."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
-        if not pairs and adopted.get() is None:
+        if pairs is UNPAIRED or (not pairs and adopted.get() is None):
             return
         frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
         for _ in range(_FRAMES_OF_A_CALL):

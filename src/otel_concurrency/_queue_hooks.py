@@ -114,6 +114,10 @@ class QueueHooks:
         @functools.wraps(original)
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             original(self, *args, **kwargs)
+            try:
+                pairing.is_nobodys(self)
+            except Exception as error:
+                pairing.fault("make a queue", error)
             kind = self.__class__
             if kind is not stock and kind not in covered and seam.active:
                 cover(kind)

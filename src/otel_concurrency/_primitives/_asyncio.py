@@ -19,7 +19,7 @@ from typing import Any
 from otel_concurrency import _handoff, _items, _queue_hooks
 from otel_concurrency._handoff import BodyCall, Call, Seam, adopted, attach, get_current
 from otel_concurrency._items import adopt
-from otel_concurrency._pairing import Pairing
+from otel_concurrency._pairing import UNPAIRED, Pairing
 from otel_concurrency._pairs import Fifo
 from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._queue_hooks import QueueHooks
@@ -41,7 +41,11 @@ def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
 def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     pairing = Pairing(queues, seam, container="_queue", size="qsize", waits=("empty", True))
     return [
-        QueueHooks(pairing, _inlined(pairing), later=(Layer(queues.Queue, "get", _get),)),
+        QueueHooks(
+            pairing,
+            _inlined(pairing),
+            later=(Layer(queues.Queue, "get", _get),),
+        ),
         Layer(queues.Queue, "task_done", _queue_hooks.task_done),
         *_queue_hooks.shutdown_layers(queues.Queue),
     ]
@@ -104,7 +108,9 @@ def _get(original: Any) -> Any:
         record = adopted.get()
         if record is not None:
             try:
-                if not self._queue:
+                if self._otel_concurrency_pairs is UNPAIRED:
+                    pass
+                elif not self._queue:
                     _items.let_go()
                 elif get_current() is record[0]():
                     attach(record[1])  # and leave the record: it is about to be written again
