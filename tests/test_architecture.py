@@ -70,7 +70,13 @@ LAYERS = (
         "environment_variables _report _handoff _items _links _carrier _policy _infrastructure*",
         API,
     ),
-    Layer("advice", "_primitives._[!m]* _adapters._*", BELOW_ADVICE, API),
+    Layer("advice", "_primitives._[!m]* _adapters._[!m]* _adapters._m[!u]*", BELOW_ADVICE, API),
+    Layer(
+        "advice for a copy of the standard library",
+        "_adapters._mu*",
+        f"{BELOW_ADVICE} _primitives._multiprocessing*",
+        API,
+    ),
     Layer(
         "advice in parts",
         "_primitives._multiprocessing _primitives._multiprocessing._*",

@@ -14,6 +14,7 @@ time is up and then left behind. As a daemon it keeps neither a forked child, wh
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -73,11 +74,13 @@ class Departure:
 
     ``new_spans`` tells whether a span was started in this child since it was last asked. Where none
     ever was, traces are not flushed: a processor that does not know of forks has a copy of its
-    parent's spans, and would export those. Nothing here raises.
+    parent's spans, and would export those. ``util`` is the module that has the child's finalizers.
+    Nothing here raises.
     """
 
-    def __init__(self, new_spans: Callable[[], bool]) -> None:
+    def __init__(self, new_spans: Callable[[], bool], util: str = "multiprocessing.util") -> None:
         self._new_spans = new_spans
+        self._util = util
         self._has_spans = False
         self._left = timeout / 1000
         self._more_to_come = True
@@ -112,7 +115,7 @@ class Departure:
         self._export()
         if os.getpid() != _process:
             # From 3.13 on a forked child runs exit handlers, and with them its finalizers, last.
-            util: Any = sys.modules["multiprocessing.util"]
+            util: Any = sys.modules[self._util]
             handlers = getattr(atexit, "_ncallbacks", lambda: 0)()
             if handlers > 1 or util._finalizer_registry:
                 util.Finalize(None, self._export, exitpriority=-sys.maxsize)
@@ -151,8 +154,9 @@ class Departure:
             thread.join(max(deadline - time.monotonic(), 0))
         if threads:
             # What an exporter has printed: a forked child does not flush its streams again.
-            util: Any = sys.modules["multiprocessing.util"]
-            util._flush_std_streams()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(AttributeError, ValueError):
+                    stream.flush()
 
 
 def _flush(provider: Any, seconds: float, report: Callable[[Exception], None]) -> None:

@@ -17,6 +17,9 @@ from otel_concurrency._infrastructure_table import TABLE
 
 _NOBODYS = (threading.Thread, threading.Timer, object)
 
+_PROCESSES = ("multiprocessing", "multiprocess", "billiard")
+"""The packages with a class of processes, which starts one or is derived from."""
+
 Matcher = Callable[[object], bool]
 
 
@@ -57,8 +60,7 @@ def process_matcher(excluded: Iterable[str]) -> Matcher:
     def starts_clean(work: Any) -> bool:
         if work.__class__ is FunctionType and not concerns(work.__module__):
             return False
-        process: Any = sys.modules.get("multiprocessing.process")
-        if process is None or not isinstance(work, process.BaseProcess):
+        if not isinstance(work, _process_classes()):
             return matches(callable_name(work))
         if any(base is not object and matches(_dotted(base)) for base in type(work).__mro__):
             return True
@@ -66,6 +68,11 @@ def process_matcher(excluded: Iterable[str]) -> Matcher:
         return target is not None and matches(callable_name(target))
 
     return starts_clean
+
+
+def _process_classes() -> tuple[type, ...]:
+    modules: list[Any] = [sys.modules.get(f"{name}.process") for name in _PROCESSES]
+    return tuple([module.BaseProcess for module in modules if hasattr(module, "BaseProcess")])
 
 
 def callable_matcher(excluded: Iterable[str]) -> Matcher | None:

@@ -191,6 +191,13 @@ TABLE: Final[tuple[str, ...]] = (
     "more_executors._impl.retry._submit_loop",
     "more_executors._impl.throttle._submit_loop",
     "more_executors._impl.timeout.TimeoutExecutor._job_loop",
+    # multiprocess 0.70.16, 0.70.19: what multiprocessing has
+    "multiprocess.managers.BaseManager._run_server",
+    "multiprocess.managers.Server",
+    "multiprocess.pool.Pool._handle_*",
+    "multiprocess.pool.worker",
+    "multiprocess.queues.Queue._feed",
+    "multiprocess.resource_sharer._ResourceSharer",
     # newrelic 9.13.0, 14.1.0
     "newrelic.console.ConnectionManager",
     "newrelic.core",

@@ -32,13 +32,16 @@ _PLUMBING = frozenset(
         "concurrent.futures.process",
         "concurrent.futures.thread",
         "logging.handlers",
+        "multiprocess.managers",
+        "multiprocess.pool",
         "multiprocessing.managers",
         "multiprocessing.pool",
         "otel_concurrency._primitives._multiprocessing._executors",
         "otel_concurrency._primitives._multiprocessing._pools",
     )
 )
-"""Modules of the standard library whose own queues hand nothing off, and ours that act for one."""
+"""Modules of the standard library, and of a copy of it, whose own queues hand nothing off, and ours
+that act for one."""
 
 _POOLS = frozenset(
     (

@@ -25,6 +25,7 @@ NEEDED = {
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",
     "test_more_executors.py": "more_executors",
+    "test_multiprocess.py": "multiprocess pathos",
     "test_nothing_needed.py": "aiomultiprocess dask mpire",
     "test_pebble.py": "pebble",
     "test_reactivex.py": "reactivex",

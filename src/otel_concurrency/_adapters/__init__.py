@@ -54,6 +54,10 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "more_executors._impl.throttle",
         ),
     },
+    "multiprocess": {
+        "multiprocessing": ("multiprocess.process", "multiprocess.pool", "multiprocess.queues"),
+        "queue": ("multiprocess.managers",),
+    },
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},

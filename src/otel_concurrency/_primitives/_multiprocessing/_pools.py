@@ -206,9 +206,10 @@ def _handle_tasks(original: Any) -> Any:
 
 def _putting(put: Any) -> Any:
     """Return what puts plain tasks by ``put``, and headers behind them where it can."""
-    connection: Any = sys.modules["multiprocessing.connection"]  # the pool has imported it
     pipe: Any = getattr(put, "__self__", None)
-    sends = isinstance(pipe, connection._ConnectionBase) and put == pipe.send
+    connection: Any = sys.modules[type(pipe).__module__]
+    base = getattr(connection, "_ConnectionBase", None)
+    sends = base is not None and isinstance(pipe, base) and put == pipe.send
 
     def put_task(task: Any) -> Any:
         if task is None or type(sent := task[2]) is not _Sent:

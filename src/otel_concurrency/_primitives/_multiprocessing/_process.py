@@ -24,14 +24,18 @@ from otel_concurrency._primitives._multiprocessing._instrumented import Instrume
 _HEADERS = "_otel_concurrency_headers"
 _INSTRUMENTED = "_otel_concurrency_instrumented"
 
-_POOLS = ("concurrent.futures.process", "multiprocessing.pool")
+_POOLS = ("concurrent.futures.process", "multiprocess.pool", "multiprocessing.pool")
 """Modules whose own functions are the targets of processes."""
 
 
 def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
     return [
         Layer(process.BaseProcess, "start", lambda raw: _start(raw, seam)),
-        Layer(process.BaseProcess, "_bootstrap", lambda raw: _bootstrap(raw, seam)),
+        Layer(
+            process.BaseProcess,
+            "_bootstrap",
+            lambda raw: _bootstrap(raw, seam, f"{process.__package__}.util"),
+        ),
     ]
 
 
@@ -60,7 +64,7 @@ def _start(original: Any, seam: Seam) -> Any:
     return start
 
 
-def _bootstrap(original: Any, seam: Seam) -> Any:
+def _bootstrap(original: Any, seam: Seam, util: str) -> Any:
     @functools.wraps(original)
     def _bootstrap(self: Any, *args: Any, **kwargs: Any) -> Any:
         headers = self.__dict__.pop(_HEADERS, None)
@@ -70,7 +74,7 @@ def _bootstrap(original: Any, seam: Seam) -> Any:
         _replace_target(self)
         _leave_parent()
         _flush.at_start_of_child()
-        departure = _flush.Departure(_spans.started_since)
+        departure = _flush.Departure(_spans.started_since, util)
         context = _carrier.unpack_safely(headers) or NO_CONTEXT
         try:
             return BodyCall(context, original)(self, *args, **kwargs)

@@ -1,0 +1,29 @@
+"""multiprocess: a copy of ``multiprocessing`` that pickles with dill; pathos hands work to it.
+
+It goes by MULTIPROCESSING, by the advice for what it is a copy of.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from otel_concurrency import _items
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._primitives._multiprocessing import _pools, _process, _queues
+
+TESTED = ("0.70.16", "0.70.19")
+
+
+def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
+    # It gets and puts for other processes, and is no consumer.
+    return [Layer(vars(managers)["Server"], "serve_client", _items.abstaining)]
+
+
+MODULES = {
+    "multiprocessing": {
+        f"multiprocess.{name}": part.MODULES[f"multiprocessing.{name}"]
+        for name, part in (("process", _process), ("pool", _pools), ("queues", _queues))
+    },
+    "queue": {"multiprocess.managers": _manager_layers},
+}
