@@ -79,22 +79,23 @@ def parents(spans):
 
 SPANS = 1000
 
-# A spawned worker takes half a second to start, so there are fewer of them, with more to do each.
+# A process takes its time to start, a spawned one half a second, so there are fewer of them, with
+# more to do each.
 FORMS = {
     "fork": {
         "executor": (1000, 0),
         "pool": (1000, 0),
         "pool, replaced workers": (1000, 7),
         "terminated_pool": (1000, 0),
-        "process": (1000, 0),
+        "process": (250, 0),
     },
     "forkserver": {
         "executor": (1000, 0),
-        "recycling_executor": (500, 7),
+        "recycling_executor": (100, 7),
         "pool": (1000, 0),
-        "pool, replaced workers": (1000, 7),
+        "pool, replaced workers": (200, 7),
         "terminated_pool": (1000, 0),
-        "process": (500, 0),
+        "process": (100, 0),
     },
     "spawn": {
         "executor": (1000, 0),

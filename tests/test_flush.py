@@ -295,10 +295,11 @@ print(provider(), vars(TracerProvider)["__init__"] is before)
     assert run_code(program) == ("None True\n", "")
 
 
+@pytest.mark.parametrize("pools", ["100", pytest.param("500", marks=pytest.mark.scale)])
 @pytest.mark.parametrize("exporter", ["drop", "hang"])
-def test_pools_beside_busy_threads_come_to_an_end(exporter):
-    """500 pools that start and end while other threads make spans all do their work."""
-    assert run("pools_beside_threads.py", exporter, "500") == (["500"], "")
+def test_pools_beside_busy_threads_come_to_an_end(exporter, pools):
+    """Pools that start and end while other threads make spans all do their work."""
+    assert run("pools_beside_threads.py", exporter, pools) == ([pools], "")
 
 
 # --- the connections of a forked child ---

@@ -25,7 +25,7 @@ PRODUCERS = CONSUMERS = 8
 ITEMS_OF_A_SPAN = 100
 SAMPLE = 500
 
-WAITING = 100_000
+WAITING = 20_000
 BYTES = 100
 """How much more a waiting item may take than without the library."""
 

@@ -22,6 +22,7 @@ def _run(*arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.scale
 def test_one_command_measures_every_operation(tmp_path):
     """One command prints a row for everything of which the costs are promised, and ends well."""
     file = tmp_path / "values.json"

@@ -239,7 +239,7 @@ def test_rounds_leave_nothing_behind(kind, spans, instrument, tracer):
                 self.arm_again()
 
     counts = []
-    job = Job(tracer, 50, arm_first=False, inside_span=True)
+    job = Job(tracer, 15, arm_first=False, inside_span=True)
     gc.collect()
     gc.disable()
     try:
@@ -264,7 +264,7 @@ def test_rounds_that_overlap_are_no_chain(kind, instrument, tracer, no_collector
                 counts.append(sum(isinstance(one, _rounds.Round) for one in gc.get_objects()))
             self.tracer.start_span("round").end()
 
-    job = Job(tracer, 60, **STYLES["arms first"])
+    job = Job(tracer, 15, **STYLES["arms first"])
     without_context(job.arm)
     without_context(job.go)
     gc.collect()

@@ -323,16 +323,22 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
         ready(stand_in)
 
     monkeypatch.setattr(_trailers, "_take_part", slow)
-    first = threading.Thread(target=_trailers.send, args=("first", NO_CONTEXT))
+
+    def send_first():
+        _trailers.send("first", baggage.set_baggage("tenant", "1", context.Context()))
+        messages.append(pickler.dumps("first"))
+
+    messages = []
+    first = threading.Thread(target=send_first)
     first.start()
     assert entered.wait(WAIT)
     try:
         _trailers.send("second", baggage.set_baggage("tenant", "2", context.Context()))
-        message = pickler.dumps("second")
+        messages.append(pickler.dumps("second"))
     finally:
         go.set()
         first.join(WAIT)
-    assert bytes(message).endswith(_trailers._MARK)
+    assert [bytes(message).endswith(_trailers._MARK) for message in messages] == [True, True]
 
 
 def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented, tracer):
