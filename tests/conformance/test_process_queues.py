@@ -33,7 +33,6 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 from pool_work import NOTHING, look
 
 from otel_concurrency import ConcurrencyInstrumentor, _policy
-from otel_concurrency._handoff import NO_CONTEXT
 from otel_concurrency._primitives._multiprocessing import _trailers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
