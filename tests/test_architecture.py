@@ -24,6 +24,8 @@ CORE = (
     "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
     "_log_records _carrier _environment _flush _providers _patching _tasks _portable"
 )
+COPIES = ("billiard", "multiprocess")
+"""Libraries that are copies of the standard library's modules, and have the advice for these."""
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
 
@@ -70,10 +72,20 @@ LAYERS = (
         "environment_variables _report _handoff _items _links _carrier _policy _infrastructure*",
         API,
     ),
-    Layer("advice", "_primitives._[!m]* _adapters._[!m]* _adapters._m[!u]*", BELOW_ADVICE, API),
     Layer(
-        "advice for a copy of the standard library",
-        "_adapters._mu*",
+        "advice",
+        " ".join(
+            [
+                "_primitives._[!m]*",
+                *(f"_adapters._{one}" for one in _adapters.ADAPTERS if one not in COPIES),
+            ]
+        ),
+        BELOW_ADVICE,
+        API,
+    ),
+    Layer(
+        "advice for copies of the standard library",
+        " ".join(f"_adapters._{one}" for one in COPIES),
         f"{BELOW_ADVICE} _primitives._multiprocessing*",
         API,
     ),

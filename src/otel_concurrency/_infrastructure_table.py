@@ -74,6 +74,8 @@ TABLE: Final[tuple[str, ...]] = (
     "azure.monitor.opentelemetry.exporter",
     # azure-servicebus 7.15.0
     "azure.servicebus._pyamqp.client.AMQPClient._keep_alive",
+    # billiard 4.2.1, 4.3.2: the threads and the workers of its pools
+    "billiard.pool",
     # cassandra-driver 3.30.1; its asyncio and twisted reactors run those loops
     "cassandra.cluster._Scheduler",
     "cassandra.connection.ConnectionHeartbeat",
@@ -83,6 +85,7 @@ TABLE: Final[tuple[str, ...]] = (
     # celery 5.4.0, 5.7.0 (BeatPidbox)
     "celery.beat.BeatPidbox",
     "celery.beat._Threaded",
+    "celery.concurrency.asynpool.Worker",  # what its processes run
     "celery.utils.threads.bgThread",
     "celery.utils.timer2.Timer",
     # cheroot 11.1.2

@@ -62,8 +62,8 @@ class PortableCall:
         return eval, (_CALL, {"text": _RECEIVE, "scope": scope})
 
 
-def sent(seam: Seam, function: Any, receiver: str = __name__) -> Any:
-    """Return ``function`` as a portable call in the current context, also if that is empty.
+def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = True) -> Any:
+    """Return ``function`` as a portable call in the current context, if that is ``empty`` too.
 
     Itself where nothing is to be carried. Never raises.
     """
@@ -71,12 +71,19 @@ def sent(seam: Seam, function: Any, receiver: str = __name__) -> Any:
     if not seam.active or settings is None or not callable(function):
         return function
     headers = _carrier.capture(seam, function)
+    if headers is None and not empty:
+        return function
     return PortableCall(function, headers, settings.as_keywords(), receiver)
 
 
 def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:
-    """Return ``function`` as a call in the context of ``headers``.
+    """Return what calls ``function`` in the context of ``headers``, as often as it is called.
 
     Also without headers: what it forgets to detach is not for the next one.
     """
-    return BodyCall(_carrier.unpack_safely(headers) or NO_CONTEXT, function)
+    context = _carrier.unpack_safely(headers) or NO_CONTEXT
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return BodyCall(context, function)(*args, **kwargs)
+
+    return call

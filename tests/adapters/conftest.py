@@ -13,6 +13,7 @@ NEEDED = {
     "test_aiosqlite.py": "aiosqlite",
     "test_anyio.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
+    "test_billiard.py": "billiard",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",

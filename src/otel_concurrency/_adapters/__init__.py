@@ -28,6 +28,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
+    "billiard": {"multiprocessing": ("billiard.process", "billiard.pool")},
     "celery": {"multiprocessing": ("celery.concurrency.prefork",)},
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},

@@ -1,0 +1,85 @@
+"""billiard: a copy of ``multiprocessing`` with a pool of its own, which celery's workers are.
+
+It goes by MULTIPROCESSING; its processes by the advice for those that they are a copy of. What is
+handed to a pool is pickled in many ways, so the context crosses in the function's own place. A
+worker leaves without a word, be it told to or not, and exports what it has recorded before.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _flush, _handoff, _portable, _spans
+from otel_concurrency._handoff import Seam, adopted, attach, get_current
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._primitives._multiprocessing import _process
+
+TESTED = ("4.2.1", "4.3.2")
+
+_HAND_OFFS = ("apply_async", "_map_async", "imap", "imap_unordered")
+
+
+def _pool_layers(pool: ModuleType, seam: Seam) -> list[Patch]:
+    kind, worker = vars(pool)["Pool"], vars(pool)["Worker"]
+    return [
+        *(Layer(kind, name, lambda raw: _hand_off(raw, seam)) for name in _HAND_OFFS),
+        Layer(worker, "_make_protected_receive", lambda raw: _receiving(raw, seam)),
+        Layer(worker, "_do_exit", lambda raw: _do_exit(raw, seam)),
+    ]
+
+
+MODULES = {
+    "multiprocessing": {
+        "billiard.process": _process.MODULES["multiprocessing.process"],
+        "billiard.pool": _pool_layers,
+    }
+}
+
+
+def _hand_off(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def hand_off(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
+        sent = _portable.sent(seam, func, empty=False)
+        for name in ("callback", "error_callback"):
+            if name in kwargs:
+                kwargs[name] = _handoff.own(seam, kwargs[name])
+        return original(self, sent, *args, **kwargs)
+
+    return hand_off
+
+
+def _receiving(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _make_protected_receive(self: Any, conn: Any) -> Any:
+        plain = original(self, conn)
+        base = _handoff.current_safely()  # what the initializer has left
+
+        @functools.wraps(plain)
+        def receive(*args: Any, **kwargs: Any) -> Any:
+            try:
+                if adopted.get() is not None:
+                    adopted.set(None)
+                if seam.active and base is not None and get_current() is not base:
+                    attach(base)  # somebody has forgotten to detach
+            except Exception as error:
+                _handoff.report("receive", error)
+            return plain(*args, **kwargs)
+
+        return receive
+
+    return _make_protected_receive
+
+
+def _do_exit(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _do_exit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if seam.active:
+                _flush.Departure(_spans.started_since).end()
+        except Exception as error:
+            _handoff.report("leave", error)
+        return original(self, *args, **kwargs)
+
+    return _do_exit
