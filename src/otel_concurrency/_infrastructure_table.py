@@ -83,6 +83,7 @@ TABLE: Final[tuple[str, ...]] = (
     "cassandra.io.asyncorereactor.AsyncoreLoop",
     "cassandra.io.libevreactor.LibevLoop",
     # celery 5.4.0, 5.7.0 (BeatPidbox)
+    "celery.app.trace",  # what its consumer hands to a pool: a task's context is in its message
     "celery.beat.BeatPidbox",
     "celery.beat._Threaded",
     "celery.concurrency.asynpool.Worker",  # what its processes run
