@@ -18,6 +18,12 @@ EXPECTED = (
         ("3.10", "3.11", "3.12"),
     ),
     Expected(
+        "test.test_interpreters.TestInterpreterClose.test_from_other_thread",
+        "Python 3.12 hangs where another thread closes an interpreter that has imported "
+        "`threading`, by whatever.",
+        ("3.12",),
+    ),
+    Expected(
         "test.test_threading.ThreadTests.test_finalize_daemon_thread_hang",
         "It takes the first flush of stderr for the end of the interpreter; `logging`, where it is "
         "imported at start-up, by whatever, flushes before that.",
