@@ -8,6 +8,7 @@ pickled by itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,6 +84,7 @@ def received(function: Callable[..., Any], headers: Headers | None) -> Callable[
     """
     context = _carrier.unpack_safely(headers) or NO_CONTEXT
 
+    @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         return BodyCall(context, function)(*args, **kwargs)
 

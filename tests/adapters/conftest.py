@@ -34,6 +34,7 @@ NEEDED = {
     "test_rq.py": "rq fakeredis",
     "test_tornado.py": "tornado",
     "test_trio.py": "trio",
+    "test_trio_parallel.py": "trio_parallel",
     "test_twisted.py": "twisted",
     "test_watchdog.py": "watchdog",
 }

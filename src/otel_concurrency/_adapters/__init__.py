@@ -65,6 +65,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "tornado": {"asyncio": ("tornado.queues",)},
     "trio": {"asyncio": ("trio._channel",)},
+    "trio_parallel": {"multiprocessing": ("trio_parallel._proc",)},
     "twisted": {
         "threading": ("twisted.internet.base",),
         "futures": ("twisted.internet.defer",),

@@ -1,0 +1,33 @@
+"""trio-parallel: functions that a task of trio runs in worker processes.
+
+They go by MULTIPROCESSING. A job is a pickle of a function and its arguments, so the context
+crosses in the function's own place. The workers are processes of ``multiprocessing``, and so are
+clean, instrumented and flushed already.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _portable
+from otel_concurrency._handoff import Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("1.2.4", "1.3.0")
+
+
+def _layers(proc: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(vars(proc)["SpawnProcWorker"], "run_sync", lambda raw: _run_sync(raw, seam))]
+
+
+MODULES = {"multiprocessing": {"trio_parallel._proc": _layers}}
+
+
+def _run_sync(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    async def run_sync(self: Any, sync_fn: Any, *args: Any) -> Any:
+        return await original(self, _portable.sent(seam, sync_fn), *args)
+
+    return run_sync
