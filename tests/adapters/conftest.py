@@ -14,6 +14,7 @@ NEEDED = {
     "test_anyio.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
     "test_billiard.py": "billiard",
+    "test_boto3_sqs.py": "boto3 flask moto opentelemetry.instrumentation.boto3sqs",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
@@ -30,6 +31,7 @@ NEEDED = {
     "test_multiprocess.py": "multiprocess pathos",
     "test_nothing_needed.py": "aiomultiprocess dask mpire",
     "test_pebble.py": "pebble",
+    "test_pika.py": "pika opentelemetry.instrumentation.pika",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
     "test_tornado.py": "tornado",
@@ -40,11 +42,17 @@ NEEDED = {
 }
 """By file: the libraries that it is about."""
 
+PROGRAMS = {"test_pika.py": "/usr/lib/rabbitmq/bin/rabbitmq-server"}
+"""By file: what has to be installed beside them."""
+
 collect_ignore = [
     file
     for file, libraries in NEEDED.items()
     if "ALL_ADAPTERS" not in os.environ
-    and any(importlib.util.find_spec(library) is None for library in libraries.split())
+    and (
+        any(importlib.util.find_spec(library) is None for library in libraries.split())
+        or not os.path.exists(PROGRAMS.get(file, "/"))
+    )
 ]
 """Where a library is not installed there is nothing to test; the gate says that all of them are."""
 

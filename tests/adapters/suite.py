@@ -344,7 +344,7 @@ class ToFile(SpanExporter):
                 parent = span.parent and f"{span.parent.span_id:x}"
                 links = [f"{link.context.span_id:x}" for link in span.links]
                 me = f"{span.context.span_id:x}"
-                print(span.name, me, parent, *links, os.getpid(), file=file)
+                print(span.name.replace(" ", "_"), me, parent, *links, os.getpid(), file=file)
         return SpanExportResult.SUCCESS
 
 provider = TracerProvider()
