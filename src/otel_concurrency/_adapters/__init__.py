@@ -29,7 +29,6 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
     "billiard": {"multiprocessing": ("billiard.process", "billiard.pool")},
-    "celery": {"multiprocessing": ("celery.concurrency.prefork",)},
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
