@@ -1,4 +1,4 @@
-"""A receiver of OTLP over HTTP on loopback: tests look at what a real exporter has sent."""
+"""A receiver of OTLP over HTTP: tests look at what a real exporter has sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Span:
 class Receiver:
     """Serves until it is left; keeps what it is sent, and what of it was no request at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.spans: list[Span] = []
         self.metrics: list[tuple[str, int]] = []
         self.logs: list[str] = []
@@ -39,7 +39,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._answers = threading.Event()
         self._answers.set()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((host, 0), _Handler)
         self._server.receiver = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -56,7 +56,8 @@ class Receiver:
     @property
     def endpoint(self) -> str:
         """What `OTEL_EXPORTER_OTLP_ENDPOINT` has to be."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host}:{port}"
 
     def never_answer(self) -> None:
         """Take every request, and leave it without an answer until the end."""
