@@ -37,6 +37,7 @@ NEEDED = {
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
+    "test_schedule.py": "schedule",
     "test_tornado.py": "tornado",
     "test_trio.py": "trio",
     "test_trio_parallel.py": "trio_parallel",

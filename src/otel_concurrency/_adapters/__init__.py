@@ -62,6 +62,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
+    "schedule": {"sched": ("schedule",)},
     "tornado": {"asyncio": ("tornado.queues",)},
     "trio": {"asyncio": ("trio._channel",)},
     "trio_parallel": {"multiprocessing": ("trio_parallel._proc",)},

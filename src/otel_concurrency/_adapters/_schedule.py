@@ -1,0 +1,66 @@
+"""schedule: each run of a job is a trace of its own, linked to where the job was added.
+
+It goes by SCHED. Jobs run in the flow that asks for what is pending. One that was added in no
+context runs in that flow's; and none leaves anything to the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.context import Context
+
+from otel_concurrency import _handoff, _links
+from otel_concurrency._handoff import NO_CONTEXT, Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("1.2.0", "1.2.2")
+
+_jobs: weakref.WeakKeyDictionary[Any, Context] = weakref.WeakKeyDictionary()
+"""What a job remembers of who has added it."""
+
+
+def _layers(schedule: ModuleType, seam: Seam) -> list[Patch]:
+    job = vars(schedule)["Job"]
+    return [
+        Layer(job, "do", lambda raw: _do(raw, seam)),
+        Layer(job, "run", lambda raw: _run(raw, seam)),
+    ]
+
+
+MODULES = {"sched": {"schedule": _layers}}
+
+
+def _do(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def do(self: Any, job_func: Any, *args: Any, **kwargs: Any) -> Any:
+        job = original(self, job_func, *args, **kwargs)
+        try:
+            context = seam.capture(job_func)
+            if context:
+                _jobs[self] = _links.deferred(context, seam.name)
+        except Exception as error:
+            _handoff.report("do", error)
+        return job
+
+    return do
+
+
+def _run(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def run(self: Any) -> Any:
+        if not seam.active:
+            return original(self)
+        context: Context | None = None
+        try:
+            context = _jobs.get(self)
+        except Exception as error:
+            _handoff.report("run", error)
+        if context is None:
+            context = _handoff.current_safely() or NO_CONTEXT
+        return _handoff.Call(context, original)(self)
+
+    return run
