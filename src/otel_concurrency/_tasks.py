@@ -7,6 +7,7 @@ without this library never looks at the attribute.
 from __future__ import annotations
 
 import functools
+import json
 import os
 from typing import Any
 
@@ -16,6 +17,9 @@ from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._patching import Layer
 
 _HEADERS = "_otel_concurrency_headers"
+
+_MARK = b"\notel_concurrency"
+"""What a pickle with headers ends with, after their length."""
 
 
 class Sent:
@@ -46,6 +50,22 @@ def detach_from(task: Any) -> Headers | None:
     """Return the headers that came with ``task``, which no longer has them."""
     headers: Headers | None
     _, headers = task.__dict__.pop(_HEADERS, (None, None))
+    return headers
+
+
+def append(pickled: bytes, headers: Headers) -> bytes:
+    """Return a pickle with ``headers`` behind its end, where nobody else looks."""
+    trailer = json.dumps(headers).encode()
+    return pickled + trailer + len(trailer).to_bytes(4, "big") + _MARK
+
+
+def appended(pickled: bytes) -> Headers | None:
+    """Return the headers behind the end of a pickle, if there are any. May raise."""
+    if not pickled.endswith(_MARK):
+        return None
+    end = len(pickled) - len(_MARK) - 4
+    length = int.from_bytes(pickled[end : end + 4], "big")
+    headers: Headers = json.loads(pickled[end - length : end])
     return headers
 
 

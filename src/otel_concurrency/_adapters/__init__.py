@@ -28,6 +28,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "apscheduler": {
         "sched": ("apscheduler.job", "apscheduler.executors.base", "apscheduler.schedulers.base"),
     },
+    "arq": {"multiprocessing": ("arq.connections", "arq.worker")},
     "billiard": {"multiprocessing": ("billiard.process", "billiard.pool")},
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},

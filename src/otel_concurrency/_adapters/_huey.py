@@ -9,7 +9,6 @@ it enqueues has those of the task at work.
 from __future__ import annotations
 
 import functools
-import json
 from types import ModuleType
 from typing import Any
 
@@ -21,9 +20,6 @@ TESTED = ("2.5.2", "3.5.4")
 
 _HEADERS = "_otel_concurrency_headers"
 """The attribute of a task, and of a message, that has headers."""
-
-_MARK = b"\notel_concurrency"
-"""What a message with headers ends with, after their length."""
 
 
 def _registry_layers(registry: ModuleType, seam: Seam) -> list[Patch]:
@@ -99,10 +95,7 @@ def _serialize(original: Any) -> Any:
     def _serialize(self: Any, data: Any) -> Any:
         pickled = original(self, data)
         headers = getattr(data, _HEADERS, None)
-        if headers is None:
-            return pickled
-        trailer = json.dumps(headers).encode()
-        return pickled + trailer + len(trailer).to_bytes(4, "big") + _MARK
+        return pickled if headers is None else _tasks.append(pickled, headers)
 
     return _serialize
 
@@ -111,12 +104,9 @@ def _deserialize(original: Any) -> Any:
     @functools.wraps(original)
     def _deserialize(self: Any, data: Any) -> Any:
         result = original(self, data)
-        if not data.endswith(_MARK):
-            return result
         try:
-            end = len(data) - len(_MARK) - 4
-            length = int.from_bytes(data[end : end + 4], "big")
-            return _carrying(result, json.loads(data[end - length : end]))
+            headers = _tasks.appended(data)
+            return result if headers is None else _carrying(result, headers)
         except Exception as error:
             _handoff.report("extract", error)
             return result

@@ -1,0 +1,80 @@
+"""arq: jobs, with headers behind the pickled message.
+
+They go by MULTIPROCESSING, since a worker is another process. A worker without this library does
+not look at what follows a pickle. A job that is retried or deferred keeps its headers; what it
+enqueues has those of the job at work.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _tasks
+from otel_concurrency._handoff import NO_CONTEXT, Seam
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("0.26.0", "0.28.0")
+
+
+def _connections_layers(connections: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(connections, "serialize_job", lambda raw: _serialize_job(raw, seam))]
+
+
+def _worker_layers(worker: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(worker, "deserialize_job_raw", lambda raw: _deserialize_job_raw(raw, seam)),
+        Layer(worker.Worker, "run_job", lambda raw: _run_job(raw, seam)),
+    ]
+
+
+MODULES = {
+    "multiprocessing": {"arq.connections": _connections_layers, "arq.worker": _worker_layers}
+}
+
+
+def _serialize_job(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def serialize_job(*args: Any, **kwargs: Any) -> Any:
+        message = original(*args, **kwargs)
+        try:
+            if seam.active and kwargs.get("serializer") in (None, pickle.dumps):
+                headers = _carrier.capture(seam, None)
+                if headers is not None:
+                    return _tasks.append(message, headers)
+        except Exception as error:
+            _handoff.report("enqueue", error)
+        return message
+
+    return serialize_job
+
+
+def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def deserialize_job_raw(message: Any, **kwargs: Any) -> Any:
+        job = original(message, **kwargs)
+        try:
+            context = _carrier.unpack_safely(_tasks.appended(message)) if seam.active else None
+            if context:
+                _handoff.attach_safely(context)  # `run_job`, which this is a part of, detaches
+        except Exception as error:
+            _handoff.report("extract", error)
+        return job
+
+    return deserialize_job_raw
+
+
+def _run_job(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    async def run_job(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Also without headers: a job is not in what the worker was started in.
+        token = _handoff.attach_safely(NO_CONTEXT) if seam.active else None
+        try:
+            return await original(self, *args, **kwargs)
+        finally:
+            _handoff.leave(token)
+            token = None
+
+    return run_job
