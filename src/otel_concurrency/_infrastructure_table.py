@@ -126,6 +126,8 @@ TABLE: Final[tuple[str, ...]] = (
     "elasticapm.utils.threading.IntervalTimer",
     # etcd3 0.12.0
     "etcd3.watch.Watcher",
+    # eventlet 0.38.0, 0.41.3: its native threads, and the green one that gets their results
+    "eventlet.tpool",
     # futurist 3.5.0
     "futurist._futures.DelayedExecutorMixinBase._schedule",
     "futurist._thread.ThreadWorker",

@@ -9,7 +9,7 @@ the consumer itself comes for both.
 
 from __future__ import annotations
 
-from _thread import get_ident
+from _thread import get_native_id
 from typing import Any
 
 from otel_concurrency import _handoff, _items
@@ -30,7 +30,7 @@ class Relay(Pairing):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._taken: dict[int, tuple[Any, Any]] = {}
-        """By thread: the item that was taken out there last, and its context."""
+        """By thread, whatever runs on it: the item that was taken out last, and its context."""
 
     def put(self, queue: Any, item: Any) -> Entry | None:
         """Note the context of an item that is about to be put; None: there is nothing to note."""
@@ -75,19 +75,19 @@ class Relay(Pairing):
 
     def give(self, item: Any, context: Any) -> None:
         """Keep what is the consumer's: it is not known yet who that is."""
-        self._taken[get_ident()] = item, context
+        self._taken[get_native_id()] = item, context
 
     def taken(self, item: Any) -> tuple[Any] | None:
         """Return the context that came with ``item``; None unless this was taken out just now."""
         if not self._taken:
             return None
-        taken = self._taken.pop(get_ident(), None)
+        taken = self._taken.pop(get_native_id(), None)
         return None if taken is None or taken[0] is not item else (taken[1],)
 
     def forget_taken(self) -> None:
         """Let go of an item that nobody has come for."""
         if self._taken:
-            self._taken.pop(get_ident(), None)
+            self._taken.pop(get_native_id(), None)
 
     def arrive(self, context: Any) -> None:
         """Have the consumer, in whose flow this is, adopt the context of its item. Never raises."""

@@ -23,6 +23,7 @@ NEEDED = {
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",
     "test_dramatiq.py": "dramatiq",
+    "test_eventlet.py": "eventlet",
     "test_futurist.py": "futurist",
     "test_gevent.py": "gevent",
     "test_grpcio.py": "grpc",

@@ -33,6 +33,11 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
+    "eventlet": {
+        "threading": ("eventlet.greenthread",),
+        "futures": ("eventlet.tpool",),
+        "queue": ("eventlet.queue",),
+    },
     "futurist": {"sched": ("futurist._futures",)},
     "gevent": {
         "threading": ("gevent", "gevent.thread"),

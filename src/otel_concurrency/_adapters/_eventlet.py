@@ -1,0 +1,168 @@
+"""eventlet: green threads, its pool of native ones, and its queues.
+
+A green thread goes by THREADING: it is captured when it is made, which pools and monkey-patched
+threads do as well. What is handed to ``tpool`` goes by FUTURES, and items by QUEUE: the hub puts
+and takes for those who wait (see ``_relays``).
+
+Green threads share a thread, so with eventlet it is they, and not threads, that work is known by.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from _thread import get_ident
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _handoff, _items, _queue_hooks
+from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._queue_hooks import QueueHooks
+from otel_concurrency._relays import Relay
+
+TESTED = ("0.38.0", "0.41.3")
+
+_CONTEXT = "_otel_concurrency_context"
+
+
+def _green_layers(greenthread: Any, seam: Seam) -> list[Patch]:
+    ours = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
+    ]
+    return [
+        Layer(greenthread.GreenThread, "__init__", lambda raw: _init(raw, seam)),
+        Layer(greenthread.GreenThread, "main", lambda raw: _main(raw, seam)),
+        Layer(greenthread, "_spawn_n", lambda raw: _spawn_n(raw, seam)),
+        *(Layer(one, "get_ident", lambda raw: _green_ident(greenthread)) for one in ours),
+    ]
+
+
+def _pool_layers(tpool: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(tpool, "execute", lambda raw: _execute(raw, seam))]
+
+
+def _queue_layers(queue: Any, seam: Seam) -> list[Patch]:
+    relay = Relay(
+        queue,
+        seam,
+        stock="LightQueue",
+        container="queue",
+        size="qsize",
+        waits=("qsize", False),
+        consumers=("get",),
+    )
+    return [
+        QueueHooks(relay, {}),
+        Layer(queue.LightQueue, "put", lambda raw: _put(raw, relay)),
+        Layer(queue.LightQueue, "get", lambda raw: _get(raw, relay)),
+        Layer(queue.Queue, "task_done", _queue_hooks.task_done),
+    ]
+
+
+MODULES = {
+    "threading": {"eventlet.greenthread": _green_layers},
+    "futures": {"eventlet.tpool": _pool_layers},
+    "queue": {"eventlet.queue": _queue_layers},
+}
+
+
+def _green_ident(greenthread: Any) -> Any:
+    current = greenthread.getcurrent
+    return lambda: id(current())
+
+
+def _init(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        try:
+            context = seam.capture(self)
+            if context is not None:
+                self.__dict__[_CONTEXT] = context
+        except Exception as error:
+            _handoff.report("spawn", error)
+
+    return __init__
+
+
+def _main(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def main(self: Any, function: Any, args: Any, kwargs: Any) -> Any:
+        context = self.__dict__.pop(_CONTEXT, None)
+        try:
+            if context is not None and seam.active and not _is_known(seam, function, args):
+                function = BodyCall(context, function)
+        except Exception as error:
+            _handoff.report("spawn", error)
+        context = None
+        return original(self, function, args, kwargs)
+
+    return main
+
+
+def _is_known(seam: Seam, function: Any, args: Any) -> bool:
+    """Whether it is a ``threading.Thread``, which carries the context itself, or starts clean."""
+    first = args[0] if args else None
+    if isinstance(getattr(first, "__self__", None), threading.Thread):
+        return True
+    return seam.starts_clean is not None and seam.starts_clean(function)
+
+
+def _spawn_n(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _spawn_n(seconds: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        call = None
+        if callable(func) and not isinstance(
+            getattr(args[0] if args else None, "__self__", None), threading.Thread
+        ):
+            call = _handoff.call(seam, func, BodyCall)
+        return original(seconds, call or func, args, kwargs)
+
+    return _spawn_n
+
+
+def _execute(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def execute(meth: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seam.active or isinstance(meth, Call):
+            return original(meth, *args, **kwargs)
+        # Also without a context: what it forgets to detach is not for the next one.
+        call = _handoff.call(seam, meth, BodyCall) or BodyCall(NO_CONTEXT, meth)
+        try:
+            return original(call, *args, **kwargs)
+        finally:
+            call.release()
+
+    return execute
+
+
+def _put(original: Any, relay: Relay) -> Any:
+    @functools.wraps(original)
+    def put(self: Any, item: Any, block: Any = True, timeout: Any = None) -> Any:
+        entry = relay.put(self, item)
+        try:
+            return original(self, item, block, timeout)
+        except BaseException:
+            relay.put_failed(self, entry)
+            raise
+
+    return put
+
+
+def _get(original: Any, relay: Relay) -> Any:
+    @functools.wraps(original)
+    def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
+        if adopted.get() is not None:
+            _items.let_go()
+        item = original(self, block, timeout)
+        taken = relay.taken(item)
+        if taken is not None:
+            relay.arrive(taken[0])
+            taken = None
+        return item
+
+    return get
