@@ -76,6 +76,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "threading": ("twisted.internet.base",),
         "futures": ("twisted.internet.defer",),
     },
+    "uvloop": {"asyncio": ("uvloop",)},
 }
 """By library: its modules that are patched, by the primitive that they go by."""
 
