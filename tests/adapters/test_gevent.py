@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import sched
+import subprocess
+import sys
+import sysconfig
 import threading
 import weakref
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import gevent
 import gevent.pool
@@ -42,6 +48,11 @@ class TestPool(_Greenlets):
 
     def hand_off(self, work):
         return self.pool.spawn(work).get(timeout=WAIT)
+
+
+class TestGroup(_Greenlets):
+    def hand_off(self, work):
+        return gevent.pool.Group().spawn(work).get(timeout=WAIT)
 
 
 class TestPoolMap(TestPool):
@@ -93,6 +104,13 @@ class TestThreadPool(Calls):
         return self.pool.spawn(work).get(timeout=WAIT)
 
 
+class TestThreadPoolOfTheHub(Calls):
+    setting = "futures"
+
+    def hand_off(self, work):
+        return gevent.get_hub().threadpool.spawn(work).get(timeout=WAIT)
+
+
 class TestThreadPoolExecutor(Calls):
     setting = "futures"
 
@@ -124,6 +142,19 @@ class TestSimpleQueue(_Queues):
 class TestPriorityQueue(_Queues):
     def make(self, size=None):
         return gevent.queue.PriorityQueue(size)
+
+
+class TestLifoQueue(_Queues):
+    def make(self, size=None):
+        return gevent.queue.LifoQueue(size)
+
+    def put_in_spans(self, queue, tracer, items):
+        return super().put_in_spans(queue, tracer, items[::-1])[::-1]
+
+
+class TestJoinableQueue(_Queues):
+    def make(self, size=None):
+        return gevent.queue.JoinableQueue(size)
 
 
 class TestNoWait(TestQueue):
@@ -367,6 +398,32 @@ print("wrong:", sorted(wrong))
 def test_what_is_monkey_patched_carries(first):
     """Threads, timers, pools, schedulers and queues of the standard library, as greenlets."""
     assert run_program(first + PATCHED) == "wrong: []\n"
+
+
+def test_what_opentelemetry_patches_before_it_instruments_carries(tmp_path):
+    """The same under `opentelemetry-instrument`, asked to have gevent patch first."""
+    program = tmp_path / "program.py"
+    plain = PATCHED.replace("trace.set_tracer_provider(TracerProvider())\n", "")
+    program.write_text(
+        f"{plain}\nfrom gevent import monkey\nassert monkey.is_module_patched('threading')\n"
+    )
+    installed = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
+    settings = {
+        "OTEL_PYTHON_AUTO_INSTRUMENTATION_EXPERIMENTAL_GEVENT_PATCH": "patch_all",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(installed - {"concurrency"}),
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+    }
+    done = subprocess.run(
+        [Path(sysconfig.get_path("scripts")) / "opentelemetry-instrument", sys.executable, program],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **settings},
+    )
+    assert (done.returncode, done.stdout) == (0, "wrong: []\n"), done.stderr
 
 
 UNDONE = """
