@@ -69,7 +69,7 @@ def namespaces_can_be_made():
     """Whether this user may make networks of his own, and has the commands for it."""
     if any(shutil.which(command) is None for command in ("unshare", "nsenter", "ip", "hostname")):
         return False
-    script = "ip link add a type veth peer b && ip address add 10.83.7.1/24 dev a"
+    script = "ip link add here type veth peer name there && ip address add 10.83.7.1/24 dev here"
     made = subprocess.run(
         ["unshare", "--net", "--uts", "sh", "-c", f"{script} && hostname tests"],
         capture_output=True,

@@ -72,7 +72,8 @@ def second_host() -> Iterator[list[str]]:
         assert host.stdout is not None
         assert host.stdout.readline() == "made\n"
         enter = ["nsenter", "--target", str(host.pid), "--net", "--uts"]
-        sh("ip", "link", "add", "here", "type", "veth", "peer", "there", "netns", str(host.pid))
+        link = ("ip", "link", "add", "here", "type", "veth")
+        sh(*link, "peer", "name", "there", "netns", str(host.pid))
         for name, address, there in (("here", HERE, []), ("there", THERE, enter)):
             sh(*there, "ip", "address", "add", f"{address}/24", "dev", name)
             sh(*there, "ip", "link", "set", name, "up")
