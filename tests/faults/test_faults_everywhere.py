@@ -24,7 +24,9 @@ UNUSED = (
     "_instrumented",
     "_interpreters",
     "_turns",
+    "_portable",
     "_providers",
+    "_relays",
     "_report",
     "_tasks",
 )
