@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otel_concurrency import _carrier, _settings
+from otel_concurrency import _carrier, _handoff, _settings
 from otel_concurrency._carrier import Headers
 from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
 
@@ -68,13 +68,17 @@ def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = T
 
     Itself where nothing is to be carried. Never raises.
     """
-    settings = _settings.in_force
-    if not seam.active or settings is None or not callable(function):
+    try:
+        settings = _settings.in_force
+        if not seam.active or settings is None or not callable(function):
+            return function
+        headers = _carrier.capture(seam, function)
+        if headers is None and not empty:
+            return function
+        return PortableCall(function, headers, settings.as_keywords(), receiver)
+    except Exception as error:
+        _handoff.report("capture", error)
         return function
-    headers = _carrier.capture(seam, function)
-    if headers is None and not empty:
-        return function
-    return PortableCall(function, headers, settings.as_keywords(), receiver)
 
 
 def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:

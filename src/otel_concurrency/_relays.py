@@ -78,16 +78,26 @@ class Relay(Pairing):
         self._taken[get_native_id()] = item, context
 
     def taken(self, item: Any) -> tuple[Any] | None:
-        """Return the context that came with ``item``; None unless this was taken out just now."""
-        if not self._taken:
+        """Return the context that came with ``item``; None unless this was taken out just now.
+
+        Never raises, nor does the next one.
+        """
+        try:
+            if not self._taken:
+                return None
+            taken = self._taken.pop(get_native_id(), None)
+            return None if taken is None or taken[0] is not item else (taken[1],)
+        except Exception as error:
+            _handoff.report("get", error)
             return None
-        taken = self._taken.pop(get_native_id(), None)
-        return None if taken is None or taken[0] is not item else (taken[1],)
 
     def forget_taken(self) -> None:
         """Let go of an item that nobody has come for."""
-        if self._taken:
-            self._taken.pop(get_native_id(), None)
+        try:
+            if self._taken:
+                self._taken.pop(get_native_id(), None)
+        except Exception as error:
+            _handoff.report("get", error)
 
     def arrive(self, context: Any) -> None:
         """Have the consumer, in whose flow this is, adopt the context of its item. Never raises."""

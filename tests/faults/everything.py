@@ -326,6 +326,55 @@ def commands() -> Any:
     )
 
 
+def worker_processes() -> Any:
+    """Run functions in a worker process of anyio's, one of which fails."""
+    import anyio
+    import anyio.to_process
+
+    async def use() -> Any:
+        results: list[Any] = [await anyio.to_process.run_sync(square, 2)]
+        try:
+            await anyio.to_process.run_sync(square, None)
+        except TypeError as error:
+            results.append(str(error))
+        return results
+
+    return anyio.run(use)
+
+
+def task_queues() -> Any:
+    """Have tasks wait for each other at queues of tornado's, where that is installed."""
+    try:
+        from tornado.queues import LifoQueue, Queue
+    except ImportError:
+        return None
+
+    async def use(kind: Any) -> Any:
+        results: list[Any] = []
+        there = kind(1)
+
+        async def consume() -> None:
+            async for number in there:
+                results.append(square(number))
+                there.task_done()
+
+        consumer = asyncio.create_task(consume())
+        await asyncio.sleep(0)
+        for number in range(3):
+            await there.put(number)
+        await there.join()
+        consumer.cancel()
+        await asyncio.wait([consumer])
+        there = kind(1)
+        there.put_nowait(4)
+        waiting = there.put(5)
+        results += [there.get_nowait(), there.get_nowait()]
+        await waiting
+        return results
+
+    return [asyncio.run(use(kind)) for kind in (Queue, LifoQueue)]
+
+
 def streams() -> Any:
     """Send items through streams of anyio, one of which keeps none."""
     import anyio
@@ -447,13 +496,16 @@ def spans() -> Any:
 
 IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
 ACROSS = {
-    "_adapters._anyio": (streams,),
+    "_adapters._anyio": (streams, worker_processes),
     "_adapters._apscheduler": (jobs,),
     "_adapters._janus": (two_sides,),
+    "_adapters._tornado": (task_queues,),
     "_adapters._trio": (channels,),
     "_adapters._twisted": (deferreds,),
     "_adapters": (streams,),
     "_channels": (streams,),
+    "_portable": (worker_processes,),
+    "_relays": (task_queues,),
     "_executors": (executors,),
     "_pools": (process_pools, thread_pools),
     "_carrier": (processes, process_pools),

@@ -52,6 +52,10 @@ STAND_INS = {
     "Instrumented": "is pickled with the program's process",
     "ForkingPickler": "the standard library's pickler",
     "Fifo": "a deque",
+    "PortableCall": "is pickled in the place of the program's callable",
+    "_Pickle": "the module pickle, to anyio",
+    "_Kill": "the kill of anyio's process",
+    "Future": "the future that a queue of tornado's returns",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 
@@ -68,7 +72,7 @@ PASS_ON = {
 }
 """Functions, and a class, that do nothing but pass on, by hand, what the program calls."""
 
-ADAPTERS = ("anyio", "apscheduler", "janus", "trio", "twisted")
+ADAPTERS = ("anyio", "apscheduler", "janus", "tornado", "trio", "twisted")
 """The libraries that the program uses; gevent and loky do not stand the forks that it is run in."""
 
 turn: int | None = None

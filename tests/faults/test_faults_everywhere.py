@@ -24,9 +24,8 @@ UNUSED = (
     "_instrumented",
     "_interpreters",
     "_turns",
-    "_portable",
     "_providers",
-    "_relays",
+    "_relays",  # where tornado is not installed
     "_report",
     "_tasks",
 )

@@ -135,8 +135,11 @@ def _be_ready_to_leave() -> None:
 
 
 def _stay() -> None:
-    if signal.getsignal(signal.SIGTERM) is _leave:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        if signal.getsignal(signal.SIGTERM) is _leave:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except Exception as error:
+        _handoff.report("stay", error)
 
 
 def _leave(number: int, frame: object) -> None:
