@@ -29,6 +29,7 @@ NEEDED = {
     "test_grpcio.py": "grpc",
     "test_huey.py": "huey",
     "test_janus.py": "janus",
+    "test_kafka_python.py": "kafka opentelemetry.instrumentation.kafka",
     "test_logging.py": "opentelemetry.instrumentation.logging",
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",

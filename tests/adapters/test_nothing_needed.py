@@ -51,6 +51,25 @@ def hand_off(function):
 def close():
     pass
 """,
+    "aiomultiprocess, a pool": """
+import asyncio
+from aiomultiprocess import Pool
+from suite_work import clean, work
+async def a_work():
+    return work()
+async def a_clean():
+    return clean()
+loop, pools = asyncio.new_event_loop(), []
+async def a_pool():
+    return Pool(1)
+def hand_off(function):
+    pools[:] = pools or [loop.run_until_complete(a_pool())]
+    return loop.run_until_complete(pools[0].apply({work: a_work, clean: a_clean}[function]))
+def close():
+    pools[0].close()
+    loop.run_until_complete(pools[0].join())
+    loop.close()
+""",
     "dask": """
 import dask
 def hand_off(function):

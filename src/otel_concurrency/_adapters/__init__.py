@@ -47,6 +47,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "grpcio": {"futures": ("grpc._channel", "grpc._server", "grpc._utilities")},
     "huey": {"multiprocessing": ("huey.registry", "huey.serializer", "huey.api")},
     "janus": {"queue": ("janus",)},
+    "kafka_python": {"queue": ("kafka.consumer.group",)},
     "loky": {
         "multiprocessing": (
             "joblib._utils",

@@ -1,0 +1,69 @@
+"""kafka-python: a consumer that iterates adopts the context in the headers of each record.
+
+It goes by QUEUE, as items do: until the consumer asks for the next record. What sends with headers
+is OpenTelemetry's own instrumentor; its span of the receipt has ended when the consumer gets the
+record. The records of ``poll`` come in batches, and are nobody's.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency import _carrier, _handoff, _items
+from otel_concurrency._handoff import Seam, adopted, get_current
+from otel_concurrency._patching import Layer, Patch
+
+TESTED = ("2.1.5", "3.0.12")
+
+
+def _layers(group: ModuleType, seam: Seam) -> list[Patch]:
+    consumer = vars(group)["KafkaConsumer"]
+    return [
+        Layer(consumer, "__next__", lambda raw: _next(raw, seam)),
+        Layer(consumer, "poll", _poll),
+    ]
+
+
+MODULES = {"queue": {"kafka.consumer.group": _layers}}
+
+
+def _next(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __next__(self: Any) -> Any:  # noqa: N807
+        _let_go()
+        record = original(self)
+        try:
+            if seam.active:
+                _arrive(record.headers, seam)
+        except Exception as error:
+            _handoff.report("get", error)
+        return record
+
+    return __next__
+
+
+def _poll(original: Any) -> Any:
+    @functools.wraps(original)
+    def poll(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _let_go()
+        return original(self, *args, **kwargs)
+
+    return poll
+
+
+def _let_go() -> None:
+    """Have the flow leave its last record: it asks for another."""
+    if adopted.get() is not None:
+        _items.let_go()
+
+
+def _arrive(headers: Any, seam: Seam) -> None:
+    """Have the consumer adopt the context that ``headers`` speak of. May raise."""
+    texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
+    context = _carrier.unpack_safely(texts)
+    if context and seam.change is not None:
+        context = seam.change(context)
+    if context or get_current():
+        _items.adopt(context)
