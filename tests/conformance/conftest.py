@@ -23,7 +23,6 @@ def spans(tracer):
 @pytest.fixture
 def no_collector():
     """Switch the collector off: what dies then dies because nothing refers to it any more."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
