@@ -24,8 +24,8 @@ CORE = (
     "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
     "_log_records _carrier _environment _flush _providers _patching _tasks _portable"
 )
-COPIES = ("billiard", "multiprocess")
-"""Libraries that are copies of the standard library's modules, and have the advice for these."""
+COPIES = ("billiard", "multiprocess", "uvloop")
+"""Libraries that do as modules of the standard library do, and have the advice for these."""
 BELOW_ADVICE = f"{CORE} _policy _settings _infrastructure*"
 
 
@@ -86,7 +86,7 @@ LAYERS = (
     Layer(
         "advice for copies of the standard library",
         " ".join(f"_adapters._{one}" for one in COPIES),
-        f"{BELOW_ADVICE} _primitives._multiprocessing*",
+        f"{BELOW_ADVICE} _primitives._asyncio _primitives._multiprocessing*",
         API,
     ),
     Layer(

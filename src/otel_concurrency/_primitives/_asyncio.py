@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +34,9 @@ def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
         Layer(
             loop,
             "run_in_executor",
-            lambda raw: _run_in_executor(raw, seam, base_events.concurrent.futures),
+            lambda raw: run_in_executor(
+                raw, seam, functools.partial(is_covered, base_events.concurrent.futures)
+            ),
         )
     ]
 
@@ -54,11 +57,13 @@ def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
 MODULES = {"asyncio.base_events": _loop_layers, "asyncio.queues": _queue_layers}
 
 
-def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
+def run_in_executor(original: Any, seam: Seam, covered: Callable[..., bool]) -> Any:
+    """Wrap ``run_in_executor`` of a loop; ``covered(loop, executor, func)`` may raise."""
+
     @functools.wraps(original)
     def run_in_executor(self: Any, executor: Any, func: Any, *args: Any) -> Any:
         try:
-            carry = seam.concerned() and not _is_covered(self, executor, func, futures)
+            carry = seam.concerned() and not covered(self, executor, func)
         except Exception as error:
             _handoff.report("run_in_executor", error)
             carry = False
@@ -76,9 +81,9 @@ def _run_in_executor(original: Any, seam: Seam, futures: ModuleType) -> Any:
     return run_in_executor
 
 
-def _is_covered(loop: Any, executor: Any, func: Any, futures: ModuleType) -> bool:
+def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool:
     """Whether ``executor`` carries the context of ``func`` by itself, or cannot. May raise."""
-    used = loop._default_executor if executor is None else executor
+    used = getattr(loop, "_default_executor", None) if executor is None else executor
     pool = futures.ThreadPoolExecutor
     kind = pool if used is None else used.__class__
     if kind is pool or kind.submit is pool.submit:
