@@ -7,6 +7,7 @@ import warnings
 import weakref
 
 import pytest
+from green_suite import PATCHED
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, outside, run_program
 
@@ -261,64 +262,7 @@ def test_it_does_not_matter_which_is_first(first):
 
 
 MONKEY = "import eventlet\neventlet.monkey_patch()\n"
-PATCHED = """
-import queue, sched, threading
-from concurrent.futures import ThreadPoolExecutor
-
-from opentelemetry import context, trace
-from opentelemetry.sdk.trace import TracerProvider
-
-trace.set_tracer_provider(TracerProvider())
-tracer = trace.get_tracer("tests")
-
-def parent():
-    span = tracer.start_span("work")
-    span.end()
-    return span.parent and span.parent.span_id
-
-seen = {}
-def see(name):
-    seen[name] = parent()
-
-def consumer(q):
-    while (item := q.get()) is not None:
-        seen[item] = parent()
-        q.task_done()
-
-with tracer.start_as_current_span("start"):
-    q = queue.Queue()
-    worker = threading.Thread(target=consumer, args=(q,))
-    worker.start()
-    pool = ThreadPoolExecutor(1)
-    pool.submit(int).result()
-
-ids = {}
-for n in range(3):
-    with tracer.start_as_current_span("origin") as span:
-        names = [f"{kind} {n}" for kind in ("thread", "timer", "pool", "spawn", "sched", "item")]
-        ids.update(dict.fromkeys(names, span.get_span_context().span_id))
-        threads = [
-            threading.Thread(target=see, args=(names[0],)),
-            threading.Timer(0.001, see, (names[1],)),
-        ]
-        for thread in threads:
-            thread.start()
-        eventlet.spawn(see, names[3]).wait()
-        pool.submit(see, names[2]).result()
-        scheduler = sched.scheduler()
-        scheduler.enter(0.001, 1, see, (names[4],))
-        eventlet.spawn(scheduler.run).wait()
-        q.put(names[5])
-    q.join()
-    for thread in threads:
-        thread.join()
-assert pool.submit(parent).result() is None
-pool.shutdown()
-q.put(None)
-worker.join()
-wrong = {name for name in ids if seen.get(name) != ids[name]}
-print("wrong:", sorted(wrong))
-"""
+RUN = "\ndef run(*call):\n    eventlet.spawn(*call).wait()\n"
 
 
 @pytest.mark.parametrize(
@@ -328,4 +272,4 @@ print("wrong:", sorted(wrong))
 )
 def test_what_is_monkey_patched_carries(first):
     """Threads, timers, pools, schedulers and queues of the standard library, as green threads."""
-    assert run_program(QUIET + first + PATCHED) == "wrong: []\n"
+    assert run_program(QUIET + first + RUN + PATCHED) == "wrong: []\n"

@@ -19,6 +19,7 @@ import gevent.queue
 import gevent.thread
 import gevent.threadpool
 import pytest
+from green_suite import PATCHED
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, outside, run_program
 
@@ -330,64 +331,7 @@ def test_it_does_not_matter_which_is_first(first):
 
 
 MONKEY = "from gevent import monkey\nmonkey.patch_all()\n"
-PATCHED = """
-import queue, sched, threading
-from concurrent.futures import ThreadPoolExecutor
-
-import gevent
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-
-trace.set_tracer_provider(TracerProvider())
-tracer = trace.get_tracer("tests")
-
-def parent():
-    span = tracer.start_span("work")
-    span.end()
-    return span.parent and span.parent.span_id
-
-seen = {}
-def see(name):
-    seen[name] = parent()
-
-def consumer(q):
-    while (item := q.get()) is not None:
-        seen[item] = parent()
-        q.task_done()
-
-with tracer.start_as_current_span("start"):
-    q = queue.Queue()
-    worker = threading.Thread(target=consumer, args=(q,))
-    worker.start()
-    pool = ThreadPoolExecutor(1)
-    pool.submit(int).result()
-
-ids = {}
-for n in range(3):
-    with tracer.start_as_current_span("origin") as span:
-        names = [f"{kind} {n}" for kind in ("thread", "timer", "pool", "spawn", "sched", "item")]
-        ids.update(dict.fromkeys(names, span.get_span_context().span_id))
-        threads = [
-            threading.Thread(target=see, args=(names[0],)),
-            threading.Timer(0.001, see, (names[1],)),
-            gevent.spawn(see, names[3]),
-        ]
-        for thread in threads:
-            thread.start()
-        pool.submit(see, names[2]).result()
-        scheduler = sched.scheduler()
-        scheduler.enter(0.001, 1, see, (names[4],))
-        gevent.spawn(scheduler.run).join()
-        q.put(names[5])
-    q.join()
-    for thread in threads:
-        thread.join()
-assert pool.submit(parent).result() is None
-q.put(None)
-worker.join()
-wrong = {name for name in ids if seen.get(name) != ids[name]}
-print("wrong:", sorted(wrong))
-"""
+RUN = "\nimport gevent\ndef run(*call):\n    gevent.spawn(*call).join()\n"
 
 
 @pytest.mark.parametrize(
@@ -397,13 +341,13 @@ print("wrong:", sorted(wrong))
 )
 def test_what_is_monkey_patched_carries(first):
     """Threads, timers, pools, schedulers and queues of the standard library, as greenlets."""
-    assert run_program(first + PATCHED) == "wrong: []\n"
+    assert run_program(first + RUN + PATCHED) == "wrong: []\n"
 
 
 def test_what_opentelemetry_patches_before_it_instruments_carries(tmp_path):
     """The same under `opentelemetry-instrument`, asked to have gevent patch first."""
     program = tmp_path / "program.py"
-    plain = PATCHED.replace("trace.set_tracer_provider(TracerProvider())\n", "")
+    plain = RUN + PATCHED.replace("trace.set_tracer_provider(TracerProvider())\n", "")
     program.write_text(
         f"{plain}\nfrom gevent import monkey\nassert monkey.is_module_patched('threading')\n"
     )

@@ -1,0 +1,66 @@
+"""A program for libraries that patch the standard library so that its threads are green ones."""
+
+from __future__ import annotations
+
+PATCHED = """
+import queue, sched, threading
+from concurrent.futures import ThreadPoolExecutor
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("tests")
+
+def parent():
+    span = tracer.start_span("work")
+    span.end()
+    return span.parent and span.parent.span_id
+
+seen = {}
+def see(name):
+    seen[name] = parent()
+
+def consumer(q):
+    while (item := q.get()) is not None:
+        seen[item] = parent()
+        q.task_done()
+
+with tracer.start_as_current_span("start"):
+    q = queue.Queue()
+    worker = threading.Thread(target=consumer, args=(q,))
+    worker.start()
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()
+
+ids = {}
+for n in range(3):
+    with tracer.start_as_current_span("origin") as span:
+        names = [f"{kind} {n}" for kind in ("thread", "timer", "pool", "spawn", "sched", "item")]
+        ids.update(dict.fromkeys(names, span.get_span_context().span_id))
+        threads = [
+            threading.Thread(target=see, args=(names[0],)),
+            threading.Timer(0.001, see, (names[1],)),
+        ]
+        for thread in threads:
+            thread.start()
+        run(see, names[3])
+        pool.submit(see, names[2]).result()
+        scheduler = sched.scheduler()
+        scheduler.enter(0.001, 1, see, (names[4],))
+        run(scheduler.run)
+        q.put(names[5])
+    q.join()
+    for thread in threads:
+        thread.join()
+assert pool.submit(parent).result() is None
+pool.shutdown()
+q.put(None)
+worker.join()
+wrong = {name for name in ids if seen.get(name) != ids[name]}
+print("wrong:", sorted(wrong))
+"""
+"""Says what of it was not in the context in which it was handed off.
+
+Where ``run(function, *arguments)`` calls a function in a green thread, and waits for its end.
+"""
