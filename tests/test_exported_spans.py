@@ -126,7 +126,9 @@ SLOW = [
     pytest.param(method, name.split(",")[0], recycled, id=f"{method}-{name}")
     for method, forms in FORMS.items()
     for name, (tasks, recycled) in forms.items()
-    if tasks < SPANS and (name != "recycling_executor" or sys.version_info >= (3, 11))
+    if tasks < SPANS
+    and (name != "recycling_executor" or sys.version_info >= (3, 11))
+    and (method, name) != ("spawn", "process")  # a thousand interpreters would take ten minutes
 ]
 
 
