@@ -59,10 +59,12 @@ def main() -> int:
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
-        tests = _origin("test")
+        tests, first = _origin("test"), []
         if options.borrow:
             tests = merge(Path(directory), tests, options.borrow)
-        pythons = modes.create(Path(directory), plain=(), others=_paths())
+            # A forkserver of before 3.12.4 does not look where its parent does.
+            first = [f"import sys; sys.path.insert(0, {str(tests.parent)!r})"]
+        pythons = modes.create(Path(directory), plain=first, others=[*first, *_paths()])
 
         def run(mode: str, module: str, names: tuple[str, ...]) -> outcomes.Outcomes:
             def command(file: Path) -> list[str | Path]:
