@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,15 @@ def test_without_either_nothing_fails(run):
     result = run(LEAKING.format(mark="").replace("assert not get_current()", "pass"))
     result.assert_outcomes(passed=3, failed=1)
     assert "left attached" not in result.stdout.str()
+
+
+def test_nobody_is_warned_where_the_library_was_imported_before_pytest(pytester):
+    """As `opentelemetry-instrument` does; what installs a plugin is marked for rewriting."""
+    pytester.makeconftest("import pytest\npytest.register_assert_rewrite('otel_concurrency')\n")
+    pytester.makepyfile("def test_it():\n    pass\n")
+    program = "import otel_concurrency, pytest\npytest.main(['-W', 'error', '-p', 'no:ddtrace'])"
+    result = pytester.run(sys.executable, "-c", program)
+    result.assert_outcomes(passed=1)
 
 
 def test_under_xdist(run):

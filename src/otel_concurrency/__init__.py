@@ -3,6 +3,8 @@
 Names are resolved on first use (PEP 562): ``opentelemetry-instrument`` imports this package in its
 own process only to read :mod:`otel_concurrency.environment_variables`, and must not pay for, or
 fail over, anything else.
+
+PYTEST_DONT_REWRITE: nothing here asserts, and pytest need not warn where we were imported first.
 """
 
 from __future__ import annotations
