@@ -21,7 +21,7 @@ FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
 CORE = (
-    "_report _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
+    "_report _callers _handoff _items _links _rounds _spans _pair* _queue_hooks _relays _channels "
     "_log_records _carrier _environment _flush _providers _patching _tasks _portable"
 )
 COPIES = ("billiard", "multiprocess", "uvloop")
@@ -42,6 +42,7 @@ class Layer:
 LAYERS = (
     Layer("facts", "version package environment_variables"),
     Layer("reports", "_report"),
+    Layer("callers", "_callers"),
     Layer("hot path", "_handoff _items _links _rounds _pairs", "_report _handoff _links", API),
     Layer(
         "crossing",
@@ -57,7 +58,7 @@ LAYERS = (
     Layer(
         "hooks",
         "_queue_hooks _relays _channels _log_records",
-        "_handoff _items _pairs _pairing _patching",
+        "_callers _handoff _items _pairs _pairing _patching",
         API,
     ),
     Layer(

@@ -333,6 +333,29 @@ def test_a_python_that_does_not_have_the_library(trace):
 # --- the program is what it would be ---
 
 
+CALLED_BY_NOBODY = """
+import queue, threading
+from greenlet import greenlet
+from opentelemetry import context
+event, condition = threading.Event(), threading.Condition()
+with condition:
+    for call in (event.set, event.wait, event.clear, condition.notify, context.get_current):
+        greenlet(call).switch()
+greenlet(context.attach).switch(context.Context())
+for kind in (queue.Queue, queue.SimpleQueue):
+    items = greenlet(kind).switch()
+    greenlet(items.put).switch(1)
+    print(greenlet(items.get).switch())
+"""
+
+
+def test_calls_without_a_caller_are_made_all_the_same(program, trace):
+    """A greenlet may begin with any of them."""
+    run = trace(sys.executable, program(CALLED_BY_NOBODY))
+    assert run.stdout.splitlines()[:2] == ["1", "1"]
+    assert "ValueError" not in run.stderr
+
+
 def test_standard_streams_are_the_programs(program, start):
     """The program reads our input and writes to our output and error, untouched."""
     path = program("print(input()); print('err', file=sys.stderr)")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import weakref
 from collections.abc import Callable
 from types import CodeType
@@ -20,6 +19,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items
+from otel_concurrency._callers import is_called_by
 from otel_concurrency._handoff import Seam, adopted
 from otel_concurrency._patching import Layer
 
@@ -155,7 +155,7 @@ class Channels:
     def _send_nowait(self, send: CodeType, original: Any) -> Any:
         @functools.wraps(original)
         def send_nowait(self_: Any, item: Any) -> Any:
-            if sys._getframe(1).f_code is send:  # pyright: ignore[reportPrivateUsage]
+            if is_called_by(send):
                 return original(self_, item)
             entry = self._put(self_._state, item)
             try:
@@ -190,7 +190,7 @@ class Channels:
     def _receive_nowait(self, receive: CodeType, original: Any) -> Any:
         @functools.wraps(original)
         def receive_nowait(self_: Any) -> Any:
-            if sys._getframe(1).f_code is receive:  # pyright: ignore[reportPrivateUsage]
+            if is_called_by(receive):
                 return original(self_)
             if adopted.get() is not None:
                 _items.let_go()

@@ -33,17 +33,27 @@ class Sent:
 
 
 def sent(seam: Seam, function: Any) -> Any:
-    """Return ``function`` with the headers of the current context, or itself without one."""
-    if not seam.active or isinstance(function, Sent):
+    """Return ``function`` with the headers of the current context, or itself without one.
+
+    Never raises.
+    """
+    try:
+        if not seam.active or isinstance(function, Sent):
+            return function
+        headers = _carrier.capture(seam, function)
+        return function if headers is None else Sent(function, headers)
+    except Exception as error:
+        _handoff.report("capture", error)
         return function
-    headers = _carrier.capture(seam, function)
-    return function if headers is None else Sent(function, headers)
 
 
 def attach_to(task: Any, headers: Headers | None) -> None:
-    """Have ``task`` carry ``headers``."""
-    if headers is not None:
-        task.__dict__[_HEADERS] = os.getpid(), headers
+    """Have ``task`` carry ``headers``. Never raises."""
+    try:
+        if headers is not None:
+            task.__dict__[_HEADERS] = os.getpid(), headers
+    except Exception as error:
+        _handoff.report("capture", error)
 
 
 def detach_from(task: Any) -> Headers | None:
@@ -54,7 +64,7 @@ def detach_from(task: Any) -> Headers | None:
 
 
 def append(pickled: bytes, headers: Headers) -> bytes:
-    """Return a pickle with ``headers`` behind its end, where nobody else looks."""
+    """Return a pickle with ``headers`` behind its end, where nobody else looks. May raise."""
     trailer = json.dumps(headers).encode()
     return pickled + trailer + len(trailer).to_bytes(4, "big") + _MARK
 

@@ -236,6 +236,15 @@ def test_a_context_that_the_program_has_given_a_greenlet_is_its_word(instrument,
     assert not greenlet.get(timeout=WAIT)
 
 
+@pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"])
+def test_a_greenlet_may_begin_with_any_call(kind, instrument):
+    """Nobody has called it: there is no frame below."""
+    instrument()
+    items = gevent.spawn(getattr(gevent.queue, kind)).get(timeout=WAIT)
+    gevent.spawn(items.put, 1).get(timeout=WAIT)
+    assert gevent.spawn(items.get).get(timeout=WAIT) == 1
+
+
 def test_greenlets_of_one_thread_are_flows_of_their_own(instrument, tracer):
     """What runs in one of them is not taken for what runs in another."""
     instrument()

@@ -7,6 +7,7 @@ import datetime
 import gc
 import weakref
 
+import greenlet
 import pytest
 import tornado.queues
 from opentelemetry import baggage, context, trace
@@ -195,6 +196,14 @@ def test_a_get_that_times_out_takes_nothing(instrument, tracer):
 
     asyncio.run(main())
     assert not context.get_current()
+
+
+def test_a_greenlet_may_begin_with_any_call(instrument):
+    """Nobody has called it: there is no frame below."""
+    instrument()
+    queue = tornado.queues.Queue()
+    greenlet.greenlet(queue.put_nowait).switch(1)
+    assert greenlet.greenlet(queue.get_nowait).switch() == 1
 
 
 def test_a_coroutine_of_a_generator_is_left_as_it_is(instrument, tracer):

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency import _handoff, _items
+from otel_concurrency._callers import caller
 from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
 from otel_concurrency._pairing import is_plumbing
 from otel_concurrency._pairs import Fifo, Keyed, Lifo
@@ -162,7 +163,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
         __slots__ = (_PAIRS, _PUTTING)
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            if cls is Queue and is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            if cls is Queue and is_plumbing(caller()):
                 return plain(*args, **kwargs)
             return plain.__new__(cls, *args, **kwargs)
 

@@ -94,8 +94,12 @@ def _serialize(original: Any) -> Any:
     @functools.wraps(original)
     def _serialize(self: Any, data: Any) -> Any:
         pickled = original(self, data)
-        headers = getattr(data, _HEADERS, None)
-        return pickled if headers is None else _tasks.append(pickled, headers)
+        try:
+            headers = getattr(data, _HEADERS, None)
+            return pickled if headers is None else _tasks.append(pickled, headers)
+        except Exception as error:
+            _handoff.report("enqueue", error)
+            return pickled
 
     return _serialize
 

@@ -54,9 +54,12 @@ def _poll(original: Any) -> Any:
 
 
 def _let_go() -> None:
-    """Have the flow leave its last record: it asks for another."""
-    if adopted.get() is not None:
-        _items.let_go()
+    """Have the flow leave its last record: it asks for another. Never raises."""
+    try:
+        if adopted.get() is not None:
+            _items.let_go()
+    except Exception as error:
+        _handoff.report("get", error)
 
 
 def _arrive(headers: Any, seam: Seam) -> None:

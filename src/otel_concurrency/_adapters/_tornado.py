@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from types import ModuleType
 from typing import Any, cast
 
 from otel_concurrency import _items, _queue_hooks
+from otel_concurrency._callers import is_called_by
 from otel_concurrency._handoff import Seam, adopted
 from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._queue_hooks import QueueHooks
@@ -107,7 +107,7 @@ def _is_put(relay: Relay, queue: Any, entry: Entry, future: Any) -> None:
 def _put_nowait(original: Any, relay: Relay, put: Any) -> Any:
     @functools.wraps(original)
     def put_nowait(self: Any, item: Any) -> Any:
-        if sys._getframe(1).f_code is put:  # pyright: ignore[reportPrivateUsage]
+        if is_called_by(put):
             return original(self, item)
         entry = relay.put(self, item)
         try:
@@ -134,7 +134,7 @@ def _get(original: Any) -> Any:
 def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
     @functools.wraps(original)
     def get_nowait(self: Any) -> Any:
-        if sys._getframe(1).f_code is get:  # pyright: ignore[reportPrivateUsage]
+        if is_called_by(get):
             return original(self)
         if adopted.get() is not None:
             _items.let_go()

@@ -6,7 +6,6 @@ Only what the program does itself is looked at. Where OpenTelemetry attaches a s
 from __future__ import annotations
 
 import functools
-import sys
 from _thread import get_ident
 from collections import OrderedDict
 from types import FrameType, ModuleType
@@ -18,6 +17,7 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency import _handoff
+from otel_concurrency._callers import caller
 from otel_concurrency._insight import _flow, _frames, _state
 from otel_concurrency._insight._flow import Flow
 from otel_concurrency._insight._records import new_id
@@ -62,8 +62,8 @@ def _layers(context: ModuleType) -> list[Layer]:
 MODULES = {"opentelemetry.context": _layers}
 
 
-def _is_the_programs(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__", ""))
+def _is_the_programs(frame: FrameType | None) -> bool:
+    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
     return not name.startswith(("opentelemetry.", "otel_concurrency."))
 
 
@@ -73,7 +73,7 @@ def _attach(original: Any) -> Any:
         token = original(context)
         if _state.watching():
             try:
-                frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+                frame = caller()
                 site = _frames.site(frame).line if _is_the_programs(frame) else None
                 if site is not None:
                     _keep(Attached(token, context, site, _flow.current()))
@@ -115,7 +115,7 @@ def _get_current(original: Any) -> Any:
         context = original()
         if _state.watching():
             try:
-                frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+                frame = caller()
                 if context.get(_SPAN_KEY) is None and _is_the_programs(frame):
                     flow = _flow.current()
                     if flow is not None and flow.captured is None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import sys
 import weakref
 from _thread import get_ident
 from types import FrameType, ModuleType
 from typing import Any
 
+from otel_concurrency._callers import caller
 from otel_concurrency._insight import _state
 from otel_concurrency._patching import Layer
 
@@ -87,7 +87,7 @@ def _export(original: Any) -> Any:
         finally:
             _exporting.discard(thread)
             try:
-                name = _asked_by(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+                name = _asked_by(caller())
                 if name is not None:
                     _state.tell("exported", count=len(spans), processor=name)
             except Exception as error:
@@ -101,9 +101,9 @@ def _asked_by(frame: FrameType | None) -> str | None:
     for _ in range(_FRAMES_OF_A_CALL):
         if frame is None:
             return None
-        caller = frame.f_locals.get("self")
+        asks = frame.f_locals.get("self")
         for keeper, name in list(_processors.items()):
-            if keeper is caller:
+            if keeper is asks:
                 return name
         frame = frame.f_back
     return None

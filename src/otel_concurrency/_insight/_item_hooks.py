@@ -8,13 +8,13 @@ is got.
 from __future__ import annotations
 
 import functools
-import sys
 import weakref
 from collections import OrderedDict, deque
 from types import FrameType, ModuleType
 from typing import Any
 
 from otel_concurrency import _pairing
+from otel_concurrency._callers import caller
 from otel_concurrency._insight import _flow, _state
 from otel_concurrency._insight._flow import hand_off
 from otel_concurrency._insight._records import Record
@@ -89,7 +89,7 @@ def putting(primitive: str, call: str) -> Any:
         def put(self: Any, item: Any, *args: Any, **kwargs: Any) -> Any:
             record = None
             try:
-                if not is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+                if not is_plumbing(caller()):
                     record = hand_off(primitive, call)
                     if record is not None:
                         records_of(self).put(item, record)
@@ -112,8 +112,7 @@ def getting(original: Any) -> Any:
 
     @functools.wraps(original)
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
-        plumbing = is_plumbing(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
-        if plumbing:
+        if is_plumbing(caller()):
             return original(self, *args, **kwargs)
         has_its_own = _flow.next_item()
         item = original(self, *args, **kwargs)
@@ -185,8 +184,7 @@ def _simple_queue(plain: Any) -> Any:
         __slots__ = ()
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-            if cls is SimpleQueue and _pairing.is_plumbing(frame):
+            if cls is SimpleQueue and _pairing.is_plumbing(caller()):
                 return builtin(*args, **kwargs)
             return plain.__new__(cls, *args, **kwargs)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
+from otel_concurrency._callers import caller
 from otel_concurrency._insight import _flow, _frames, _item_hooks, _state
 from otel_concurrency._insight._call_hooks import run_as
 from otel_concurrency._insight._flow import hand_off, observed
@@ -187,9 +188,7 @@ def _put(original: Any, call: str) -> Any:
     @functools.wraps(original)
     def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            if not _item_hooks.is_plumbing(
-                sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-            ) and not _is_executors(self):
+            if not _item_hooks.is_plumbing(caller()) and not _is_executors(self):
                 record = hand_off("multiprocessing", call)
                 if record is not None:
                     obj = _sending(obj, record)
@@ -207,8 +206,7 @@ def _is_executors(queue: Any) -> bool:
 def _get(original: Any) -> Any:
     @functools.wraps(original)
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
-        frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        if _item_hooks.is_plumbing(frame) or _is_executors(self):
+        if _item_hooks.is_plumbing(caller()) or _is_executors(self):
             return original(self, *args, **kwargs)
         has_its_own = _flow.next_item()
         _received_by.pop(get_ident(), None)

@@ -7,7 +7,6 @@ span, and then starts a span of its own without a parent, it is known what it ha
 from __future__ import annotations
 
 import functools
-import sys
 import weakref
 from _thread import get_ident
 from collections import deque
@@ -15,6 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
 from otel_concurrency import _handoff
+from otel_concurrency._callers import caller
 from otel_concurrency._insight import _flow, _frames, _state
 from otel_concurrency._insight._flow import hand_off
 from otel_concurrency._insight._records import Record
@@ -150,7 +150,7 @@ def _notifying(original: Any, call: str) -> Any:
     @functools.wraps(original)
     def notify(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            if _is_the_programs(caller()):
                 record = hand_off("threading", call, quiet=True)
                 if record is not None:
                     signals = _of(self)
@@ -167,8 +167,8 @@ def _wait(original: Any) -> Any:
     @functools.wraps(original)
     def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
-                frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+            frame = caller()
+            if frame is not None and _is_the_programs(frame):
                 signals = _of(self)
                 signals.pending.clear()  # who has to wait has found that all of it is done
                 signals.waiter().waits_at(_line(frame))
@@ -211,7 +211,7 @@ def _wait_for_event(original: Any) -> Any:
     def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         is_set = original(self, *args, **kwargs)
         try:
-            if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            if _is_the_programs(caller()):
                 _woken.pop(get_ident(), None)
                 if is_set:
                     signals = _of(self)
@@ -229,7 +229,7 @@ def _clear(original: Any) -> Any:
     @functools.wraps(original)
     def clear(self: Any) -> None:
         try:
-            if _is_the_programs(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            if _is_the_programs(caller()):
                 _of(self).clears.add(get_ident())
         except Exception as error:
             _state.fault("clear", error)

@@ -14,6 +14,7 @@ from typing import Any, cast
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items, _log_records, _pairing, _queue_hooks
+from otel_concurrency._callers import caller
 from otel_concurrency._handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._items import adopt
 from otel_concurrency._pairing import Pairing
@@ -179,7 +180,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
 def _is_plumbing() -> bool:
     try:
-        return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+        return _pairing.is_plumbing(caller(1))
     except Exception as error:
         _handoff.report("SimpleQueue", error)
         return False

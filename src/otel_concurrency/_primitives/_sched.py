@@ -62,7 +62,10 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         action = property(lambda self: seen(self)[_ACTION], doc=plain.action.__doc__)
 
         def __iter__(self) -> Any:
-            caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+            try:
+                caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+            except ValueError:  # nobody: a thread begins with it
+                return iter(seen(self))
             if caller.f_code is not loop:
                 return iter(seen(self))
             # It is what this thread runs next, unless it has to wait for it.

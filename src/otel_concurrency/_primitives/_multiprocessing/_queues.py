@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import weakref
 from collections import deque
 from types import ModuleType
@@ -19,6 +18,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
+from otel_concurrency._callers import caller
 from otel_concurrency._handoff import Seam, adopted
 from otel_concurrency._patching import Layer, Patch
 from otel_concurrency._primitives._multiprocessing import _trailers
@@ -235,7 +235,7 @@ def _put(original: Any, seam: Seam) -> Any:
 
 def _is_called_by_plumbing() -> bool:
     try:
-        return _pairing.is_plumbing(sys._getframe(2))  # pyright: ignore[reportPrivateUsage]
+        return _pairing.is_plumbing(caller(1))
     except Exception as error:
         _handoff.report("get", error)
         return True
