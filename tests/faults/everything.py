@@ -326,162 +326,6 @@ def commands() -> Any:
     )
 
 
-def worker_processes() -> Any:
-    """Run functions in a worker process of anyio's, one of which fails."""
-    import anyio
-    import anyio.to_process
-
-    async def use() -> Any:
-        results: list[Any] = [await anyio.to_process.run_sync(square, 2)]
-        try:
-            await anyio.to_process.run_sync(square, None)
-        except TypeError as error:
-            results.append(str(error))
-        return results
-
-    return anyio.run(use)
-
-
-def task_queues() -> Any:
-    """Have tasks wait for each other at queues of tornado's, where that is installed."""
-    try:
-        from tornado.queues import LifoQueue, Queue
-    except ImportError:
-        return None
-
-    async def use(kind: Any) -> Any:
-        results: list[Any] = []
-        there = kind(1)
-
-        async def consume() -> None:
-            async for number in there:
-                results.append(square(number))
-                there.task_done()
-
-        consumer = asyncio.create_task(consume())
-        await asyncio.sleep(0)
-        for number in range(3):
-            await there.put(number)
-        await there.join()
-        consumer.cancel()
-        await asyncio.wait([consumer])
-        there = kind(1)
-        there.put_nowait(4)
-        waiting = there.put(5)
-        results += [there.get_nowait(), there.get_nowait()]
-        await waiting
-        return results
-
-    return [asyncio.run(use(kind)) for kind in (Queue, LifoQueue)]
-
-
-def streams() -> Any:
-    """Send items through streams of anyio, one of which keeps none."""
-    import anyio
-
-    async def use() -> Any:
-        results: list[Any] = []
-        for size in (0, 3):
-            send, receive = anyio.create_memory_object_stream[int](size)
-
-            async def consume(receive: Any = receive) -> None:
-                async with receive:
-                    async for number in receive:
-                        results.append(square(number))
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(consume)
-                for number in range(3):
-                    await send.send(number)
-                await send.aclose()
-        send, receive = anyio.create_memory_object_stream[int](1)
-        send.send_nowait(1)
-        results.append(told(send.send_nowait, 2)[0])
-        with anyio.move_on_after(0):
-            await send.send(3)
-        results.append(receive.receive_nowait())
-        with anyio.move_on_after(0):
-            await receive.receive()
-        send.close()
-        receive.close()
-        return results
-
-    return anyio.run(use)
-
-
-def channels() -> Any:
-    """Send items through channels of trio."""
-    import trio
-
-    async def use() -> Any:
-        results: list[Any] = []
-        for size in (0, 3):
-            send, receive = trio.open_memory_channel[int](size)
-
-            async def consume(receive: Any = receive) -> None:
-                async for number in receive:
-                    results.append(square(number))
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(consume)
-                for number in range(3):
-                    await send.send(number)
-                await send.aclose()
-        return results
-
-    return trio.run(use)
-
-
-def two_sides() -> Any:
-    """Put on one side of a queue of janus, and get on the other."""
-    import janus
-
-    async def use() -> Any:
-        items: Any = janus.Queue()
-        put = asyncio.to_thread(lambda: [items.sync_q.put(number) for number in range(3)])
-        putting = asyncio.create_task(put)
-        results = []
-        for _ in range(3):
-            results.append(square(await items.async_q.get()))
-            items.async_q.task_done()
-        await putting
-        await items.aclose()
-        return results
-
-    return asyncio.run(use())
-
-
-def jobs() -> Any:
-    """Have a scheduler run jobs, one of which fails."""
-    from apscheduler.schedulers.background import BackgroundScheduler
-
-    results: queue.Queue[Any] = queue.Queue()
-    scheduler = BackgroundScheduler(timezone="UTC")
-    logging.getLogger("apscheduler").disabled = True
-    scheduler.start()
-    scheduler.add_job(lambda: results.put(square(9)))
-    first = results.get(timeout=WAIT)
-    scheduler.add_job(fail)
-    removed = scheduler.add_job(fail, "interval", hours=1)
-    scheduler.remove_job(removed.id)
-    scheduler.shutdown()
-    return first, len(scheduler.get_jobs())
-
-
-def deferreds() -> Any:
-    """Have callbacks of Deferreds called."""
-    from twisted.internet.defer import Deferred
-
-    results: list[Any] = []
-    for fire in (lambda one: one.callback(2), lambda one: one.errback(LookupError("theirs"))):
-        one: Any = Deferred()
-        one.addCallback(square)
-        one.addErrback(lambda failure: results.append(failure.type.__name__))
-        one.addBoth(results.append)
-        fire(one)
-    return results
-
-
 def spans() -> Any:
     """Start spans in every way, also in the context of one that ended long ago."""
     ended = TRACER.start_span("ended", start_time=1)
@@ -496,16 +340,6 @@ def spans() -> Any:
 
 IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
 ACROSS = {
-    "_adapters._anyio": (streams, worker_processes),
-    "_adapters._apscheduler": (jobs,),
-    "_adapters._janus": (two_sides,),
-    "_adapters._tornado": (task_queues,),
-    "_adapters._trio": (channels,),
-    "_adapters._twisted": (deferreds,),
-    "_adapters": (streams,),
-    "_channels": (streams,),
-    "_portable": (worker_processes,),
-    "_relays": (task_queues,),
     "_executors": (executors,),
     "_pools": (process_pools, thread_pools),
     "_carrier": (processes, process_pools),
@@ -516,7 +350,7 @@ ACROSS = {
     "_multiprocessing": (processes,),
     "_forked": (processes,),
 }
-"""What concerns a module that deals with other processes, or other libraries."""
+"""What concerns a module that deals with other processes."""
 
 
 def run(parts: tuple[Callable[[], Any], ...]) -> dict[str, Any]:

@@ -56,6 +56,8 @@ STAND_INS = {
     "_Pickle": "the module pickle, to anyio",
     "_Kill": "the kill of anyio's process",
     "Future": "the future that a queue of tornado's returns",
+    "Queue": "a queue, to gevent",
+    "Message": "is pickled as huey's own",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 
@@ -69,11 +71,16 @@ PASS_ON = {
     "each": "the program's function for one item",
     "_in_context": "the program's own iterator",
     "put_task": "the put of a pool's queue",
+    "run_in": "the worker's function for one task",
+    "caller": "one question to the interpreter, whose error it expects",
+    "is_called_by": "as caller",
 }
-"""Functions, and a class, that do nothing but pass on, by hand, what the program calls."""
+"""Functions, and a class, that do nothing but pass on, by hand, what the program calls, or ask."""
 
-ADAPTERS = ("anyio", "apscheduler", "janus", "tornado", "trio", "twisted")
-"""The libraries that the program uses; gevent and loky do not stand the forks that it is run in."""
+ADAPTER = "_adapters._"
+"""What the name of an adapter's module begins with."""
+
+AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 turn: int | None = None
 struck = mmap.mmap(-1, 1)
@@ -104,7 +111,7 @@ class Injector(ast.NodeTransformer):
         self._path.pop()
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: AnyFunction) -> ast.AST:
         self._path.append(node.name)
         guards = [one for one in _own(node) if isinstance(one, ast.Try) and _is_guard(one)]
         for guard in guards:
@@ -116,7 +123,9 @@ class Injector(ast.NodeTransformer):
         self._path.pop()
         return node
 
-    def _is_stand_in(self, node: ast.FunctionDef) -> bool:
+    visit_AsyncFunctionDef = visit_FunctionDef  # ast's own name
+
+    def _is_stand_in(self, node: AnyFunction) -> bool:
         """Whether the program calls it in the place of its own."""
         wraps = any("functools.wraps" in ast.unparse(one) for one in node.decorator_list)
         names = self._path[-2:]
@@ -128,14 +137,14 @@ class Injector(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(call, node.body[0]))
 
 
-def _own(function: ast.FunctionDef) -> list[ast.AST]:
+def _own(function: AnyFunction) -> list[ast.AST]:
     """Return the nodes of a function that are not in another one inside it."""
     found: list[ast.AST] = []
     pending = list(ast.iter_child_nodes(function))
     while pending:
         node = pending.pop()
         found.append(node)
-        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+        if not isinstance(node, AnyFunction | ast.Lambda | ast.ClassDef):
             pending += ast.iter_child_nodes(node)
     return found
 
@@ -183,14 +192,30 @@ def modules() -> list[str]:
         if name not in facts
         and not name.startswith(("_cli", "_insight", "testing", "pytest_plugin"))
         and not name.endswith("_table")
-        and not (name.startswith("_adapters._") and not _is_used(name))
+        and not (name.startswith(ADAPTER) and not _is_there(name.removeprefix(ADAPTER)))
     ]
 
 
-def _is_used(adapter: str) -> bool:
-    """Whether there is the library that an adapter is for, and a program here that uses it."""
-    library = adapter.removeprefix("_adapters._")
-    return library in ADAPTERS and importlib.util.find_spec(library) is not None
+def _is_there(adapter: str) -> bool:
+    """Whether the library is installed that an adapter is for."""
+    from otel_concurrency._adapters import ADAPTERS
+
+    patched = next(iter(ADAPTERS[adapter].values()))
+    return importlib.util.find_spec(patched[0].split(".")[0]) is not None
+
+
+def _parts(module: str) -> tuple[Any, ...]:
+    """Return what of the programs concerns a module."""
+    import everything  # sets a tracer provider: a test that imports this module wants none
+    import libraries
+
+    if module.startswith(ADAPTER):
+        return libraries.PROGRAMS[module.removeprefix(ADAPTER)]
+    if module in libraries.SHARED:
+        users = filter(_is_there, libraries.SHARED[module])
+        return tuple(part for user in users for part in libraries.PROGRAMS[user])
+    across = [parts for name, parts in everything.ACROSS.items() if name in module]
+    return across[0] if across else everything.IN_PROCESS
 
 
 class Logged(logging.Handler):
@@ -206,39 +231,52 @@ class Logged(logging.Handler):
 
 def main(module: str) -> None:
     """Take one place after the other."""
-    import everything  # sets a tracer provider: a test that imports this module wants none
-
     finder = Finder(module)
     sys.meta_path.insert(0, finder)
     builtins.__strike__ = strike  # type: ignore[attr-defined]
     from otel_concurrency import ConcurrencyInstrumentor
 
     importlib.import_module(f"{PACKAGE}.{module}")
-    across = [parts for name, parts in everything.ACROSS.items() if name in module]
-    parts = across[0] if across else everything.IN_PROCESS
-    run = functools.partial(everything.run, parts)
-    plain = run()
+    parts = _parts(module)
+    switch = ConcurrencyInstrumentor()
+    settings = {"subprocess": "parent", "metrics": module == "_metrics"}
+    _, plain = in_fork(lambda: _results(parts))
     for number in (None, *range(len(finder.injector.places))):
-        struck[0] = 0
-        with tempfile.TemporaryFile("w+") as outcome:
-            child = os.fork()
-            if not child:
-                os.setsid()
-                signal.alarm(SECONDS)
-                json.dump(_try(number, run, plain, ConcurrencyInstrumentor), outcome)
-                outcome.flush()
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # what it has started and did not get to end
-            outcome.seek(0)
-            said = outcome.read()
         place = "nowhere" if number is None else finder.injector.places[number]
-        result = json.loads(said) if said else {"wrong": [f"ended with status {status}"]}
+        attempt = functools.partial(_try, number, parts, plain, switch, settings)
+        status, result = in_fork(attempt)
+        result = result or {"wrong": [f"ended with status {status}"]}
         print(json.dumps({"place": place, **result}), flush=True)
 
 
-def _try(number: int | None, run: Any, plain: Any, instrumentor: Any) -> dict[str, Any]:
+def in_fork(function: Any) -> tuple[int, Any]:
+    """Call a function in a fork of this process; return its status, and what JSON keeps of it."""
+    struck[0] = 0
+    with tempfile.TemporaryFile("w+") as outcome:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            signal.alarm(SECONDS)
+            json.dump(function(), outcome)
+            outcome.flush()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what it has started and did not get to end
+        outcome.seek(0)
+        said = outcome.read()
+    return status, json.loads(said) if said else None
+
+
+def _results(parts: tuple[Any, ...]) -> dict[str, str]:
+    import everything
+
+    return {name: repr(result) for name, result in everything.run(parts).items()}
+
+
+def _try(
+    number: int | None, parts: Any, plain: dict[str, str], switch: Any, settings: dict[str, Any]
+) -> dict[str, Any]:
     global turn
     logged = Logged()
     logger = logging.getLogger(PACKAGE)
@@ -247,14 +285,14 @@ def _try(number: int | None, run: Any, plain: Any, instrumentor: Any) -> dict[st
     turn = number
     wrong: list[str] = []
     try:
-        instrumentor().instrument(subprocess="parent")
-        results = run()
+        switch.instrument(**settings)
+        results = _results(parts)
         wrong += [
-            f"{name}: {results[name]!r}, and not {result!r}"
+            f"{name}: {results[name]}, and not {result}"
             for name, result in plain.items()
             if results[name] != result
         ]
-        instrumentor().uninstrument()
+        switch.uninstrument()
     except BaseException:
         wrong.append(traceback.format_exc())
     return {"wrong": wrong, "logged": logged.lines, "struck": bool(struck[0])}

@@ -17,17 +17,14 @@ from injected import PASS_ON, STAND_INS, modules
 HERE = Path(__file__).parent
 
 UNUSED = (
+    "_callers",
     "_child",
-    "_forked",
-    "_metrics",
-    "_multiprocessing",
     "_instrumented",
     "_interpreters",
     "_turns",
-    "_providers",
-    "_relays",  # where tornado is not installed
+    "_relays",  # where no library is installed that uses them
     "_report",
-    "_tasks",
+    "_tasks",  # as _relays
 )
 """Modules of which nothing but what cannot be guarded is used here, or nothing at all."""
 

@@ -1,0 +1,723 @@
+"""Programs that use the libraries that there are adapters for, and return what they get."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+from everything import CONTEXT, WAIT, Own, fail, square, told
+from opentelemetry import propagate
+
+
+async def told_of(awaitable: Any) -> Any:
+    """Return what is awaited, or what that raises."""
+    try:
+        return await awaitable
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def connections() -> Any:
+    """Have a connection of aiosqlite's call a function, and refuse a statement."""
+    import aiosqlite
+
+    async def use() -> Any:
+        async with aiosqlite.connect(":memory:") as connection:
+            await connection.create_function("square", 1, square)
+            async with connection.execute("select square(3)") as cursor:
+                row = await cursor.fetchone()
+            try:
+                await connection.execute("nonsense")
+            except sqlite3.OperationalError as error:
+                return row, str(error)
+
+    return asyncio.run(use())
+
+
+def worker_processes() -> Any:
+    """Run functions in a worker process of anyio's, one of which fails."""
+    import anyio
+    import anyio.to_process
+
+    async def use() -> Any:
+        results: list[Any] = [await anyio.to_process.run_sync(square, 2)]
+        try:
+            await anyio.to_process.run_sync(square, None)
+        except TypeError as error:
+            results.append(str(error))
+        return results
+
+    return anyio.run(use)
+
+
+def task_queues() -> Any:
+    """Have tasks wait for each other at queues of tornado's."""
+    from tornado.queues import LifoQueue, Queue
+
+    async def use(kind: Any) -> Any:
+        results: list[Any] = []
+        there = kind(1)
+
+        async def consume() -> None:
+            async for number in there:
+                results.append(square(number))
+                there.task_done()
+
+        consumer = asyncio.create_task(consume())
+        await asyncio.sleep(0)
+        for number in range(3):
+            await there.put(number)
+        await there.join()
+        consumer.cancel()
+        await asyncio.wait([consumer])
+        there = kind(1)
+        there.put_nowait(4)
+        waiting = there.put(5)
+        results += [there.get_nowait(), there.get_nowait()]
+        await waiting
+        return results
+
+    return [asyncio.run(use(kind)) for kind in (Queue, LifoQueue)]
+
+
+def streams() -> Any:
+    """Send items through streams of anyio, one of which keeps none."""
+    import anyio
+
+    async def use() -> Any:
+        results: list[Any] = []
+        for size in (0, 3):
+            send, receive = anyio.create_memory_object_stream[int](size)
+
+            async def consume(receive: Any = receive) -> None:
+                async with receive:
+                    async for number in receive:
+                        results.append(square(number))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(consume)
+                for number in range(3):
+                    await send.send(number)
+                await send.aclose()
+        send, receive = anyio.create_memory_object_stream[int](1)
+        send.send_nowait(1)
+        results.append(told(send.send_nowait, 2)[0])
+        with anyio.move_on_after(0):
+            await send.send(3)
+        results.append(receive.receive_nowait())
+        with anyio.move_on_after(0):
+            await receive.receive()
+        send.close()
+        receive.close()
+        return results
+
+    return anyio.run(use)
+
+
+def channels() -> Any:
+    """Send items through channels of trio."""
+    import trio
+
+    async def use() -> Any:
+        results: list[Any] = []
+        for size in (0, 3):
+            send, receive = trio.open_memory_channel[int](size)
+
+            async def consume(receive: Any = receive) -> None:
+                async for number in receive:
+                    results.append(square(number))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(consume)
+                for number in range(3):
+                    await send.send(number)
+                await send.aclose()
+        return results
+
+    return trio.run(use)
+
+
+def two_sides() -> Any:
+    """Put on one side of a queue of janus, and get on the other."""
+    import janus
+
+    async def use() -> Any:
+        items: Any = janus.Queue()
+        put = asyncio.to_thread(lambda: [items.sync_q.put(number) for number in range(3)])
+        putting = asyncio.create_task(put)
+        results = []
+        for _ in range(3):
+            results.append(square(await items.async_q.get()))
+            items.async_q.task_done()
+        await putting
+        await items.aclose()
+        return results
+
+    return asyncio.run(use())
+
+
+def jobs() -> Any:
+    """Have a scheduler run jobs, one of which fails."""
+    from apscheduler.schedulers.background import BackgroundScheduler
+
+    results: queue.Queue[Any] = queue.Queue()
+    scheduler = BackgroundScheduler(timezone="UTC")
+    logging.getLogger("apscheduler").disabled = True
+    scheduler.start()
+    scheduler.add_job(lambda: results.put(square(9)))
+    first = results.get(timeout=WAIT)
+    scheduler.add_job(fail)
+    removed = scheduler.add_job(fail, "interval", hours=1)
+    scheduler.remove_job(removed.id)
+    scheduler.shutdown()
+    return first, len(scheduler.get_jobs())
+
+
+def deferreds() -> Any:
+    """Have callbacks of Deferreds called."""
+    from twisted.internet.defer import Deferred
+
+    results: list[Any] = []
+    for fire in (lambda one: one.callback(2), lambda one: one.errback(LookupError("theirs"))):
+        one: Any = Deferred()
+        one.addCallback(square)
+        one.addErrback(lambda failure: results.append(failure.type.__name__))
+        one.addBoth(results.append)
+        fire(one)
+    return results
+
+
+def enqueued_jobs() -> Any:
+    """Have a worker of arq's do jobs, one of which fails and one of which is retried."""
+    import arq.connections
+    import arq.worker
+    import fakeredis
+    from redis.asyncio.connection import ConnectionPool
+
+    async def say_nothing(*_: object) -> None:
+        """Do without ``INFO``, which a Redis in memory does not know."""
+
+    arq.worker.log_redis_info = say_nothing
+    logging.getLogger("arq").disabled = True
+    server, results = fakeredis.FakeServer(), []
+
+    def connected() -> Any:
+        kind = fakeredis.FakeAsyncRedisConnection
+        pool = ConnectionPool(connection_class=kind, server=server)
+        return arq.connections.ArqRedis(connection_pool=pool)
+
+    async def job(_: Any, number: int) -> int:
+        results.append(square(number))
+        return number
+
+    async def retried(at_work: Any) -> None:
+        results.append(at_work["job_try"])
+        if at_work["job_try"] == 1:
+            raise arq.Retry
+
+    async def failing(_: Any) -> None:
+        fail()
+
+    async def use() -> Any:
+        client = connected()
+        sent = [
+            await client.enqueue_job(*call) for call in (("job", 3), ("retried",), ("failing",))
+        ]
+        await client.aclose()
+        client = connected()
+        worker = arq.worker.Worker(
+            [arq.func(one, name=one.__name__) for one in (job, retried, failing)],
+            redis_pool=client,
+            burst=True,
+            poll_delay=0.01,
+            handle_signals=False,
+        )
+        await worker.main()
+        done = [await told_of(one.result(timeout=WAIT)) for one in sent]
+        await client.aclose()
+        return done
+
+    return asyncio.run(use()), sorted(results)
+
+
+def billiard_pools() -> Any:
+    """Use a pool of billiard's, and one of its processes."""
+    import billiard
+
+    called: list[Any] = []
+    ways = billiard.get_context("fork")
+    pool = ways.Pool(1)
+    results = [
+        pool.apply(square, (2,)),
+        pool.map(square, range(6), 2),
+        [*pool.imap(square, range(3))],
+        sorted(pool.imap_unordered(square, range(3), 2)),
+        pool.apply_async(square, (3,), callback=called.append).get(WAIT),
+        told(pool.apply, fail),
+    ]
+    pool.close()
+    pool.join()
+    answers = ways.SimpleQueue()
+    child = ways.Process(target=_answer, args=(answers,))
+    child.start()
+    results += [answers.get(), child.join(WAIT), child.exitcode]
+    return results, called
+
+
+def _answer(answers: Any) -> None:
+    answers.put(square(4))
+
+
+def three_sides() -> Any:
+    """Put to queues of culsans', and get from them, in threads and in tasks."""
+    import culsans
+
+    async def use(kind: Any) -> Any:
+        items: Any = kind(2)
+        putting = asyncio.create_task(
+            asyncio.to_thread(lambda: [items.sync_q.put(number) for number in range(4)])
+        )
+        results = []
+        for _ in range(4):
+            results.append(square(await items.async_q.get()))
+            items.async_q.task_done()
+        await putting
+        items.async_q.put_nowait(5)
+        results.append(items.sync_q.get(timeout=WAIT))
+        refused = told(items.sync_q.get_nowait)[0]
+        items.shutdown()
+        return sorted(results), refused, told(items.sync_q.put, 1)[0]
+
+    kinds = (culsans.Queue, culsans.LifoQueue, culsans.PriorityQueue)
+    return [asyncio.run(use(kind)) for kind in kinds]
+
+
+def clusters() -> Any:
+    """Have a cluster of dask's do tasks, one of which fails."""
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").disabled = True
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        return (
+            client.submit(square, 3).result(WAIT),
+            client.gather(client.map(square, range(4))),
+            told(client.submit(fail).result, WAIT),
+        )
+
+
+def messages() -> Any:
+    """Have a worker of dramatiq's handle messages, one of which is delayed and one fails once."""
+    import dramatiq
+    from dramatiq.brokers.stub import StubBroker
+
+    logging.getLogger("dramatiq").disabled = True
+    broker, results = StubBroker(), []
+    broker.emit_after("process_boot")
+
+    def handle(number: int) -> None:
+        results.append(square(number))
+        if results.count(9) == 1:
+            fail()
+
+    actor = dramatiq.actor(handle, broker=broker, max_retries=2, min_backoff=1)
+    actor.send(2)
+    actor.send_with_options(args=(3,), delay=1)
+    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    broker.join("default", timeout=WAIT * 1000)
+    worker.join()
+    worker.stop()
+    broker.close()
+    return sorted(results)
+
+
+def eventlets() -> Any:
+    """Use green threads of eventlet's, its pool of native ones, and its queues."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import eventlet
+        import eventlet.queue
+        import eventlet.tpool
+
+    results: list[Any] = []
+    results.append(eventlet.spawn(square, 2).wait())
+    results.append(told(eventlet.spawn(fail).wait))
+    done = eventlet.queue.Queue()
+    eventlet.spawn_n(lambda: done.put(square(3)))
+    eventlet.spawn_after(0.001, lambda: done.put(square(3)))
+    results += [done.get(timeout=WAIT), done.get(timeout=WAIT)]
+    results.append([*eventlet.GreenPool(2).imap(square, range(3))])
+    results.append(eventlet.tpool.execute(square, 4))
+    results.append(told(eventlet.tpool.execute, fail))
+    for kind in ("LightQueue", "Queue", "LifoQueue", "PriorityQueue"):
+        items = getattr(eventlet.queue, kind)(1)
+        consumer = eventlet.spawn(lambda there: [square(there.get()) for _ in range(3)], items)
+        for number in range(3):
+            items.put(number)
+        results.append(sorted(consumer.wait()))
+        results.append(told(items.get_nowait)[0])
+    eventlet.tpool.killall()
+    return results
+
+
+def delayed_calls() -> Any:
+    """Submit to an executor of futurist's, for later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import futurist
+
+    class Delayed(futurist.DelayedExecutorMixin, futurist.ThreadPoolExecutor):  # type: ignore[misc]
+        """Threads that can wait."""
+
+    with Delayed(1) as executor:
+        later = executor.submit_after(WAIT, fail)
+        cancelled = later.cancel()
+        return (
+            executor.submit_after(0.001, square, 3).result(WAIT),
+            told(executor.submit_after(0.001, fail).result, WAIT),
+            cancelled,
+            executor.shutdown(cancel_futures=True),
+        )
+
+
+def greenlets() -> Any:
+    """Use greenlets of gevent's, its pool of threads, and its queues."""
+    import gevent
+    import gevent.pool
+    import gevent.queue
+    import gevent.threadpool
+
+    gevent.get_hub().exception_stream = None
+    results: list[Any] = [
+        gevent.spawn(square, 2).get(),
+        told(gevent.spawn(fail).get),
+        gevent.spawn_later(0.001, square, 3).get(),
+        gevent.pool.Pool(2).map(square, range(3)),
+    ]
+    done = gevent.queue.Queue()
+    gevent.spawn_raw(lambda: done.put(square(3)))
+    results.append(done.get(timeout=WAIT))
+    threads = gevent.threadpool.ThreadPool(1)
+    results += [
+        threads.spawn(square, 4).get(),
+        told(threads.apply, fail),
+        threads.map(square, range(3)),
+    ]
+    threads.kill()
+    for kind in ("Queue", "LifoQueue", "PriorityQueue", "JoinableQueue", "SimpleQueue"):
+        items = getattr(gevent.queue, kind)(1) if kind != "SimpleQueue" else gevent.queue.Queue()
+        consumer = gevent.spawn(lambda there: [square(there.get()) for _ in range(3)], items)
+        for number in range(3):
+            items.put(number)
+        results.append(sorted(consumer.get()))
+        results.append(told(items.get_nowait)[0])
+    return results
+
+
+def calls() -> Any:
+    """Register callbacks with calls of gRPC's, on both sides."""
+    import grpc
+
+    called: queue.Queue[Any] = queue.Queue()
+
+    def handle(request: bytes, call: Any) -> bytes:
+        call.add_callback(lambda: called.put("server"))
+        return request * 2
+
+    def stream(request: bytes, call: Any) -> Any:
+        yield request
+        yield request
+
+    handlers = {
+        "unary": grpc.unary_unary_rpc_method_handler(handle),
+        "stream": grpc.unary_stream_rpc_method_handler(stream),
+    }
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("tests", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ready = grpc.channel_ready_future(channel)
+        ready.add_done_callback(lambda _: called.put("ready"))
+        ready.result(WAIT)
+        future = channel.unary_unary("/tests/unary").future(b"1")
+        future.add_done_callback(lambda done: called.put(done.result()))
+        answers = [future.result(WAIT)]
+        streaming = channel.unary_stream("/tests/stream")(b"2")
+        streaming.add_done_callback(lambda _: called.put("streamed"))
+        answers += streaming
+        failed = channel.unary_unary("/tests/missing").future(b"1")
+        code = failed.exception(WAIT).code().name
+        heard = sorted(str(called.get(timeout=WAIT)) for _ in range(4))
+    server.stop(None).wait(WAIT)
+    return answers, code, heard
+
+
+def huey_tasks() -> Any:
+    """Have huey do tasks: one that fails once, and one after the other."""
+    import huey
+
+    logging.getLogger("huey").disabled = True
+    tasks = huey.MemoryHuey(utc=True)
+    results: list[int] = []
+
+    @tasks.task(retries=1)
+    def handle(number: int) -> int:
+        results.append(square(number))
+        if results.count(9) == 1:
+            fail()
+        return number
+
+    handed = handle(2)
+    handle(3)
+    tasks.enqueue(handle.s(1).then(handle))
+    while (task := tasks.dequeue()) is not None:
+        tasks.execute(task)
+    immediate = huey.MemoryHuey(immediate=True)
+    return results, handed(), immediate.task()(square)(5)(blocking=True)
+
+
+def records() -> Any:
+    """Iterate over records of a consumer of kafka-python's, whose broker is a list."""
+    import kafka
+
+    log: list[Any] = []
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    sent = [(key, value.encode()) for key, value in headers.items()]
+    for value, with_headers in (b"a", sent), (b"b", []), (b"c", [("traceparent", None)]):
+        log.append(SimpleNamespace(value=value, headers=with_headers))
+    consumer = kafka.KafkaConsumer.__new__(kafka.KafkaConsumer)
+    consumer.config, consumer._closed, consumer._iterator = {}, True, iter(log)
+    consumer._set_consumer_timeout, consumer._consumer_timeout = int, float("inf")
+    consumer._closed = False
+    consumer._message_generator_v2 = lambda: iter([log.pop(0)])
+    got = [next(consumer).value for _ in range(3)]
+    for record in got:
+        square(len(record))
+    refused = told(consumer.poll)[0]
+    consumer._closed = True  # or it says good-bye to its broker
+    return got, refused
+
+
+def loky_pools() -> Any:
+    """Use executors of loky's, and joblib over them."""
+    import joblib
+    import loky
+
+    with loky.ProcessPoolExecutor(1) as executor:
+        results = [
+            executor.submit(square, 3).result(WAIT),
+            [*executor.map(square, range(3))],
+            told(executor.submit(fail).result, WAIT),
+        ]
+    with joblib.Parallel(2, backend="multiprocessing") as parallel:
+        results.append(parallel(joblib.delayed(square)(number) for number in range(4)))
+    return results
+
+
+def attempts() -> Any:
+    """Submit to executors of more-executors' that retry, and that hold back."""
+    from more_executors import Executors
+
+    tried: list[int] = []
+    called: queue.Queue[Any] = queue.Queue()
+
+    def fail_once() -> int:
+        tried.append(len(tried))
+        if len(tried) == 1:
+            fail()
+        return square(len(tried))
+
+    results: list[Any] = []
+    with Executors.thread_pool(max_workers=1).with_retry(max_attempts=2, sleep=0.001) as executor:
+        results.append(executor.submit(fail_once).result(WAIT))
+        results.append(told(executor.submit(fail).result, WAIT))
+    with Executors.thread_pool(max_workers=2).with_throttle(1) as executor:
+        go = threading.Event()
+        first = executor.submit(go.wait, WAIT)
+        second = executor.submit(square, 3)
+        second.add_done_callback(lambda done: called.put(done.result()))
+        third = executor.submit(square, 4).cancel()
+        go.set()
+        results += [first.result(WAIT), second.result(WAIT), third, called.get(timeout=WAIT)]
+    return results
+
+
+def dill_pools() -> Any:
+    """Use a pool, a process and queues of multiprocess'."""
+    import multiprocess
+
+    ways = multiprocess.get_context("fork")
+    with ways.Pool(1) as pool:
+        results = [
+            pool.apply(lambda number: number**2, (3,)),
+            pool.map(square, range(4), 2),
+            [*pool.imap(square, range(3))],
+            told(pool.apply, fail),
+        ]
+    items, answers = ways.Queue(), ways.SimpleQueue()
+    child = ways.Process(target=lambda: answers.put(square(items.get())))
+    child.start()
+    items.put(4)
+    results += [answers.get(), child.join(WAIT), child.exitcode]
+    with ways.Manager() as manager:
+        shared = manager.Queue()
+        shared.put(1)
+        results.append(shared.get())
+    return results
+
+
+def scheduled_in_processes() -> Any:
+    """Schedule functions in a pool of processes of pebble's."""
+    import pebble
+
+    with pebble.ProcessPool(1, context=CONTEXT) as pool:
+        return (
+            pool.schedule(square, args=(3,)).result(WAIT),
+            [*pool.map(square, range(4), chunksize=2).result()],
+            told(pool.schedule(fail).result, WAIT),
+        )
+
+
+def actions() -> Any:
+    """Schedule actions of reactivex', one of which is cancelled."""
+    from reactivex.scheduler import EventLoopScheduler
+
+    results: queue.Queue[Any] = queue.Queue()
+    scheduler = EventLoopScheduler()
+    scheduler.schedule(lambda *_: results.put(square(2)))
+    scheduler.schedule_relative(0.001, lambda *_: results.put(square(3)))
+    scheduler.schedule_relative(WAIT, fail).dispose()
+    got = [results.get(timeout=WAIT) for _ in range(2)]
+    scheduler.dispose()
+    return got
+
+
+def rq_jobs() -> Any:
+    """Have workers of rq's do jobs, in this process and in one of the job's own."""
+    import fakeredis
+    import rq
+
+    connection = fakeredis.FakeStrictRedis()
+    jobs = rq.Queue(connection=connection)
+    done = [jobs.enqueue(square, number) for number in range(2)]
+    failed = jobs.enqueue(fail)
+    worker = rq.SimpleWorker([jobs], connection=connection)
+    worker.work(burst=True, logging_level=logging.CRITICAL)
+    jobs.enqueue(square, 4)
+    forking = rq.Worker([jobs], connection=connection)
+    forking.work(burst=True, logging_level=logging.CRITICAL)
+    return [job.return_value() for job in done], failed.is_failed
+
+
+def runs() -> Any:
+    """Have jobs of schedule's run, one of which is cancelled and one fails."""
+    import schedule
+
+    results: list[Any] = []
+    scheduler = schedule.Scheduler()
+    scheduler.every().second.do(lambda: results.append(square(2)))
+    once = scheduler.every().second.do(lambda: (results.append("once"), schedule.CancelJob)[1])
+    scheduler.run_all(0)
+    left = once in scheduler.jobs
+    scheduler.every().second.do(fail)
+    return told(scheduler.run_all, 0), results, left, told(scheduler.every().do, 1)[0]
+
+
+def foreign_executors() -> Any:
+    """Hand functions to executors in a loop of uvloop's."""
+    import uvloop
+
+    async def use() -> Any:
+        loop = asyncio.get_running_loop()
+
+        async def wrong() -> None:
+            """Be what a loop does not hand to an executor."""
+
+        results: list[Any] = [
+            await loop.run_in_executor(executor, square, 6) for executor in (None, Own())
+        ]
+        results.append(await told_of(loop.run_in_executor(Own(), fail)))
+        results.append(told(loop.run_in_executor, Own(), wrong)[0])
+        return results
+
+    loop = uvloop.new_event_loop()
+    try:
+        return loop.run_until_complete(use())
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def workers_of_tasks() -> Any:
+    """Run functions in worker processes of trio-parallel's."""
+    import trio
+    import trio_parallel
+
+    async def use() -> Any:
+        kind = trio_parallel.WorkerType.FORK
+        async with trio_parallel.open_worker_context(worker_type=kind) as workers:
+            return [
+                await workers.run_sync(square, 3),
+                await told_of(workers.run_sync(fail)),
+                await workers.run_sync(square, 4),
+            ]
+
+    return trio.run(use)
+
+
+Part = Callable[[], Any]
+
+PROGRAMS: dict[str, tuple[Part, ...]] = {
+    "aiosqlite": (connections,),
+    "anyio": (streams, worker_processes),
+    "apscheduler": (jobs,),
+    "arq": (enqueued_jobs,),
+    "billiard": (billiard_pools,),
+    "culsans": (three_sides,),
+    "distributed": (clusters,),
+    "dramatiq": (messages,),
+    "eventlet": (eventlets,),
+    "futurist": (delayed_calls,),
+    "gevent": (greenlets,),
+    "grpcio": (calls,),
+    "huey": (huey_tasks,),
+    "janus": (two_sides,),
+    "kafka_python": (records,),
+    "loky": (loky_pools,),
+    "more_executors": (attempts,),
+    "multiprocess": (dill_pools,),
+    "pebble": (scheduled_in_processes,),
+    "reactivex": (actions,),
+    "rq": (rq_jobs,),
+    "schedule": (runs,),
+    "tornado": (task_queues,),
+    "trio": (channels,),
+    "trio_parallel": (workers_of_tasks,),
+    "twisted": (deferreds,),
+    "uvloop": (foreign_executors,),
+}
+"""What concerns an adapter."""
+
+SHARED: dict[str, tuple[str, ...]] = {
+    "_adapters": ("anyio",),
+    "_channels": ("anyio", "trio"),
+    "_portable": ("anyio", "billiard", "trio_parallel"),
+    "_relays": ("eventlet", "tornado"),
+    "_tasks": ("huey", "loky", "pebble", "rq"),
+}
+"""Modules that adapters share: who uses them."""
