@@ -312,6 +312,19 @@ def executors() -> Any:
         )
 
 
+def interpreters() -> Any:
+    """Use an ``InterpreterPoolExecutor``, where there is one."""
+    kind: Any = getattr(concurrent.futures, "InterpreterPoolExecutor", None)
+    if kind is None:
+        return None
+    with kind(1) as executor:
+        return (
+            [*executor.map(square, range(4), timeout=WAIT)],
+            executor.submit(square, 3).result(WAIT),
+            told(executor.submit(fail).result, WAIT),
+        )
+
+
 _CHILD = "import os, sys; sys.stdout.write(os.environ.get('MINE', ''))"
 
 
@@ -341,6 +354,8 @@ def spans() -> Any:
 IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
 ACROSS = {
     "_executors": (executors,),
+    "_interpreters": (interpreters,),
+    "_turns": (executors, process_pools, interpreters),
     "_pools": (process_pools, thread_pools),
     "_carrier": (processes, process_pools),
     "_flush": (processes, process_pools),

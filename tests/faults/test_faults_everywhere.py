@@ -20,8 +20,7 @@ UNUSED = (
     "_callers",
     "_child",
     "_instrumented",
-    "_interpreters",
-    "_turns",
+    "_interpreters",  # before Python 3.14
     "_relays",  # where no library is installed that uses them
     "_report",
     "_tasks",  # as _relays
