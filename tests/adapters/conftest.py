@@ -38,6 +38,7 @@ NEEDED = {
     "test_nothing_needed.py": "aiomultiprocess dask mpire",
     "test_pebble.py": "pebble",
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
+    "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
     "test_schedule.py": "schedule",
