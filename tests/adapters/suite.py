@@ -19,7 +19,7 @@ import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
-from otel_concurrency import _links
+from otel_concurrency import ConcurrencyInstrumentor, _links
 
 WAIT = 20
 """Seconds after which something that is waited for will not happen any more."""
@@ -59,6 +59,25 @@ def run_program(program: str, *arguments: str, directory: Any = None) -> str:
     assert "left alone" not in done.stderr, done.stderr
     assert "OpenTelemetry" not in done.stderr, done.stderr
     return done.stdout
+
+
+def check_undo(*owners: Any) -> None:
+    """Check that each owner is another when switched on, and in all attributes as before when off.
+
+    As it was is by identity: what stands for a function may well be equal to it.
+    """
+    before = [dict(vars(owner)) for owner in owners]
+    for _ in range(2):
+        ConcurrencyInstrumentor().instrument()
+        assert all(map(_changed, owners, before))
+        ConcurrencyInstrumentor().uninstrument()
+        assert list(map(_changed, owners, before)) == [set()] * len(owners)
+
+
+def _changed(owner: Any, was: dict[str, Any]) -> set[str]:
+    """Return the names of the attributes that are not what they were."""
+    now = dict(vars(owner))
+    return {name for name in was.keys() | now.keys() if now.get(name) is not was.get(name)}
 
 
 class Calls:

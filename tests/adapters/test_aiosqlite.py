@@ -7,9 +7,7 @@ import asyncio
 import aiosqlite
 import pytest
 from opentelemetry import baggage, context
-from suite import IN_BOTH_ORDERS, Calls, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, Calls, check_undo, run_program
 
 
 class _Connection(Calls):
@@ -79,8 +77,4 @@ asyncio.run(main())
 
 def test_undo_is_exact():
     """The attribute that was replaced is what it was, by identity."""
-    before = vars(aiosqlite.core.Connection)["_execute"]
-    ConcurrencyInstrumentor().instrument()
-    assert vars(aiosqlite.core.Connection)["_execute"] is not before
-    ConcurrencyInstrumentor().uninstrument()
-    assert vars(aiosqlite.core.Connection)["_execute"] is before
+    check_undo(aiosqlite.core.Connection)

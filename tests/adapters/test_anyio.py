@@ -15,11 +15,10 @@ from suite import (
     check_processes,
     check_processes_off,
     check_processes_under_link,
+    check_undo,
     run_program,
 )
 from suite import PROCESSES as PROCESSES_MODULE
-
-from otel_concurrency import ConcurrencyInstrumentor
 
 
 class TestUnderAsyncio(Channels):
@@ -151,12 +150,7 @@ def test_what_goes_wrong_in_a_worker_process(tmp_path, monkeypatch):
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
     memory = anyio.streams.memory
-    owners = [memory.MemoryObjectSendStream, memory.MemoryObjectReceiveStream, anyio.to_process]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(memory.MemoryObjectSendStream, memory.MemoryObjectReceiveStream, anyio.to_process)
 
 
 @IN_BOTH_ORDERS

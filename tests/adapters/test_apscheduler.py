@@ -16,9 +16,8 @@ from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
 from opentelemetry import baggage, context
-from suite import IN_BOTH_ORDERS, WAIT, run_program
+from suite import IN_BOTH_ORDERS, WAIT, check_undo, run_program
 
-from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._adapters import _apscheduler
 
 FIRINGS = 3
@@ -165,16 +164,11 @@ def test_nothing_is_kept_of_the_span_nor_of_a_job_that_is_gone(instrument, trace
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         apscheduler.job.Job,
         apscheduler.executors.base.BaseExecutor,
         apscheduler.schedulers.base.BaseScheduler,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    )
 
 
 @IN_BOTH_ORDERS

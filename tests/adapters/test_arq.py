@@ -13,9 +13,7 @@ import pytest
 from opentelemetry import context, trace
 from queue_suite import Messages
 from redis.asyncio.connection import ConnectionPool
-from suite import IN_BOTH_ORDERS, outside, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, check_undo, outside, run_program
 
 
 def connected(server, **settings):
@@ -138,10 +136,4 @@ print(b"tenant=acme" in arq.connections.serialize_job("job", (), {}, None, 0))
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = (arq.connections, arq.worker, arq.worker.Worker)
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    changed = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().uninstrument()
-    assert all(now != was for now, was in zip(changed, before, strict=True))
-    assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(arq.connections, arq.worker, arq.worker.Worker)

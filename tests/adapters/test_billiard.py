@@ -5,9 +5,13 @@ from __future__ import annotations
 import billiard.pool
 import billiard.process
 import pytest
-from suite import check_processes, check_processes_off, check_processes_under_link, spans_of
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import (
+    check_processes,
+    check_processes_off,
+    check_processes_under_link,
+    check_undo,
+    spans_of,
+)
 
 PROCESS = """
 import billiard
@@ -128,9 +132,4 @@ def test_it_does_not_matter_which_is_first(first, tmp_path, monkeypatch):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [billiard.pool.Pool, billiard.pool.Worker, billiard.process.BaseProcess]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(billiard.pool.Pool, billiard.pool.Worker, billiard.process.BaseProcess)

@@ -11,9 +11,7 @@ import culsans
 import pytest
 from opentelemetry import context, trace
 from opentelemetry.context import Context
-from suite import IN_BOTH_ORDERS, WAIT, Items, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, Items, check_undo, run_program
 
 KINDS = ("Queue", "LifoQueue", "PriorityQueue")
 
@@ -147,13 +145,7 @@ def test_what_is_cleared_and_shut_down_is_nobodys(instrument, tracer):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [getattr(culsans, name) for name in KINDS]
-    before = [dict(vars(owner)) for owner in owners]
-    for _ in range(2):
-        ConcurrencyInstrumentor().instrument()
-        assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-        ConcurrencyInstrumentor().uninstrument()
-        assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(*(getattr(culsans, name) for name in KINDS))
 
 
 @IN_BOTH_ORDERS

@@ -8,9 +8,7 @@ from dramatiq.broker import Broker
 from dramatiq.brokers.stub import StubBroker
 from opentelemetry import context
 from queue_suite import Messages
-from suite import WAIT
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import WAIT, check_undo
 
 
 class TestMessages(Messages):
@@ -67,10 +65,4 @@ class TestRetried(TestMessages):
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
     names = vars(dramatiq.worker)
-    thread = names.get("WorkerThread") or names["_WorkerThread"]
-    before = [dict(vars(owner)) for owner in (Broker, thread)]
-    ConcurrencyInstrumentor().instrument()
-    assert dict(vars(Broker)) != before[0]
-    assert dict(vars(thread)) != before[1]
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in (Broker, thread)] == before
+    check_undo(Broker, names.get("WorkerThread") or names["_WorkerThread"])

@@ -9,9 +9,9 @@ import weakref
 import pytest
 from green_suite import PATCHED
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, outside, run_program
+from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff
+from otel_concurrency import _handoff
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns of itself
@@ -214,23 +214,14 @@ def test_green_threads_of_one_thread_are_flows_of_their_own(instrument, tracer):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         eventlet.greenthread,
         eventlet.greenthread.GreenThread,
         eventlet.queue.LightQueue,
         eventlet.queue.Queue,
         eventlet.tpool,
         _handoff,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    for _ in range(2):
-        ConcurrencyInstrumentor().instrument()
-        for owner, was in zip(owners, before, strict=True):
-            assert dict(vars(owner)) != was
-        ConcurrencyInstrumentor().uninstrument()
-        for owner, was in zip(owners, before, strict=True):
-            now = dict(vars(owner))
-            assert [name for name in {*was, *now} if now.get(name) is not was.get(name)] == []
+    )
 
 
 QUIET = "import warnings\nwarnings.simplefilter('ignore')\n"

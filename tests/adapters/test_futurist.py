@@ -8,9 +8,7 @@ import weakref
 
 import pytest
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, check_processes, outside, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, Calls, check_processes, check_undo, outside, run_program
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it imports eventlet, where that is installed
@@ -117,9 +115,4 @@ executor.shutdown()
 
 def test_undo_is_exact():
     """The attribute that was replaced is what it was, by identity."""
-    task = futurist.DelayedExecutorMixin.Task
-    before = vars(task)["__init__"]
-    ConcurrencyInstrumentor().instrument()
-    assert vars(task)["__init__"] is not before
-    ConcurrencyInstrumentor().uninstrument()
-    assert vars(task)["__init__"] is before
+    check_undo(futurist.DelayedExecutorMixin.Task)

@@ -21,7 +21,7 @@ import gevent.threadpool
 import pytest
 from green_suite import PATCHED
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, outside, run_program
+from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
 from otel_concurrency import ConcurrencyInstrumentor, _handoff, _rounds
 
@@ -273,26 +273,14 @@ def test_greenlets_of_one_thread_are_flows_of_their_own(instrument, tracer):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         gevent,
         gevent.hub,
         gevent.queue,
         gevent.threadpool.ThreadPool,
         _handoff,
         _rounds,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    instrumentor = ConcurrencyInstrumentor()
-    for _ in range(2):
-        instrumentor.instrument()
-        changed = [
-            owner for owner, was in zip(owners, before, strict=True) if dict(vars(owner)) != was
-        ]
-        assert changed == owners
-        instrumentor.uninstrument()
-        for owner, was in zip(owners, before, strict=True):
-            now = dict(vars(owner))
-            assert [name for name in {*was, *now} if now.get(name) is not was.get(name)] == []
+    )
 
 
 @pytest.mark.parametrize("arm", ["timer", "scheduler"])

@@ -9,9 +9,7 @@ import grpc
 import pytest
 from grpc import _channel, _server, _utilities
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, outside, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
 
 class _Service:
@@ -240,16 +238,10 @@ server.stop(None).wait()
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         _channel._Rendezvous,
         _channel._SingleThreadedRendezvous,
         _channel._MultiThreadedRendezvous,
         _server._Context,
         _utilities._ChannelReadyFuture,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    pairs = zip(owners, before, strict=True)
-    assert [owner for owner, was in pairs if dict(vars(owner)) != was] == owners
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    )

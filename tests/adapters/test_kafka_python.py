@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import kafka
 import pytest
 from consumer_suite import HAND_ON, parents_of
-from suite import IN_BOTH_ORDERS, run_program, spans_of
+from suite import IN_BOTH_ORDERS, check_undo, run_program, spans_of
 
 LOG = """
 import kafka
@@ -142,3 +143,8 @@ span = TracerProvider().get_tracer("tests").start_span("work")
 print(span.parent, *(f"{{link.context.span_id:x}}" for link in span.links))
 """
     assert run_program(program).split() == ["None", "2" * 16]
+
+
+def test_undo_is_exact():
+    """Every attribute that was replaced is what it was, by identity."""
+    check_undo(kafka.KafkaConsumer)

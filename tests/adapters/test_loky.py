@@ -13,10 +13,9 @@ from suite import (
     check_processes,
     check_processes_off,
     check_processes_under_link,
+    check_undo,
     spans_of,
 )
-
-from otel_concurrency import ConcurrencyInstrumentor
 
 WAYS = {
     "reusable": """
@@ -116,7 +115,7 @@ class TestThreads(Calls):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         joblib._utils._TracebackCapturingWrapper,
         *(
             getattr(module, name)
@@ -126,11 +125,4 @@ def test_undo_is_exact():
             )
             for name in ("_WorkItem", "_CallItem")
         ),
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert [
-        owner for owner, was in zip(owners, before, strict=True) if dict(vars(owner)) != was
-    ] == owners
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    )

@@ -10,9 +10,7 @@ import pytest
 from more_executors import Executors
 from more_executors._impl import common, retry, throttle
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, outside, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
 
 class TestPool(Calls):
@@ -160,16 +158,10 @@ with more_executors.Executors.thread_pool().with_retry() as executor:
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         common._Future,
         retry.RetryFuture,
         retry.RetryExecutor,
         throttle.ThrottleFuture,
         throttle.ThrottleExecutor,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    pairs = zip(owners, before, strict=True)
-    assert [owner for owner, was in pairs if dict(vars(owner)) != was] == owners
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    )

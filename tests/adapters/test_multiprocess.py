@@ -14,10 +14,9 @@ from suite import (
     check_processes,
     check_processes_off,
     check_processes_under_link,
+    check_undo,
     spans_of,
 )
-
-from otel_concurrency import ConcurrencyInstrumentor
 
 PROCESS = """
 import multiprocess
@@ -176,16 +175,11 @@ def test_it_does_not_matter_which_is_first(first, tmp_path, monkeypatch):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [
+    check_undo(
         multiprocess.managers.Server,
         multiprocess.pool,
         multiprocess.pool.Pool,
         multiprocess.process.BaseProcess,
         multiprocess.queues,
         multiprocess.queues.Queue,
-    ]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    )

@@ -9,9 +9,7 @@ import weakref
 import pytest
 import schedule
 from opentelemetry import baggage, context, trace
-from suite import IN_BOTH_ORDERS, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, check_undo, run_program
 
 
 @pytest.fixture
@@ -117,11 +115,7 @@ def test_a_job_keeps_no_span_alive(scheduler, instrument, tracer, exporter):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    before = dict(vars(schedule.Job))
-    ConcurrencyInstrumentor().instrument()
-    assert dict(vars(schedule.Job)) != before
-    ConcurrencyInstrumentor().uninstrument()
-    assert dict(vars(schedule.Job)) == before
+    check_undo(schedule.Job)
 
 
 @IN_BOTH_ORDERS

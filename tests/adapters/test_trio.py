@@ -8,9 +8,7 @@ import trio
 import trio._channel
 from channel_suite import Channels
 from opentelemetry import trace
-from suite import IN_BOTH_ORDERS, WAIT, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, check_undo, run_program
 
 
 class TestChannels(Channels):
@@ -59,12 +57,7 @@ def test_threads_and_tasks_need_no_adapter(instrument, tracer):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [trio._channel.MemorySendChannel, trio._channel.MemoryReceiveChannel]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(trio._channel.MemorySendChannel, trio._channel.MemoryReceiveChannel)
 
 
 @IN_BOTH_ORDERS

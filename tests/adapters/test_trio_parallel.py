@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio_parallel._proc
-from suite import check_processes, check_processes_off, check_processes_under_link, spans_of
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import (
+    check_processes,
+    check_processes_off,
+    check_processes_under_link,
+    check_undo,
+    spans_of,
+)
 
 WAY = """
 import trio, trio_parallel
@@ -75,9 +79,4 @@ def test_it_does_not_matter_which_is_first(first, tmp_path, monkeypatch):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owner = trio_parallel._proc.SpawnProcWorker
-    before = dict(vars(owner))
-    ConcurrencyInstrumentor().instrument()
-    assert dict(vars(owner)) != before
-    ConcurrencyInstrumentor().uninstrument()
-    assert dict(vars(owner)) == before
+    check_undo(trio_parallel._proc.SpawnProcWorker)

@@ -8,12 +8,10 @@ from concurrent.futures import Future
 import pytest
 import twisted.internet.base
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, outside, run_program
+from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.threads import blockingCallFromThread, deferToThread
-
-from otel_concurrency import ConcurrencyInstrumentor
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -196,12 +194,7 @@ def test_a_delayed_call_that_is_cancelled_lets_go(instrument, tracer, exporter):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    owners = [twisted.internet.base.ReactorBase, Deferred]
-    before = [dict(vars(owner)) for owner in owners]
-    ConcurrencyInstrumentor().instrument()
-    assert all(dict(vars(owner)) != was for owner, was in zip(owners, before, strict=True))
-    ConcurrencyInstrumentor().uninstrument()
-    assert [dict(vars(owner)) for owner in owners] == before
+    check_undo(twisted.internet.base.ReactorBase, Deferred)
 
 
 @IN_BOTH_ORDERS

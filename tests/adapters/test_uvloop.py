@@ -11,9 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import pytest
 import uvloop
 from opentelemetry import trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, outside, run_program
-
-from otel_concurrency import ConcurrencyInstrumentor
+from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
 
 class OwnWorker(Executor):
@@ -138,11 +136,7 @@ def test_what_is_cancelled_or_refused_is_let_go(instrument, tracer):
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    before = dict(vars(uvloop.Loop))
-    ConcurrencyInstrumentor().instrument()
-    assert dict(vars(uvloop.Loop)) != before
-    ConcurrencyInstrumentor().uninstrument()
-    assert dict(vars(uvloop.Loop)) == before
+    check_undo(uvloop.Loop)
 
 
 @IN_BOTH_ORDERS
