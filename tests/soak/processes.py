@@ -18,6 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import process as executors
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +43,10 @@ WAIT = 60
 
 REST = 4
 """Seconds at most between two things of a kind: to start a process is dear."""
+
+# A lock of an executor of its parent's may be held for ever in a forked child, which asks for it at
+# its end: CPython 3.14.10 and 3.15.2 hang there without this library, too.
+os.register_at_fork(after_in_child=executors._threads_wakeups.clear)
 
 _SAY = "import os; print(os.environ.get('TRACEPARENT'), os.environ.get('OTEL_CONCURRENCY_LINK'))"
 
