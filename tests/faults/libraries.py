@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import sqlite3
 import threading
 import warnings
 from collections.abc import Callable
@@ -34,10 +33,7 @@ def connections() -> Any:
             await connection.create_function("square", 1, square)
             async with connection.execute("select square(3)") as cursor:
                 row = await cursor.fetchone()
-            try:
-                await connection.execute("nonsense")
-            except sqlite3.OperationalError as error:
-                return row, str(error)
+            return row, await told_of(connection.execute("nonsense"))
 
     return asyncio.run(use())
 
@@ -418,7 +414,7 @@ def greenlets() -> Any:
     ]
     threads.kill()
     for kind in ("Queue", "LifoQueue", "PriorityQueue", "JoinableQueue", "SimpleQueue"):
-        items = getattr(gevent.queue, kind)(1) if kind != "SimpleQueue" else gevent.queue.Queue()
+        items = getattr(gevent.queue, kind)(1)
         consumer = gevent.spawn(lambda there: [square(there.get()) for _ in range(3)], items)
         for number in range(3):
             items.put(number)
@@ -501,13 +497,13 @@ def records() -> Any:
     for value, with_headers in (b"a", sent), (b"b", []), (b"c", [("traceparent", None)]):
         log.append(SimpleNamespace(value=value, headers=with_headers))
     consumer = kafka.KafkaConsumer.__new__(kafka.KafkaConsumer)
-    consumer.config, consumer._closed, consumer._iterator = {}, True, iter(log)
+    consumer.config, consumer._closed, consumer._iterator = {}, False, None
     consumer._set_consumer_timeout, consumer._consumer_timeout = int, float("inf")
-    consumer._closed = False
     consumer._message_generator_v2 = lambda: iter([log.pop(0)])
-    got = [next(consumer).value for _ in range(3)]
-    for record in got:
-        square(len(record))
+    got = []
+    for _ in range(3):
+        record = next(consumer)
+        got.append((record.value, square(len(record.value))))
     refused = told(consumer.poll)[0]
     consumer._closed = True  # or it says good-bye to its broker
     return got, refused
