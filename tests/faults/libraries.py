@@ -191,6 +191,19 @@ def deferreds() -> Any:
     return results
 
 
+def reactors() -> Any:
+    """Have a reactor call functions, later and from a thread."""
+    from twisted.internet.selectreactor import SelectReactor
+
+    results: list[Any] = []
+    reactor: Any = SelectReactor()
+    reactor.callLater(0, lambda: results.append(square(2)))
+    reactor.callLater(WAIT, fail).cancel()
+    reactor.callLater(0.01, reactor.callFromThread, reactor.stop)
+    reactor.run(installSignalHandlers=False)
+    return results
+
+
 def enqueued_jobs() -> Any:
     """Have a worker of arq's do jobs, one of which fails and one of which is retried."""
     import arq.connections
@@ -704,7 +717,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "tornado": (task_queues,),
     "trio": (channels,),
     "trio_parallel": (workers_of_tasks,),
-    "twisted": (deferreds,),
+    "twisted": (deferreds, reactors),
     "uvloop": (foreign_executors,),
 }
 """What concerns an adapter."""
