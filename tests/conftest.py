@@ -12,7 +12,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff, _report
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import faults, handoff
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -25,7 +26,7 @@ def pytest_ignore_collect(collection_path, config):
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
     """Fail a test that leaves a context attached, the instrumentor on or a fault in a seam."""
-    _report._reported.clear()
+    faults._reported.clear()
     assert not context_api.get_current(), "an earlier test left its context attached"
     yield
     instrumentor = ConcurrencyInstrumentor()
@@ -37,8 +38,8 @@ def _nothing_left_behind():
         context_api.attach(context_api.Context())
     assert not left, "the test left its context attached"
     assert not was_on, "the test left the instrumentor on"
-    for seam in _handoff.seams.values():
-        stock = seam.current is seam.concerned is _handoff.get_current
+    for seam in handoff.seams.values():
+        stock = seam.current is seam.concerned is handoff.get_current
         assert stock, f"the test left something in the seam {seam.name!r}"
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import pytest
 
-APPS = Path(__file__).parent / "apps"
+from programs import APPS
+
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DEADLINE = 60
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from otlp_receiver import Receiver
+from programs import APPS
 
-APPS = Path(__file__).parent / "apps"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DEADLINE = 110
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import otel_concurrency
-from otel_concurrency import _instrumentor, _policy, environment_variables
+from otel_concurrency import _instrumentor, environment_variables
+from otel_concurrency._linking import policies
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
@@ -194,7 +195,7 @@ def test_instrumenting_imports_nothing_that_it_patches():
 def test_facade_gives_the_public_names():
     """The three public names are there, and are the objects of the modules that define them."""
     assert otel_concurrency.ConcurrencyInstrumentor is _instrumentor.ConcurrencyInstrumentor
-    assert otel_concurrency.Policy is _policy.Policy
+    assert otel_concurrency.Policy is policies.Policy
     assert re.fullmatch(r"\d+\.\d+\.\d+([ab]\d+|rc\d+|\.dev\d+)?", otel_concurrency.__version__)
 
 

@@ -15,7 +15,8 @@ import urllib.request
 
 import pytest
 
-from test_auto_instrument import APPS, DEADLINE, SCRIPTS, by_id, environment, parent_of, read_spans
+from programs import APPS
+from test_auto_instrument import DEADLINE, SCRIPTS, by_id, environment, parent_of, read_spans
 
 REQUESTS = 30
 STAGES = ("parse", "enrich", "store")

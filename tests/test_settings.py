@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_concurrency import ConcurrencyInstrumentor, Policy, _primitives, _report, _settings
+from otel_concurrency import ConcurrencyInstrumentor, Policy, _primitives, _settings
 from otel_concurrency import environment_variables as variables
+from otel_concurrency._core import faults
 
 NAMES = _primitives.NAMES
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
@@ -391,7 +392,7 @@ def test_there_is_one_warning_for_each_setting_at_most(environment, keywords):
     """Whatever is given, and however often it is read."""
     logged = Logged()
     logger = logging.getLogger("otel_concurrency")
-    _report._reported.clear()
+    faults._reported.clear()
     logger.addHandler(logged)
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_concurrency import ConcurrencyInstrumentor, _settings, testing
-from otel_concurrency._insight import _state, observer
-from otel_concurrency._insight.model import Link, Orphan, Report, Span, SpanId
-from otel_concurrency._insight.outline import outline
+from otel_concurrency._observer import observer, state
+from otel_concurrency._trace_report.model import Link, Orphan, Report, Span, SpanId
+from otel_concurrency._trace_report.outline import outline
 
 WAIT = 60
 
@@ -368,7 +368,7 @@ def test_several_may_watch_at_once():
     assert (len(outer), len(inner)) == (12, 4)
     outer.assert_no_orphans()
     inner.assert_connected()
-    assert _state.emit is None
+    assert state.emit is None
 
 
 def test_who_watches_may_leave_in_any_order():
@@ -383,7 +383,7 @@ def test_who_watches_may_leave_in_any_order():
         spans.assert_connected()
     finally:
         second.__exit__(None, None, None)
-    assert _state.emit is None
+    assert state.emit is None
     assert not ConcurrencyInstrumentor().is_instrumented_by_opentelemetry
     assert trace._TRACER_PROVIDER is None
 
@@ -399,7 +399,7 @@ def test_who_watches_beside_another_may_leave_in_any_order():
         first.__exit__(None, None, None)
         place_order()
         second.__exit__(None, None, None)
-        assert _state.emit == events.append
+        assert state.emit == events.append
     finally:
         observer.stop()
     assert len(spans) == 4
@@ -415,7 +415,7 @@ def test_who_watches_already_goes_on(monkeypatch):
         with testing.watch() as spans:
             place_order()
         assert len(spans) == 4
-        assert _state.emit == events.append
+        assert state.emit == events.append
     finally:
         observer.stop()
     assert len([event for event in events if event["event"] == "span"]) == 4
@@ -503,7 +503,7 @@ def test_an_exception_is_worth_more_than_a_leak():
 def test_without_the_sdk_it_says_what_to_install(monkeypatch):
     """The error names the extra."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    from otel_concurrency._insight import lent
+    from otel_concurrency._observer import lent
 
     lent._lent_provider.cache_clear()
     with pytest.raises(ImportError, match=r"otel-concurrency\[cli\]"), testing.watch():

@@ -11,17 +11,16 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from otel_concurrency._insight.analysis import Collection
+from otel_concurrency._trace_report.analysis import Collection
+from programs import APPS
 
-APPS = Path(__file__).parent / "apps"
 DEADLINE = 60
 FORKS = "ignore::DeprecationWarning"  # CPython's, of forking beside threads
 
 START = """
 import json, os
-from otel_concurrency._insight import observer
+from otel_concurrency._observer import observer
 
 def emit(event):
     file = os.open(os.environ["EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)

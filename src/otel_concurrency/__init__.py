@@ -15,7 +15,7 @@ from otel_concurrency.version import __version__
 
 if TYPE_CHECKING:
     from otel_concurrency._instrumentor import ConcurrencyInstrumentor
-    from otel_concurrency._policy import Policy
+    from otel_concurrency._linking.policies import Policy
 
 __all__ = ["ConcurrencyInstrumentor", "Policy", "__version__"]
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> object:
 
         return ConcurrencyInstrumentor
     if name == "Policy":
-        from otel_concurrency._policy import Policy
+        from otel_concurrency._linking.policies import Policy
 
         return Policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,21 +14,13 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import (
-    _adapters,
-    _environment,
-    _flush,
-    _handoff,
-    _infrastructure,
-    _patching,
-    _policy,
-    _primitives,
-    _providers,
-    _report,
-    _settings,
-    _spans,
-    package,
-)
+from otel_concurrency import _adapters, _primitives, _settings, package
+from otel_concurrency._child_exit import flush, providers
+from otel_concurrency._clean_starts import matching
+from otel_concurrency._core import faults, handoff, patching
+from otel_concurrency._crossing import environment
+from otel_concurrency._linking import policies as _policy
+from otel_concurrency._linking import span_start
 
 _logger = logging.getLogger(__name__)
 
@@ -96,8 +88,8 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         inherited = False
         _settings.in_force = None
         _switched_on_with.clear()
-        _flush.timeout = 0
-        undo = {"the base context": _environment.leave}
+        flush.timeout = 0
+        undo = {"the base context": environment.leave}
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
         undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
         for what, switch_off in undo.items():
@@ -130,12 +122,12 @@ class _Primitive:
         self,
         name: str,
         modules: Mapping[str, _primitives.Advice],
-        seam: _handoff.Seam | None = None,
+        seam: handoff.Seam | None = None,
     ) -> None:
         self.name = name
         self.modules = modules
-        self.seam = seam or _handoff.Seam(name)
-        self.layers: dict[str, list[_patching.Patch]] = {}
+        self.seam = seam or handoff.Seam(name)
+        self.layers: dict[str, list[patching.Patch]] = {}
         """By module: what was patched there."""
         self.failures: dict[str, str] = {}
         """By module: why it could not be patched."""
@@ -146,10 +138,10 @@ class _Primitive:
 
     def switch_on(
         self,
-        capture: _handoff.Capture,
+        capture: handoff.Capture,
         change: Callable[[Context], Context] | None = None,
         starts_clean: Callable[[object], bool] | None = None,
-        measure: Callable[[_handoff.Seam], None] | None = None,
+        measure: Callable[[handoff.Seam], None] | None = None,
     ) -> None:
         """Patch the modules that are imported, and the others when they will be.
 
@@ -169,14 +161,14 @@ class _Primitive:
     def _patch_when_imported(self) -> None:
         for module_name, advice in self.modules.items():
             patch = functools.partial(self._patch, module_name, advice)
-            _patching.when_imported(module_name, patch, owner=self.name)
+            patching.when_imported(module_name, patch, owner=self.name)
 
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
         with self._lock:
             self.seam.switch_off()
             for layers in self.layers.values():
-                _patching.undo_all(layers)
+                patching.undo_all(layers)
 
     def _patch(self, name: str, advice: _primitives.Advice, module: ModuleType) -> None:
         with self._lock:
@@ -185,7 +177,7 @@ class _Primitive:
             try:
                 if name not in self.layers:
                     self.layers[name] = advice(module, self.seam)
-                _patching.apply_all(self.layers[name])
+                patching.apply_all(self.layers[name])
             except Exception as error:
                 self.switch_off()
                 self.failures[name] = f"{type(error).__name__}: {error}"
@@ -195,7 +187,7 @@ class _Primitive:
         return self.seam.active
 
     def _report(self, module_name: str) -> None:
-        _report.once(
+        faults.once(
             _logger,
             (self.name, module_name),
             "OpenTelemetry context will not be propagated through %s: %s cannot be patched (%s)",
@@ -229,14 +221,14 @@ class Adapter(_Primitive):
         with self._lock:
             self._on = False
             for layers in self.layers.values():
-                _patching.undo_all(layers)
+                patching.undo_all(layers)
 
     def _is_on(self) -> bool:
         return self._on and self.seam.active
 
     def _report(self, module_name: str) -> None:
         first, last = _adapters.tested(self.library)
-        _report.in_one_line(
+        faults.in_one_line(
             _logger,
             (self.name, module_name),
             "%s %s is left alone: %s cannot be patched (%s). The versions that have been tested "
@@ -251,8 +243,8 @@ class Adapter(_Primitive):
 
 
 def _advise(
-    library: str, primitive: str, module_name: str, module: ModuleType, seam: _handoff.Seam
-) -> list[_patching.Patch]:
+    library: str, primitive: str, module_name: str, module: ModuleType, seam: handoff.Seam
+) -> list[patching.Patch]:
     return _adapters.advice(library, primitive, module_name)(module, seam)
 
 
@@ -271,17 +263,17 @@ def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]
         return primitives_in_use[name]
 
 
-def _matcher(name: str, excluded: Collection[str]) -> _infrastructure.Matcher | None:
+def _matcher(name: str, excluded: Collection[str]) -> matching.Matcher | None:
     """Return what tells work that starts clean: threads and processes that are known, too."""
     if name == "threading":
-        return _infrastructure.thread_matcher(excluded)
+        return matching.thread_matcher(excluded)
     if name == "multiprocessing":
-        return _infrastructure.process_matcher(excluded)
-    return _infrastructure.callable_matcher(excluded)
+        return matching.process_matcher(excluded)
+    return matching.callable_matcher(excluded)
 
 
 def _switch_on(
-    name: str, settings: _settings.Settings, measure: Callable[[_handoff.Seam], None] | None
+    name: str, settings: _settings.Settings, measure: Callable[[handoff.Seam], None] | None
 ) -> None:
     policy = settings.policies[name]
     if policy is _policy.Policy.OFF:
@@ -305,7 +297,7 @@ def _switch_adapter_on(library: str, settings: _settings.Settings) -> None:
 
 def _measure(
     settings: _settings.Settings, meter_provider: Any
-) -> Callable[[_handoff.Seam], None] | None:
+) -> Callable[[handoff.Seam], None] | None:
     """Return what has the hand-offs of a seam measured, or None where nobody asks for it."""
     if not settings.metrics:
         return None
@@ -314,7 +306,7 @@ def _measure(
     try:
         return _metrics.meter_for(meter_provider).measure
     except Exception as error:
-        _handoff.report("metrics", error)
+        handoff.report("metrics", error)
         return None
 
 
@@ -322,7 +314,7 @@ def _switch_metrics_on() -> None:
     """Have it noticed when what was measured arrives."""
     from otel_concurrency import _metrics
 
-    _primitive("metrics", lambda: _metrics.MODULES).switch_on(_handoff.capture)
+    _primitive("metrics", lambda: _metrics.MODULES).switch_on(handoff.capture)
 
 
 def _switch_links_on(settings: _settings.Settings) -> None:
@@ -330,20 +322,20 @@ def _switch_links_on(settings: _settings.Settings) -> None:
     policies = {*settings.policies.values()} - {_policy.Policy.OFF}
     if not policies and not settings.link_after:
         return
-    _spans.link_after = settings.link_after * 1_000_000
-    _primitive("spans", lambda: _spans.MODULES).switch_on(_handoff.capture)
+    span_start.link_after = settings.link_after * 1_000_000
+    _primitive("spans", lambda: span_start.MODULES).switch_on(handoff.capture)
 
 
 def _switch_flush_on(settings: _settings.Settings) -> None:
     """Have child processes export what they have recorded, if there can be any."""
     if settings.policies["multiprocessing"] is _policy.Policy.OFF or not settings.flush_timeout:
         return
-    _flush.timeout = settings.flush_timeout
-    _primitive("providers", lambda: _providers.MODULES).switch_on(_handoff.capture)
+    flush.timeout = settings.flush_timeout
+    _primitive("providers", lambda: providers.MODULES).switch_on(handoff.capture)
 
 
 def _switch_environment_on(settings: _settings.Settings) -> None:
     """Have this process join the trace that it was started in, if it may."""
     policy = settings.policies["subprocess"]
     if policy is not _policy.Policy.OFF:
-        _environment.enter(_policy.change_for(policy, "subprocess"))
+        environment.enter(_policy.change_for(policy, "subprocess"))

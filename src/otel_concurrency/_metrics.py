@@ -25,10 +25,10 @@ from opentelemetry import metrics
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._pairing import is_plumbing
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items.pairing import is_plumbing
 from otel_concurrency.version import __version__
 
 HAND_OFFS = "otel_concurrency.hand_offs"
@@ -133,7 +133,7 @@ class Meter:
         try:
             self._wait.record(seconds, {PRIMITIVE: context.primitive}, context)
         except Exception as error:
-            _handoff.report("metrics", error)
+            handoff.report("metrics", error)
         finally:
             self._measuring.discard(thread)
 
@@ -152,7 +152,7 @@ class Meter:
             return self.count(name, context)  # type: ignore[no-any-return]  # as it was given
 
         def item() -> Context:
-            context = _handoff.get_current()
+            context = handoff.get_current()
             if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
                 return context
             return self.count(name, context)  # type: ignore[no-any-return]  # as it was given
@@ -205,7 +205,7 @@ def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
     return [Layer(module, "attach", _attach)]
 
 
-MODULES = {"otel_concurrency._handoff": _layers, "otel_concurrency._items": _layers}
+MODULES = {"otel_concurrency._core.handoff": _layers, "otel_concurrency._items.adoption": _layers}
 
 
 def _attach(original: Any) -> Any:

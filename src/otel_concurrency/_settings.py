@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from otel_concurrency import _report
 from otel_concurrency import environment_variables as variables
-from otel_concurrency._policy import Policy
+from otel_concurrency._core import faults
+from otel_concurrency._linking.policies import Policy
 
 _logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
     )
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
-            _report.once(
+            faults.once(
                 _logger,
                 ("keyword", keyword),
                 "%r is not a setting of otel-concurrency and is ignored. The settings are: %s.",
@@ -127,7 +127,7 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
     spelled = {value for key, value in vars(variables).items() if key.startswith(_PREFIX)}
     for key in os.environ:
         if key.startswith(_PREFIX) and key not in spelled:
-            _report.once(
+            faults.once(
                 _logger,
                 ("variable", key),
                 "The environment variable %s is not a setting of otel-concurrency and is ignored. "
@@ -214,7 +214,7 @@ def _chosen(name: str, given: _Given, known: tuple[str, ...]) -> tuple[str, ...]
     words = [word.lower() for word in _names(name, given)]
     unknown = [word for word in words if word.removeprefix("-") not in (*known, _ALL)]
     if unknown:
-        _report.once(
+        faults.once(
             _logger,
             (name, *unknown),
             "%s got %s, which there is no adapter for. The adapters are: %s; '*' is all of them, "
@@ -250,7 +250,7 @@ def _report_invalid(where: str, value: object, valid: str) -> None:
         spelled = repr(value)
     except Exception:
         spelled = object.__repr__(value)
-    _report.once(
+    faults.once(
         _logger,
         (where, spelled),
         "%s got %s, which is not valid and is ignored: it takes %s.",

@@ -31,12 +31,12 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from otel_concurrency import _instrumentor
-from otel_concurrency._insight import _context_hooks, _state, observer
-from otel_concurrency._insight.analysis import Collection
-from otel_concurrency._insight.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
-from otel_concurrency._insight.outline import outline
-from otel_concurrency._insight.shared import Shared
 from otel_concurrency._instrumentor import ConcurrencyInstrumentor
+from otel_concurrency._observer import context_hooks, observer, state
+from otel_concurrency._observer.shared import Shared
+from otel_concurrency._trace_report.analysis import Collection
+from otel_concurrency._trace_report.model import HandOff, Leak, Link, Orphan, Report, Span, SpanId
+from otel_concurrency._trace_report.outline import outline
 
 __all__ = [
     "ContextLeakError",
@@ -188,7 +188,7 @@ def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, No
     keywords of ``instrument()``. With ``library=False`` it is off: what then gets lost is lost
     without it. Afterwards it is as it was. Where the program has no tracer provider it is lent one.
     """
-    from otel_concurrency._insight import lent
+    from otel_concurrency._observer import lent
 
     with ExitStack() as stack:
         try:
@@ -272,14 +272,14 @@ def _seen(library: bool) -> Generator[Spans, None, None]:
 
 def _observe(library: bool) -> Callable[[], None]:
     """Have this process observed; somebody may observe it already, and goes on."""
-    other = _state.emit
+    other = state.emit
     if other is None:
         observer.start(_tell, library=library)
         return observer.stop
-    _state.emit = _also(other)
+    state.emit = _also(other)
 
     def leave() -> None:
-        _state.emit = other
+        state.emit = other
 
     return leave
 
@@ -363,6 +363,6 @@ def _left_attached(before: Context, after: Context) -> str:
         if value is not before.get(key) and value is not span
     ]
     what = f", with {', '.join(names)}" if names else ""
-    by = _context_hooks.attached_here(after)
+    by = context_hooks.attached_here(after)
     where = "" if by is None else f" at {by.site}"
     return f"a context was left attached{where}{what}: detach it in a `finally`, or use a `with`"

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import baggage, context, trace
 from suite import outside
 
-from otel_concurrency import _links
+from otel_concurrency._linking import origins
 
 
 class Messages:
@@ -64,7 +64,7 @@ class Messages:
         ((parent, seen, span),) = self.seen
         assert (parent, seen) == (None, tenant)
         assert [link.context.span_id for link in span.links] == [origin]
-        assert span.links[0].attributes[_links.PRIMITIVE] == "multiprocessing"
+        assert span.links[0].attributes[origins.PRIMITIVE] == "multiprocessing"
 
     @pytest.mark.parametrize("how", ["policy", "adapter", "after uninstrument()"])
     def test_switched_off_it_carries_nothing(self, how, instrument):

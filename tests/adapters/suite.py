@@ -19,7 +19,8 @@ import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.context import Context
 
-from otel_concurrency import ConcurrencyInstrumentor, _links
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._linking import origins as _links
 
 WAIT = 20
 """Seconds after which something that is waited for will not happen any more."""

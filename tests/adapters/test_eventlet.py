@@ -11,7 +11,7 @@ from green_suite import PATCHED
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
-from otel_concurrency import _handoff
+from otel_concurrency._core import handoff
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns of itself
@@ -220,7 +220,7 @@ def test_undo_is_exact():
         eventlet.queue.LightQueue,
         eventlet.queue.Queue,
         eventlet.tpool,
-        _handoff,
+        handoff,
     )
 
 

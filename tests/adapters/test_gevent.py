@@ -23,7 +23,9 @@ from green_suite import PATCHED
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff, _rounds
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import handoff
+from otel_concurrency._linking import rounds
 
 
 class _Greenlets(Calls):
@@ -278,8 +280,8 @@ def test_undo_is_exact():
         gevent.hub,
         gevent.queue,
         gevent.threadpool.ThreadPool,
-        _handoff,
-        _rounds,
+        handoff,
+        rounds,
     )
 
 
@@ -296,8 +298,8 @@ def test_what_runs_while_it_is_switched_off_leaves_nothing(arm, instrument):
         scheduler = sched.scheduler()
         scheduler.enter(0, 0, off)
         scheduler.run()
-    assert not _rounds.running
-    assert not _handoff.bodies
+    assert not rounds.running
+    assert not handoff.bodies
 
 
 CARRIES = """

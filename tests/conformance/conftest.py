@@ -8,7 +8,8 @@ import sys
 import pytest
 from item_forms import Spans
 
-from otel_concurrency import ConcurrencyInstrumentor, _links, _spans
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._linking import origins, span_start
 
 collect_ignore = [] if sys.version_info >= (3, 14) else ["test_interpreters.py"]
 """What is about something that this version of Python does not have."""
@@ -39,13 +40,13 @@ def instrument():
 def clock(monkeypatch):
     """Return a function that lets time pass, in nanoseconds, for who asks whether a span is old."""
     passed = []
-    real = _links.time.time_ns
+    real = origins.time.time_ns
 
     class Clock:
         @staticmethod
         def time_ns():
             return real() + sum(passed)
 
-    monkeypatch.setattr(_links, "time", Clock)
-    monkeypatch.setattr(_spans, "time", Clock)
+    monkeypatch.setattr(origins, "time", Clock)
+    monkeypatch.setattr(span_start, "time", Clock)
     return passed.append

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import handoff
 
 
 class InjectedError(Exception):
@@ -27,8 +28,8 @@ def wherever_it_is(name):
     def inject(patch):
         ConcurrencyInstrumentor().instrument()  # makes what is made at the first use
         ConcurrencyInstrumentor().uninstrument()
-        function = getattr(_handoff, name)
-        for seam in _handoff.seams.values():
+        function = getattr(handoff, name)
+        for seam in handoff.seams.values():
             for slot in ("current", "concerned"):
                 if getattr(seam, slot) is function:
                     patch(seam, slot, fail)

@@ -89,7 +89,7 @@ def look_alone():
 
 def look_without_the_library():
     """Look, where the library could not be imported."""
-    assert "otel_concurrency._handoff" not in sys.modules
+    assert "otel_concurrency._core.handoff" not in sys.modules
     return look()
 
 

@@ -16,7 +16,7 @@ import greenlet
 import pytest
 from opentelemetry import context
 
-from otel_concurrency import _report
+from otel_concurrency._core import faults
 
 WAIT = 20
 
@@ -154,5 +154,5 @@ def test_it_is_done_as_without_the_library(use, attached, metrics, instrument, c
         assert use() == plain
     finally:
         context.detach(token)
-    assert not _report._reported
+    assert not faults._reported
     assert caplog.records == []

@@ -15,12 +15,9 @@ from forms import FORMS, WAIT, Submit, without_context
 from injection import InjectedError, always_fail, wherever_it_is
 from opentelemetry.context import attach, detach, get_current, set_value
 
-from otel_concurrency import (
-    ConcurrencyInstrumentor,
-    _infrastructure,
-    _policy,
-    _primitives,
-)
+from otel_concurrency import ConcurrencyInstrumentor, _primitives
+from otel_concurrency._clean_starts import matching
+from otel_concurrency._linking import policies
 
 patched = [form for form in FORMS if form.setting is not None]
 
@@ -29,12 +26,10 @@ FAULTS = {
     "get_current raises": wherever_it_is("get_current"),
     "attach raises": wherever_it_is("attach"),
     "detach raises": wherever_it_is("detach"),
-    "the policy raises": lambda patch: patch(_policy, "capture_for", always_fail),
-    "the matcher of threads raises": lambda patch: patch(
-        _infrastructure, "thread_matcher", always_fail
-    ),
+    "the policy raises": lambda patch: patch(policies, "capture_for", always_fail),
+    "the matcher of threads raises": lambda patch: patch(matching, "thread_matcher", always_fail),
     "the matcher of callables raises": lambda patch: patch(
-        _infrastructure, "callable_matcher", always_fail
+        matching, "callable_matcher", always_fail
     ),
 }
 strikes = {

@@ -31,12 +31,9 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, set_value
 from test_items import container, forms, handle
 
-from otel_concurrency import (
-    ConcurrencyInstrumentor,
-    _pairing,
-    _policy,
-    _primitives,
-)
+from otel_concurrency import ConcurrencyInstrumentor, _primitives
+from otel_concurrency._items import pairing
+from otel_concurrency._linking import policies
 
 OWNERS = {
     "queue": queue,
@@ -549,8 +546,8 @@ def test_somebody_elses_patch_on_top_stays_and_works(form, spans, monkeypatch):
 FAULTS = {
     "get_current raises": wherever_it_is("get_current"),
     "attach raises": wherever_it_is("attach"),
-    "the policy raises": lambda patch: patch(_policy, "capture_for", always_fail),
-    "asking for the caller raises": lambda patch: patch(_pairing, "is_plumbing", fail),
+    "the policy raises": lambda patch: patch(policies, "capture_for", always_fail),
+    "asking for the caller raises": lambda patch: patch(pairing, "is_plumbing", fail),
 }
 
 

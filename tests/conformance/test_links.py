@@ -26,7 +26,9 @@ from opentelemetry.sdk.trace import Tracer
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
 
-from otel_concurrency import ConcurrencyInstrumentor, _links, _report
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import faults
+from otel_concurrency._linking import origins as _links
 
 
 @pytest.mark.parametrize("form", HANDING_OFF, ids=lambda form: form.name)
@@ -221,7 +223,7 @@ def test_a_provider_of_somebody_elses_gives_new_roots_and_one_warning(
 ):
     """Without the SDK no span can be given a link; the trace is not prolonged all the same."""
     monkeypatch.setattr(_links, "_checked", False)
-    monkeypatch.setattr(_report, "_reported", set())
+    monkeypatch.setattr(faults, "_reported", set())
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", trace.NoOpTracerProvider())
     instrument(policy="link")
     origin = NonRecordingSpan(SpanContext(1, 2, is_remote=False))

@@ -32,7 +32,9 @@ from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff, _links, _spans
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import handoff
+from otel_concurrency._linking import origins, span_start
 
 
 def test_a_span_that_ended_long_ago_is_linked(instrument, tracer, exporter, clock):
@@ -296,7 +298,7 @@ def test_a_loop_in_a_thread_of_a_remote_parent_grows_old(instrument, tracer, exp
     assert spans["at once"].parent == remote.get_span_context()
     assert_linked(spans["late"], remote, reason="ended")
     assert spans["handle"].parent == message.get_span_context()
-    assert not _handoff.ages
+    assert not handoff.ages
 
 
 def test_no_span_is_marked_but_those_of_the_sdk(instrument, exporter):
@@ -631,7 +633,7 @@ def test_a_span_of_today_costs_no_clock(instrument, tracer, monkeypatch):
         def time_ns():
             raise AssertionError("the clock was read")
 
-    monkeypatch.setattr(_links, "time", Broken)
+    monkeypatch.setattr(origins, "time", Broken)
     with tracer.start_as_current_span("request"):
         tracer.start_span("child").end()
-    assert _spans.link_after == MINUTE
+    assert span_start.link_after == MINUTE

@@ -20,7 +20,8 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import attach
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from otel_concurrency import ConcurrencyInstrumentor, _rounds
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._linking import rounds as _rounds
 from otel_concurrency._primitives import _sched
 
 

@@ -25,7 +25,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_concurrency import ConcurrencyInstrumentor, _handoff, _items, _primitives
+from otel_concurrency import ConcurrencyInstrumentor, _primitives
+from otel_concurrency._core import handoff
+from otel_concurrency._items import adoption
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -389,15 +391,15 @@ def test_a_provider_that_raises_does_not_hurt_the_program(instrument, tracer, ca
 
 def test_off_nothing_is_there_that_could_cost_anything(instrument):
     """Seams and hot path are what they are without, and the file with metrics is not imported."""
-    attach = _handoff.attach
+    attach = handoff.attach
     instrument()
-    assert (_handoff.attach, _items.attach) == (attach, attach)
-    assert attach == _handoff._runtime()[1]
+    assert (handoff.attach, adoption.attach) == (attach, attach)
+    assert attach == handoff._runtime()[1]
     for name in _primitives.NAMES:
-        seam = _handoff.seams.get(name)
+        seam = handoff.seams.get(name)
         if seam is not None:
-            assert seam.current is _handoff.get_current
-            assert seam.concerned is _handoff.get_current
+            assert seam.current is handoff.get_current
+            assert seam.concerned is handoff.get_current
     program = (
         "import sys; from otel_concurrency import ConcurrencyInstrumentor;"
         "ConcurrencyInstrumentor().instrument();"
@@ -409,17 +411,17 @@ def test_off_nothing_is_there_that_could_cost_anything(instrument):
 
 def test_undone_they_leave_nothing(meters, tracer):
     """What they have replaced is what it was, by identity, and nothing is counted any more."""
-    before = _handoff.attach, _items.attach
+    before = handoff.attach, adoption.attach
     instrumentor = ConcurrencyInstrumentor()
     instrumentor.instrument(metrics=True, meter_provider=meters.provider)
     try:
-        assert _handoff.attach is not before[0]
-        assert _items.attach is not before[1]
+        assert handoff.attach is not before[0]
+        assert adoption.attach is not before[1]
         items = queue.Queue()
         items.put(1)
     finally:
         instrumentor.uninstrument()
-    assert (_handoff.attach, _items.attach) == before
+    assert (handoff.attach, adoption.attach) == before
     items.put(2)
     instrumentor.instrument()
     try:

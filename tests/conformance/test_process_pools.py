@@ -28,7 +28,8 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.context import attach, detach, get_current
 from pool_work import NOTHING, look
 
-from otel_concurrency import ConcurrencyInstrumentor, _flush
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._child_exit import flush
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -634,7 +635,7 @@ def test_a_worker_that_died_with_the_lock_makes_nothing_worse(instrumented):
 
     Terminating it hangs without the library, until the lock is released.
     """
-    before, _flush.timeout = _flush.timeout, 200
+    before, flush.timeout = flush.timeout, 200
     pool = multiprocessing.get_context("fork").Pool(2)
     try:
         pool.map(pool_work.pid, range(4), 1)
@@ -650,7 +651,7 @@ def test_a_worker_that_died_with_the_lock_makes_nothing_worse(instrumented):
         terminating.join(WAIT)
         assert not terminating.is_alive()
     finally:
-        _flush.timeout = before
+        flush.timeout = before
 
 
 def test_nothing_is_left_in_the_calling_thread(method, instrumented, tracer):

@@ -32,8 +32,9 @@ from opentelemetry.context import attach, detach, get_current
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from pool_work import NOTHING, look
 
-from otel_concurrency import ConcurrencyInstrumentor, _policy
-from otel_concurrency._primitives._multiprocessing import _trailers
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._crossing import wire_format
+from otel_concurrency._linking import policies
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -248,7 +249,7 @@ def test_a_receiver_without_the_library_gets_plain_items(name, method, tmp_path)
             import pool_work
 
             if __name__ == "__main__":
-                from otel_concurrency import ConcurrencyInstrumentor, _policy
+                from otel_concurrency import ConcurrencyInstrumentor, Policy
                 instrumentor = ConcurrencyInstrumentor()
                 instrumentor.instrument()
                 os.environ["PYTHONPATH"] = {str(tmp_path)!r}
@@ -311,9 +312,9 @@ def test_any_item_comes_out_as_it_was_put(item, name, make, instrumented, tracer
 
 def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, instrumented):
     """One that comes while the other is still getting ready waits for nothing and loses nothing."""
-    monkeypatch.setattr(_trailers, "_in_use", False)
-    pickler = _trailers.pickler(ForkingPickler)
-    ready, entered, go = _trailers._take_part, threading.Event(), threading.Event()
+    monkeypatch.setattr(wire_format, "_in_use", False)
+    pickler = wire_format.pickler(ForkingPickler)
+    ready, entered, go = wire_format._take_part, threading.Event(), threading.Event()
 
     def slow(stand_in):
         if threading.current_thread() is first:
@@ -321,10 +322,10 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
             assert go.wait(WAIT)
         ready(stand_in)
 
-    monkeypatch.setattr(_trailers, "_take_part", slow)
+    monkeypatch.setattr(wire_format, "_take_part", slow)
 
     def send_first():
-        _trailers.send("first", baggage.set_baggage("tenant", "1", context.Context()))
+        wire_format.send("first", baggage.set_baggage("tenant", "1", context.Context()))
         messages.append(pickler.dumps("first"))
 
     messages = []
@@ -332,12 +333,12 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
     first.start()
     assert entered.wait(WAIT)
     try:
-        _trailers.send("second", baggage.set_baggage("tenant", "2", context.Context()))
+        wire_format.send("second", baggage.set_baggage("tenant", "2", context.Context()))
         messages.append(pickler.dumps("second"))
     finally:
         go.set()
         first.join(WAIT)
-    assert [bytes(message).endswith(_trailers._MARK) for message in messages] == [True, True]
+    assert [bytes(message).endswith(wire_format._MARK) for message in messages] == [True, True]
 
 
 def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented, tracer):
@@ -352,7 +353,7 @@ def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented
     handled = in_a_flow(handle, items, 3)
     assert handled == [("first", first), ("none", NOTHING), ("last", last)]
     assert pool_work.Forgiving.lost == [(RuntimeError, broken)]
-    assert not _trailers._sending
+    assert not wire_format._sending
 
 
 def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrumented, tracer):
@@ -386,7 +387,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
         assert held() is None
     finally:
         gc.enable()
-    assert not _trailers._sending
+    assert not wire_format._sending
     expected = put_under(tracer, items.put, "next")
     assert in_a_flow(handle, items, 1) == [("next", expected)]
 
@@ -394,7 +395,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
 def test_headers_that_nobody_can_read_are_reported_once(make, instrumented, caplog):
     """The item is handled in no context."""
     items = make("SimpleQueue")
-    message = bytes(ForkingPickler.dumps("item")) + b"nonsense\0\0\0\x08" + _trailers._MARK
+    message = bytes(ForkingPickler.dumps("item")) + b"nonsense\0\0\0\x08" + wire_format._MARK
     for _ in range(2):
         items._writer.send_bytes(message)
     assert in_a_flow(handle, items, 2) == [("item", NOTHING)] * 2
@@ -575,8 +576,8 @@ def test_nothing_keeps_a_context_when_the_item_is_gone(name, make, instrumented)
         gc.enable()
     with attached(baggage.set_baggage("key", "of who closes")):
         close(items)
-    assert not _trailers._sending
-    assert not _trailers._receiving
+    assert not wire_format._sending
+    assert not wire_format._receiving
 
 
 def test_a_listener_of_the_logging_package_adopts_nothing(make, instrumented, tracer):
@@ -685,7 +686,7 @@ def test_a_fault_costs_the_context_and_nothing_else(
 ):
     """It is reported once, also where the report itself is put to the queue in question."""
     if side == "policy":
-        monkeypatch.setattr(_policy._links, "deferred", lambda *_: 1 / 0)
+        monkeypatch.setattr(policies.origins, "deferred", lambda *_: 1 / 0)
     else:
         propagate_with(FaultyPropagator(side))
     instrumentor = ConcurrencyInstrumentor()

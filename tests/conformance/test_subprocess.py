@@ -24,7 +24,9 @@ from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as context_api
 from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
 
-from otel_concurrency import ConcurrencyInstrumentor, _environment, _handoff
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import handoff
+from otel_concurrency._crossing import environment as _environment
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
 COMMAND = [sys.executable, "-I", "-S", "-c", SHOW]
@@ -492,7 +494,7 @@ def test_the_base_context_is_taken_away_again(started_with):
     assert context_api.get_current()
     instrumentor.uninstrument()
     assert not context_api.get_current()
-    assert threading.get_ident() not in _handoff.bodies
+    assert threading.get_ident() not in handoff.bodies
 
 
 def test_a_context_on_top_of_the_base_is_left_alone(started_with, tracer):

@@ -594,7 +594,7 @@ import otel_concurrency._instrumentor as ours
 def fail(*args):
     raise RuntimeError("injected")
 ConcurrencyInstrumentor().instrument()
-ours._patching.apply_all = ours._patching.undo_all = fail
+ours.patching.apply_all = ours.patching.undo_all = fail
 import sched
 print(carried())
 """)

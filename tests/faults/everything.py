@@ -357,13 +357,14 @@ ACROSS = {
     "_interpreters": (interpreters,),
     "_turns": (executors, process_pools, interpreters),
     "_pools": (process_pools, thread_pools),
-    "_carrier": (processes, process_pools),
-    "_flush": (processes, process_pools),
-    "_environment": (commands,),
+    "wire_format": (processes,),
+    "carrier": (processes, process_pools),
+    "flush": (processes, process_pools),
+    "environment": (commands,),
     "_subprocess": (commands,),
     "_process": (processes,),
     "_multiprocessing": (processes,),
-    "_forked": (processes,),
+    "after_fork": (processes,),
 }
 """What concerns a module that deals with other processes."""
 

@@ -179,19 +179,24 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(tree, str(self._code), "exec"), module.__dict__)
 
 
+BESIDE_THE_PROGRAM = ("_cli", "_observer", "_status", "_trace_report", "testing", "pytest_plugin")
+"""Packages and modules that nothing but a tool or a test imports."""
+
+
 def modules() -> list[str]:
     """Return the modules of the library that run in a program."""
     names = [
         ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(SOURCE.rglob("*.py"))
+        if "def " in path.read_text(encoding="utf-8")
     ]
     facts = ("__init__", "__main__", "environment_variables", "package", "version")
     return [
         name
         for name in names
         if name not in facts
-        and not name.startswith(("_cli", "_insight", "testing", "pytest_plugin"))
-        and not name.endswith("_table")
+        and not name.startswith(BESIDE_THE_PROGRAM)
+        and name != "_clean_starts.table"
         and not (name.startswith(ADAPTER) and not _is_there(name.removeprefix(ADAPTER)))
     ]
 

@@ -724,9 +724,9 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
 
 SHARED: dict[str, tuple[str, ...]] = {
     "_adapters": ("anyio",),
-    "_channels": ("anyio", "trio"),
-    "_portable": ("anyio", "billiard", "trio_parallel"),
-    "_relays": ("eventlet", "tornado"),
-    "_tasks": ("huey", "loky", "pebble", "rq"),
+    "_items.channels": ("anyio", "trio"),
+    "_crossing.pickled_calls": ("anyio", "billiard", "trio_parallel"),
+    "_items.relays": ("eventlet", "tornado"),
+    "_crossing.tasks": ("huey", "loky", "pebble", "rq"),
 }
 """Modules that adapters share: who uses them."""

@@ -17,13 +17,13 @@ from injected import PASS_ON, STAND_INS, modules
 HERE = Path(__file__).parent
 
 UNUSED = (
-    "_callers",
+    "callers",
     "_child",
     "_instrumented",
     "_interpreters",  # before Python 3.14
-    "_relays",  # where no library is installed that uses them
-    "_report",
-    "_tasks",  # as _relays
+    "relays",  # where no library is installed that uses them
+    "faults",
+    "tasks",  # as relays
 )
 """Modules of which nothing but what cannot be guarded is used here, or nothing at all."""
 

@@ -87,12 +87,12 @@ PROGRAMS = {
     "no memory": """
         import threading
         from concurrent.futures import ThreadPoolExecutor
-        from otel_concurrency import _handoff
+        from otel_concurrency._core import handoff
 
         def fail(*args):
             raise MemoryError
-        _handoff.attach = _handoff.get_current = fail
-        for seam in _handoff.seams.values():
+        handoff.attach = handoff.get_current = fail
+        for seam in handoff.seams.values():
             seam.capture = fail
         results = []
         thread = threading.Thread(target=results.append, args=(1,))

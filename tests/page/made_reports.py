@@ -6,7 +6,7 @@ import itertools
 import random
 from dataclasses import dataclass, field
 
-from otel_concurrency._insight.model import (
+from otel_concurrency._trace_report.model import (
     CallSite,
     HandOff,
     Leak,

@@ -71,10 +71,10 @@ def _give_back() -> None:
 
 
 _TABLES = {
-    "_handoff": ("bodies", "ages"),
-    "_rounds": ("running",),
+    "_core.handoff": ("bodies", "ages"),
+    "_linking.rounds": ("running",),
     "_primitives._threading": ("_starting",),
-    "_primitives._multiprocessing._trailers": ("_sending", "_receiving"),
+    "_crossing.wire_format": ("_sending", "_receiving"),
 }
 """By thread, what the library knows of work that is under way."""
 

@@ -10,14 +10,14 @@ HERE = Path(__file__).parent
 
 HOARD = f"""
 import runpy, sys
-from otel_concurrency import _handoff
-plain, held = _handoff.capture, []
+from otel_concurrency._core import handoff
+plain, held = handoff.capture, []
 
 def capture(work):
     held.append(plain(work))
     return held[-1]
 
-_handoff.capture = capture
+handoff.capture = capture
 sys.argv[0] = {str(HERE)!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "aiosqlite": {"queue": ("aiosqlite.core",)},

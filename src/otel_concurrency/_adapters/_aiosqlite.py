@@ -10,9 +10,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import BodyCall, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import BodyCall, Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("0.20.0", "0.22.1")
 
@@ -27,6 +27,6 @@ MODULES = {"queue": {"aiosqlite.core": _layers}}
 def _execute(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def _execute(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        return await original(self, _handoff.own(seam, fn, BodyCall), *args, **kwargs)
+        return await original(self, handoff.own(seam, fn, BodyCall), *args, **kwargs)
 
     return _execute

@@ -18,11 +18,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _flush, _handoff, _portable
-from otel_concurrency._carrier import Headers
-from otel_concurrency._channels import Channels
-from otel_concurrency._handoff import NO_CONTEXT, Call, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._child_exit import flush
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import pickled_calls
+from otel_concurrency._crossing.carrier import Headers
+from otel_concurrency._items.channels import Channels
 
 TESTED = ("4.4.0", "4.16.0")
 
@@ -66,7 +68,7 @@ class _Pickle:
         """Pickle a command; if it is to run something, with the context of now."""
         if obj[0] == "run":
             command, function, arguments = obj
-            obj = command, _portable.sent(self._seam, function, __name__), arguments
+            obj = command, pickled_calls.sent(self._seam, function, __name__), arguments
         return self._plain.dumps(obj, *args, **kwargs)
 
 
@@ -74,7 +76,7 @@ def _open_process(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def open_process(*args: Any, **kwargs: Any) -> Any:
         process = await original(*args, **kwargs)
-        if seam.active and _flush.timeout > 0:
+        if seam.active and flush.timeout > 0:
             process.kill = _Kill(weakref.ref(process))
         return process
 
@@ -94,11 +96,11 @@ class _Kill:
             return
         self._is_asked = True
         try:
-            timer = threading.Timer(_flush.timeout / 1000, self._kill_if_alive)
+            timer = threading.Timer(flush.timeout / 1000, self._kill_if_alive)
             timer.daemon = True
             Call(NO_CONTEXT, timer.start)()
         except Exception as error:
-            _handoff.report("end a worker", error)
+            handoff.report("end a worker", error)
             process.__class__.kill(process)
         else:
             process.terminate()
@@ -114,7 +116,7 @@ class _Kill:
 
 def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:
     """Return what runs ``function`` in the context of ``headers``; then the worker can leave."""
-    call = _portable.received(function, headers)
+    call = pickled_calls.received(function, headers)
 
     def run(*args: Any) -> Any:
         _stay()
@@ -131,7 +133,7 @@ def _be_ready_to_leave() -> None:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _leave)
     except Exception as error:
-        _handoff.report("be ready to leave", error)
+        handoff.report("be ready to leave", error)
 
 
 def _stay() -> None:
@@ -139,7 +141,7 @@ def _stay() -> None:
         if signal.getsignal(signal.SIGTERM) is _leave:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except Exception as error:
-        _handoff.report("stay", error)
+        handoff.report("stay", error)
 
 
 def _leave(number: int, frame: object) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _links
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._linking import origins
 
 TESTED = ("3.10.4", "3.11.3")
 
@@ -55,10 +56,10 @@ def _init(original: Any, seam: Seam) -> Any:
         try:
             context = seam.capture(self.func)
             if context:
-                remembered = _links.deferred(context, seam.name)
+                remembered = origins.deferred(context, seam.name)
                 _jobs.setdefault(scheduler, {})[self.id] = remembered
         except Exception as error:
-            _handoff.report("add_job", error)
+            handoff.report("add_job", error)
 
     return __init__
 
@@ -72,8 +73,8 @@ def _submit_job(original: Any, seam: Seam) -> Any:
         try:
             context = _jobs.get(self._scheduler, {}).get(job.id, NO_CONTEXT)
         except Exception as error:
-            _handoff.report("submit_job", error)
-        return _handoff.Call(context, original)(self, job, run_times)
+            handoff.report("submit_job", error)
+        return handoff.Call(context, original)(self, job, run_times)
 
     return submit_job
 

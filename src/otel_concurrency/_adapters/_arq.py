@@ -12,9 +12,10 @@ import pickle
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _tasks
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
 
 TESTED = ("0.26.0", "0.28.0")
 
@@ -41,11 +42,11 @@ def _serialize_job(original: Any, seam: Seam) -> Any:
         message = original(*args, **kwargs)
         try:
             if seam.active and kwargs.get("serializer") in (None, pickle.dumps):
-                headers = _carrier.capture(seam, None)
+                headers = carrier.capture(seam, None)
                 if headers is not None:
-                    return _tasks.append(message, headers)
+                    return tasks.append(message, headers)
         except Exception as error:
-            _handoff.report("enqueue", error)
+            handoff.report("enqueue", error)
         return message
 
     return serialize_job
@@ -56,11 +57,11 @@ def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
     def deserialize_job_raw(message: Any, **kwargs: Any) -> Any:
         job = original(message, **kwargs)
         try:
-            context = _carrier.unpack_safely(_tasks.appended(message)) if seam.active else None
+            context = carrier.unpack_safely(tasks.appended(message)) if seam.active else None
             if context:
-                _handoff.attach_safely(context)  # `run_job`, which this is a part of, detaches
+                handoff.attach_safely(context)  # `run_job`, which this is a part of, detaches
         except Exception as error:
-            _handoff.report("extract", error)
+            handoff.report("extract", error)
         return job
 
     return deserialize_job_raw
@@ -70,11 +71,11 @@ def _run_job(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def run_job(self: Any, *args: Any, **kwargs: Any) -> Any:
         # Also without headers: a job is not in what the worker was started in.
-        token = _handoff.attach_safely(NO_CONTEXT) if seam.active else None
+        token = handoff.attach_safely(NO_CONTEXT) if seam.active else None
         try:
             return await original(self, *args, **kwargs)
         finally:
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return run_job

@@ -11,9 +11,12 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _flush, _handoff, _portable, _spans
-from otel_concurrency._handoff import Seam, adopted, attach, get_current
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._child_exit import flush
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, adopted, attach, get_current
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import pickled_calls
+from otel_concurrency._linking import span_start
 from otel_concurrency._primitives._multiprocessing import _process
 
 TESTED = ("4.2.1", "4.3.2")
@@ -41,10 +44,10 @@ MODULES = {
 def _hand_off(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def hand_off(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
-        sent = _portable.sent(seam, func, empty=False)
+        sent = pickled_calls.sent(seam, func, empty=False)
         for name in ("callback", "error_callback"):
             if name in kwargs:
-                kwargs[name] = _handoff.own(seam, kwargs[name])
+                kwargs[name] = handoff.own(seam, kwargs[name])
         return original(self, sent, *args, **kwargs)
 
     return hand_off
@@ -54,7 +57,7 @@ def _receiving(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _make_protected_receive(self: Any, conn: Any) -> Any:
         plain = original(self, conn)
-        base = _handoff.current_safely()  # what the initializer has left
+        base = handoff.current_safely()  # what the initializer has left
 
         @functools.wraps(plain)
         def receive(*args: Any, **kwargs: Any) -> Any:
@@ -64,7 +67,7 @@ def _receiving(original: Any, seam: Seam) -> Any:
                 if seam.active and base is not None and get_current() is not base:
                     attach(base)  # somebody has forgotten to detach
             except Exception as error:
-                _handoff.report("receive", error)
+                handoff.report("receive", error)
             return plain(*args, **kwargs)
 
         return receive
@@ -77,9 +80,9 @@ def _do_exit(original: Any, seam: Seam) -> Any:
     def _do_exit(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             if seam.active:
-                _flush.Departure(_spans.started_since).end()
+                flush.Departure(span_start.started_since).end()
         except Exception as error:
-            _handoff.report("leave", error)
+            handoff.report("leave", error)
         return original(self, *args, **kwargs)
 
     return _do_exit

@@ -13,10 +13,11 @@ import weakref
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _items, _queue_hooks
-from otel_concurrency._handoff import Seam, adopted
-from otel_concurrency._pairs import Fifo, Keyed, Lifo, Pairs
-from otel_concurrency._patching import Layer, Patch, apply_all, undo_all
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
+from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, Pairs
 
 TESTED = ("0.8.0", "0.11.0")
 
@@ -47,8 +48,8 @@ class _Queues:
             ),
             *(Layer(getattr(culsans, name), "_get", self._get) for name in _QUEUES),
             *(Layer(stock, name, _letting_go) for name in _CONSUMERS if name in vars(stock)),
-            Layer(stock, "task_done", _queue_hooks.task_done),
-            *_queue_hooks.shutdown_layers(stock),
+            Layer(stock, "task_done", queue_hooks.task_done),
+            *queue_hooks.shutdown_layers(stock),
         ]
 
     def apply(self) -> None:
@@ -59,7 +60,7 @@ class _Queues:
         """Take the hooks away, and every context that waits."""
         undo_all(self.layers)
         self._pairs.clear()
-        _items.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # nobody will tell this flow to do it any more
 
     def _put(self, kind: Any, original: Any) -> Any:
         @functools.wraps(original)
@@ -68,7 +69,7 @@ class _Queues:
             try:
                 self._remember(kind, queue, item)
             except Exception as error:
-                _handoff.report("put", error)
+                handoff.report("put", error)
             return result
 
         return _put
@@ -90,7 +91,7 @@ class _Queues:
             try:
                 self._deliver(queue, item)
             except Exception as error:
-                _handoff.report("get", error)
+                handoff.report("get", error)
             return item
 
         return _get
@@ -101,9 +102,9 @@ class _Queues:
         if context and self._seam.change is not None:
             context = self._seam.change(context)
         if not self._seam.active:
-            _items.let_go()
-        elif context or _handoff.get_current():
-            _items.adopt(context)
+            adoption.let_go()
+        elif context or handoff.get_current():
+            adoption.adopt(context)
 
 
 def _letting_go(original: Any) -> Any:
@@ -113,7 +114,7 @@ def _letting_go(original: Any) -> Any:
         @functools.wraps(original)
         async def get_in_task(self: Any, /) -> Any:
             if adopted.get() is not None:
-                _items.let_go()
+                adoption.let_go()
             return await original(self)
 
         return get_in_task
@@ -121,7 +122,7 @@ def _letting_go(original: Any) -> Any:
     @functools.wraps(original)
     def get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
         return original(self, *args, **kwargs)
 
     return get

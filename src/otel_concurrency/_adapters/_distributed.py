@@ -11,9 +11,10 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier
 
 TESTED = ("2026.8.0", "2026.8.0")
 
@@ -40,7 +41,7 @@ MODULES = {
 def _graph_to_futures(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _graph_to_futures(self: Any, *args: Any, **kwargs: Any) -> Any:
-        headers = _carrier.capture(seam, None) if seam.active else None
+        headers = carrier.capture(seam, None) if seam.active else None
         if headers is None:
             return original(self, *args, **kwargs)
         dask: Any = importlib.import_module("dask")
@@ -57,7 +58,7 @@ def _execute(original: Any, seam: Seam) -> Any:
         try:
             return await original(self, key, **kwargs)
         finally:
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return execute
@@ -67,8 +68,8 @@ def _attach(worker: Any, key: Any) -> Any:
     """Attach what came with a task; also nothing: the worker may have been made in a context."""
     try:
         annotations: Any = getattr(worker.state.tasks.get(key), "annotations", None) or {}
-        context = _carrier.unpack_safely(annotations.get(_HEADERS))
-        return _handoff.attach_safely(context or NO_CONTEXT)
+        context = carrier.unpack_safely(annotations.get(_HEADERS))
+        return handoff.attach_safely(context or NO_CONTEXT)
     except Exception as error:
-        _handoff.report("attach", error)
+        handoff.report("attach", error)
         return None

@@ -10,9 +10,10 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _tasks
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
 
 TESTED = ("1.17.1", "2.2.1")
 
@@ -41,7 +42,7 @@ def _emit_before(original: Any, seam: Seam) -> Any:
             try:
                 _add_headers(args[0], seam)
             except Exception as error:
-                _handoff.report("send", error)
+                handoff.report("send", error)
         return original(self, signal, *args, **kwargs)
 
     return emit_before
@@ -49,7 +50,7 @@ def _emit_before(original: Any, seam: Seam) -> Any:
 
 def _add_headers(message: Any, seam: Seam) -> None:
     if _HEADERS not in message.options:
-        headers = _carrier.capture(seam, None)
+        headers = carrier.capture(seam, None)
         if headers is not None:
             message.options[_HEADERS] = headers
 
@@ -58,6 +59,6 @@ def _process_message(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def process_message(self: Any, message: Any) -> Any:
         headers = message.options.get(_HEADERS) if seam.active else None
-        return _tasks.run_in(headers, seam, original, self, message)
+        return tasks.run_in(headers, seam, original, self, message)
 
     return process_message

@@ -2,7 +2,7 @@
 
 A green thread goes by THREADING: it is captured when it is made, which pools and monkey-patched
 threads do as well. What is handed to ``tpool`` goes by FUTURES, and items by QUEUE: the hub puts
-and takes for those who wait (see ``_relays``).
+and takes for those who wait (see ``_items.relays``).
 
 Green threads share a thread, so with eventlet it is they, and not threads, that work is known by.
 """
@@ -16,11 +16,12 @@ from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _items, _queue_hooks
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
-from otel_concurrency._patching import Layer, Patch
-from otel_concurrency._queue_hooks import QueueHooks
-from otel_concurrency._relays import Relay
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.queue_hooks import QueueHooks
+from otel_concurrency._items.relays import Relay
 
 TESTED = ("0.38.0", "0.41.3")
 
@@ -59,7 +60,7 @@ def _queue_layers(queue: Any, seam: Seam) -> list[Patch]:
         QueueHooks(relay, {}),
         Layer(queue.LightQueue, "put", lambda raw: _put(raw, relay)),
         Layer(queue.LightQueue, "get", lambda raw: _get(raw, relay)),
-        Layer(queue.Queue, "task_done", _queue_hooks.task_done),
+        Layer(queue.Queue, "task_done", queue_hooks.task_done),
     ]
 
 
@@ -84,7 +85,7 @@ def _init(original: Any, seam: Seam) -> Any:
             if context is not None:
                 self.__dict__[_CONTEXT] = context
         except Exception as error:
-            _handoff.report("spawn", error)
+            handoff.report("spawn", error)
 
     return __init__
 
@@ -97,7 +98,7 @@ def _main(original: Any, seam: Seam) -> Any:
             if context is not None and seam.active and not _is_known(seam, function, args):
                 function = BodyCall(context, function)
         except Exception as error:
-            _handoff.report("spawn", error)
+            handoff.report("spawn", error)
         context = None
         return original(self, function, args, kwargs)
 
@@ -119,7 +120,7 @@ def _spawn_n(original: Any, seam: Seam) -> Any:
         if callable(func) and not isinstance(
             getattr(args[0] if args else None, "__self__", None), threading.Thread
         ):
-            call = _handoff.call(seam, func, BodyCall)
+            call = handoff.call(seam, func, BodyCall)
         return original(seconds, call or func, args, kwargs)
 
     return _spawn_n
@@ -131,7 +132,7 @@ def _execute(original: Any, seam: Seam) -> Any:
         if not seam.active or isinstance(meth, Call):
             return original(meth, *args, **kwargs)
         # Also without a context: what it forgets to detach is not for the next one.
-        call = _handoff.call(seam, meth, BodyCall) or BodyCall(NO_CONTEXT, meth)
+        call = handoff.call(seam, meth, BodyCall) or BodyCall(NO_CONTEXT, meth)
         try:
             return original(call, *args, **kwargs)
         finally:
@@ -157,7 +158,7 @@ def _get(original: Any, relay: Relay) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
         item = original(self, block, timeout)
         taken = relay.taken(item)
         if taken is not None:

@@ -10,9 +10,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import BodyCall, Call, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import BodyCall, Call, Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("3.5.0", "3.5.0")
 
@@ -32,7 +32,7 @@ def _task(original: Any, seam: Seam) -> Any:
     def __init__(  # noqa: N807
         self: Any, fn: Any, args: Any, kwargs: Any, future: Any, delay: Any
     ) -> None:
-        call = _handoff.own(seam, fn, BodyCall)
+        call = handoff.own(seam, fn, BodyCall)
         original(self, call, args, kwargs, future, delay)
         if isinstance(call, Call):
             # One that is cancelled stays where it is until it is due.

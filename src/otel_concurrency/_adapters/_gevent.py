@@ -17,12 +17,13 @@ from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _items
-from otel_concurrency._callers import caller
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
-from otel_concurrency._pairing import is_plumbing
-from otel_concurrency._pairs import Fifo, Keyed, Lifo
-from otel_concurrency._patching import Layer, Patch, StandIn
+from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch, StandIn
+from otel_concurrency._items import adoption
+from otel_concurrency._items.pairing import is_plumbing
+from otel_concurrency._items.pairs import Fifo, Keyed, Lifo
 
 TESTED = ("25.9.1", "26.9.0")
 
@@ -107,11 +108,11 @@ class _OnSpawn:
         try:
             run = greenlet._run  # which is let go of with its end, also if it never runs
             if greenlet.gr_context is None and not _is_thread(run):
-                call = _handoff.call(self._seam, run, BodyCall)
+                call = handoff.call(self._seam, run, BodyCall)
                 if call is not None:
                     greenlet._run = call
         except Exception as error:
-            _handoff.report("start", error)
+            handoff.report("start", error)
 
 
 def _is_thread(run: Any) -> bool:
@@ -123,7 +124,7 @@ def _is_thread(run: Any) -> bool:
 def _spawn_raw(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def spawn_raw(function: Any, *args: Any, **kwargs: Any) -> Any:
-        call = _handoff.call(seam, function, BodyCall) if callable(function) else None
+        call = handoff.call(seam, function, BodyCall) if callable(function) else None
         return original(call or function, *args, **kwargs)
 
     return spawn_raw
@@ -135,7 +136,7 @@ def _pool_spawn(original: Any, seam: Seam) -> Any:
         if not seam.active or isinstance(func, Call):
             return original(self, func, *args, **kwargs)
         # Also without a context: what it forgets to detach is not for the next one.
-        call = _handoff.call(seam, func, BodyCall) or BodyCall(NO_CONTEXT, func)
+        call = handoff.call(seam, func, BodyCall) or BodyCall(NO_CONTEXT, func)
         try:
             return original(self, call, *args, **kwargs)
         except BaseException:
@@ -169,13 +170,13 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.put)
         def put(self, item: Any, block: bool = True, timeout: Any = None) -> Any:
-            if not seam.active or not _handoff.is_concerned(seam):
+            if not seam.active or not handoff.is_concerned(seam):
                 return plain.put(self, item, block, timeout)
             waiting: list[list[Any]] | None = getattr(self, _PUTTING, None)
             if waiting is None:
                 waiting = []
                 setattr(self, _PUTTING, waiting)
-            entry = [item, _handoff.current_safely()]
+            entry = [item, handoff.current_safely()]
             waiting.append(entry)
             try:
                 return plain.put(self, item, block, timeout)
@@ -188,12 +189,12 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             try:
                 _remember(self, item)
             except Exception as error:
-                _handoff.report("put", error)
+                handoff.report("put", error)
 
         @functools.wraps(plain.get)
         def get(self, block: bool = True, timeout: Any = None) -> Any:
             if adopted.get() is not None:
-                _items.let_go()
+                adoption.let_go()
             return plain.get(self, block, timeout)
 
         def _get(self) -> Any:
@@ -201,7 +202,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             try:
                 _deliver(self, item, seam)
             except Exception as error:
-                _handoff.report("get", error)
+                handoff.report("get", error)
             return item
 
         if hasattr(plain, "task_done"):
@@ -209,11 +210,11 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             @functools.wraps(plain.task_done)
             def task_done(self) -> None:
                 if adopted.get() is not None:
-                    _items.let_go()
+                    adoption.let_go()
                 plain.task_done(self)
 
         if hasattr(plain, "shutdown"):
-            shutdown = _items.abstaining(plain.shutdown)
+            shutdown = adoption.abstaining(plain.shutdown)
 
     Queue.__name__ = plain.__name__
 
@@ -242,6 +243,6 @@ def _deliver(queue: Any, item: Any, seam: Seam) -> None:
     if context and seam.change is not None:
         context = seam.change(context)
     if not seam.active:
-        _items.let_go()
-    elif context or _handoff.get_current():
-        _items.adopt(context)
+        adoption.let_go()
+    elif context or handoff.get_current():
+        adoption.adopt(context)

@@ -11,9 +11,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("1.66.2", "1.85.1")
 
@@ -51,6 +51,6 @@ def _registering(seam: Seam, original: Any) -> Any:
     @functools.wraps(original)
     def register(self: Any, callback: Any) -> Any:
         # Also without a context: whoever calls it may be in somebody's.
-        return original(self, _handoff.own(seam, callback))
+        return original(self, handoff.own(seam, callback))
 
     return register

@@ -12,9 +12,10 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _tasks
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
 
 TESTED = ("2.5.2", "3.5.4")
 
@@ -69,10 +70,10 @@ def _create_message(original: Any, seam: Seam) -> Any:
         try:
             headers = getattr(task, _HEADERS, None)
             if headers is None and seam.active:
-                headers = _carrier.capture(seam, None)
+                headers = carrier.capture(seam, None)
             return message if headers is None else _carrying(message, headers)
         except Exception as error:
-            _handoff.report("enqueue", error)
+            handoff.report("enqueue", error)
             return message
 
     return create_message
@@ -96,9 +97,9 @@ def _serialize(original: Any) -> Any:
         pickled = original(self, data)
         try:
             headers = getattr(data, _HEADERS, None)
-            return pickled if headers is None else _tasks.append(pickled, headers)
+            return pickled if headers is None else tasks.append(pickled, headers)
         except Exception as error:
-            _handoff.report("enqueue", error)
+            handoff.report("enqueue", error)
             return pickled
 
     return _serialize
@@ -109,10 +110,10 @@ def _deserialize(original: Any) -> Any:
     def _deserialize(self: Any, data: Any) -> Any:
         result = original(self, data)
         try:
-            headers = _tasks.appended(data)
+            headers = tasks.appended(data)
             return result if headers is None else _carrying(result, headers)
         except Exception as error:
-            _handoff.report("extract", error)
+            handoff.report("extract", error)
             return result
 
     return _deserialize
@@ -124,6 +125,6 @@ def _execute(original: Any, seam: Seam) -> Any:
         headers = getattr(task, _HEADERS, None) if seam.active else None
         if headers is None and self.immediate:  # it is called where it stands
             return original(self, task, *args, **kwargs)
-        return _tasks.run_in(headers, seam, original, self, task, *args, **kwargs)
+        return tasks.run_in(headers, seam, original, self, task, *args, **kwargs)
 
     return execute

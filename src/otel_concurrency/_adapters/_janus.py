@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from otel_concurrency import _queue_hooks
-from otel_concurrency._handoff import Seam
-from otel_concurrency._pairing import Pairing
-from otel_concurrency._patching import Layer, Patch
-from otel_concurrency._queue_hooks import QueueHooks
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import queue_hooks
+from otel_concurrency._items.pairing import Pairing
+from otel_concurrency._items.queue_hooks import QueueHooks
 
 TESTED = ("2.0.0", "2.0.0")
 
@@ -22,8 +22,8 @@ def _layers(janus: ModuleType, seam: Seam) -> list[Patch]:
     sides = (vars(janus)[name] for name in ("_SyncQueueProxy", "_AsyncQueueProxy"))
     return [
         QueueHooks(pairing, {}),
-        *(Layer(side, "task_done", _queue_hooks.task_done) for side in sides),
-        *_queue_hooks.shutdown_layers(pairing.stock),
+        *(Layer(side, "task_done", queue_hooks.task_done) for side in sides),
+        *queue_hooks.shutdown_layers(pairing.stock),
     ]
 
 

@@ -11,9 +11,11 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _items
-from otel_concurrency._handoff import Seam, adopted, get_current
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, adopted, get_current
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier
+from otel_concurrency._items import adoption
 
 TESTED = ("2.1.5", "3.0.12")
 
@@ -38,7 +40,7 @@ def _next(original: Any, seam: Seam) -> Any:
             if seam.active:
                 _arrive(record.headers, seam)
         except Exception as error:
-            _handoff.report("get", error)
+            handoff.report("get", error)
         return record
 
     return __next__
@@ -57,16 +59,16 @@ def _let_go() -> None:
     """Have the flow leave its last record: it asks for another. Never raises."""
     try:
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
     except Exception as error:
-        _handoff.report("get", error)
+        handoff.report("get", error)
 
 
 def _arrive(headers: Any, seam: Seam) -> None:
     """Have the consumer adopt the context that ``headers`` speak of. May raise."""
     texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
-    context = _carrier.unpack_safely(texts)
+    context = carrier.unpack_safely(texts)
     if context and seam.change is not None:
         context = seam.change(context)
     if context or get_current():
-        _items.adopt(context)
+        adoption.adopt(context)

@@ -12,9 +12,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _tasks
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
 
 TESTED = ("3.4.1", "3.7.0")
 
@@ -23,7 +23,7 @@ def _executor_layers(process_executor: ModuleType, seam: Seam) -> list[Patch]:
     return [
         Layer(process_executor._WorkItem, "__init__", lambda raw: _work_item(raw, seam)),
         Layer(process_executor._CallItem, "__init__", _call_item),
-        _tasks.layer(process_executor._CallItem, seam),
+        tasks.layer(process_executor._CallItem, seam),
     ]
 
 
@@ -31,7 +31,7 @@ def _joblib_layers(utils: ModuleType, seam: Seam) -> list[Patch]:
     wrapper = utils._TracebackCapturingWrapper
     return [
         Layer(wrapper, "__init__", lambda raw: _wrapper(raw, seam)),
-        _tasks.layer(wrapper, seam),
+        tasks.layer(wrapper, seam),
     ]
 
 
@@ -47,7 +47,7 @@ MODULES = {
 def _work_item(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-        original(self, future, _tasks.sent(seam, fn), args, kwargs)
+        original(self, future, tasks.sent(seam, fn), args, kwargs)
 
     return __init__
 
@@ -56,10 +56,10 @@ def _call_item(original: Any) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, work_id: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
         headers = None
-        if isinstance(fn, _tasks.Sent):
+        if isinstance(fn, tasks.Sent):
             fn, headers = fn.function, fn.headers
         original(self, work_id, fn, args, kwargs)
-        _tasks.attach_to(self, headers)
+        tasks.attach_to(self, headers)
 
     return __init__
 
@@ -69,6 +69,6 @@ def _wrapper(original: Any, seam: Seam) -> Any:
     def __init__(self: Any, func: Any) -> None:  # noqa: N807
         original(self, func)
         if seam.active:
-            _tasks.attach_to(self, _carrier.capture(seam, func))
+            tasks.attach_to(self, carrier.capture(seam, func))
 
     return __init__

@@ -10,9 +10,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("2.11.0", "2.11.4")
 
@@ -53,7 +53,7 @@ def _init(original: Any, seam: Seam) -> Any:
     def __init__(self: Any, executor: Any) -> None:  # noqa: N807
         original(self, executor)
         if seam.active:
-            self.__dict__[_CONTEXT] = _handoff.current_safely() or NO_CONTEXT
+            self.__dict__[_CONTEXT] = handoff.current_safely() or NO_CONTEXT
 
     return __init__
 
@@ -73,12 +73,12 @@ def _submit(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def submit(self: Any, job: Any) -> Any:
         context = job.future.__dict__.get(_CONTEXT) if seam.active else None
-        token = None if context is None else _handoff.attach_safely(context)
+        token = None if context is None else handoff.attach_safely(context)
         context = None
         try:
             return original(self, job)
         finally:
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return submit
@@ -87,6 +87,6 @@ def _submit(original: Any, seam: Seam) -> Any:
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        return original(self, _handoff.own(seam, fn))
+        return original(self, handoff.own(seam, fn))
 
     return add_done_callback

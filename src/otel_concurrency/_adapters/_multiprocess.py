@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from otel_concurrency import _items
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption
 from otel_concurrency._primitives._multiprocessing import _pools, _process, _queues
 
 TESTED = ("0.70.16", "0.70.19")
@@ -17,7 +17,7 @@ TESTED = ("0.70.16", "0.70.19")
 
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
     # It gets and puts for other processes, and is no consumer.
-    return [Layer(vars(managers)["Server"], "serve_client", _items.abstaining)]
+    return [Layer(vars(managers)["Server"], "serve_client", adoption.abstaining)]
 
 
 MODULES = {

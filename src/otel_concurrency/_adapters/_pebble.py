@@ -11,9 +11,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _tasks
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
 
 TESTED = ("5.2.3", "5.2.3")
 
@@ -34,7 +35,7 @@ def _payload(original: Any, seam: Seam, process: ModuleType) -> Any:
         original(self, function, *args, **kwargs)
         maker: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         if seam.active and maker.f_globals is vars(process):  # its threads have payloads as well
-            _tasks.attach_to(self, _carrier.capture(seam, function))
+            tasks.attach_to(self, carrier.capture(seam, function))
 
     return __init__
 
@@ -44,13 +45,13 @@ def _fetch_task(original: Any, seam: Seam) -> Any:
     def fetch_task(channel: Any) -> Any:
         task = original(channel)
         try:
-            headers = _tasks.detach_from(task.payload)
+            headers = tasks.detach_from(task.payload)
             if headers or seam.active:
                 # Also without headers: what it forgets to detach is not for the next one.
-                context = _carrier.unpack_safely(headers) or NO_CONTEXT
+                context = carrier.unpack_safely(headers) or NO_CONTEXT
                 task.payload.function = BodyCall(context, task.payload.function)
         except Exception as error:
-            _handoff.report("fetch a task", error)
+            handoff.report("fetch a task", error)
         return task
 
     return fetch_task

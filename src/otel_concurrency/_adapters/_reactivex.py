@@ -10,9 +10,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import Call, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Call, Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("4.0.4", "6.1.0")
 
@@ -32,7 +32,7 @@ def _init(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, scheduler: Any, state: Any, action: Any, duetime: Any) -> None:  # noqa: N807
         # Also without a context: it may be invoked by who is in somebody's.
-        original(self, scheduler, state, _handoff.own(seam, action), duetime)
+        original(self, scheduler, state, handoff.own(seam, action), duetime)
 
     return __init__
 

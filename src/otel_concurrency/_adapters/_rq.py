@@ -12,9 +12,12 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _flush, _handoff, _spans, _tasks
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._child_exit import flush
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import carrier, tasks
+from otel_concurrency._linking import span_start
 
 TESTED = ("1.16.2", "3.0.0")
 
@@ -43,11 +46,11 @@ def _create(original: Any, seam: Seam) -> Any:
     def create(cls: Any, *args: Any, **kwargs: Any) -> Any:
         job = plain(cls, *args, **kwargs)
         try:
-            headers = _carrier.capture(seam, None) if seam.active else None
+            headers = carrier.capture(seam, None) if seam.active else None
             if headers is not None and _HEADERS not in job.meta:
                 job.meta = {**job.meta, _HEADERS: headers}  # the dictionary may be the program's
         except Exception as error:
-            _handoff.report("enqueue", error)
+            handoff.report("enqueue", error)
         return job
 
     return classmethod(create)
@@ -61,7 +64,7 @@ def _perform_job(original: Any, seam: Seam) -> Any:
         departure = _departure() if getattr(self, "_is_horse", False) else None
         try:
             headers = job.meta.get(_HEADERS)
-            return _tasks.run_in(headers, seam, original, self, job, *args, **kwargs)
+            return tasks.run_in(headers, seam, original, self, job, *args, **kwargs)
         finally:
             if departure is not None:
                 departure.end()
@@ -69,8 +72,8 @@ def _perform_job(original: Any, seam: Seam) -> Any:
     return perform_job
 
 
-def _departure() -> _flush.Departure:
+def _departure() -> flush.Departure:
     """Return the end of a process that does one job, and leaves without its exit handlers."""
     importlib.import_module("multiprocessing.util")  # whose finalizers are asked about
-    _flush.at_start_of_child()
-    return _flush.Departure(_spans.started_since)
+    flush.at_start_of_child()
+    return flush.Departure(span_start.started_since)

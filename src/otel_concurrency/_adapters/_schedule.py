@@ -13,9 +13,10 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _links
-from otel_concurrency._handoff import NO_CONTEXT, Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._linking import origins
 
 TESTED = ("1.2.0", "1.2.2")
 
@@ -41,9 +42,9 @@ def _do(original: Any, seam: Seam) -> Any:
         try:
             context = seam.capture(job_func)
             if context:
-                _jobs[self] = _links.deferred(context, seam.name)
+                _jobs[self] = origins.deferred(context, seam.name)
         except Exception as error:
-            _handoff.report("do", error)
+            handoff.report("do", error)
         return job
 
     return do
@@ -58,9 +59,9 @@ def _run(original: Any, seam: Seam) -> Any:
         try:
             context = _jobs.get(self)
         except Exception as error:
-            _handoff.report("run", error)
+            handoff.report("run", error)
         if context is None:
-            context = _handoff.current_safely() or NO_CONTEXT
-        return _handoff.Call(context, original)(self)
+            context = handoff.current_safely() or NO_CONTEXT
+        return handoff.Call(context, original)(self)
 
     return run

@@ -1,8 +1,8 @@
 """tornado: its queues, of which ``get`` and ``put`` return futures.
 
 They go by ASYNCIO. For a consumer that waits, the producer takes the item out; for a producer that
-waits, the consumer puts it (see ``_relays``). A context comes with the future that a consumer was
-given, and is adopted by whoever awaits that.
+waits, the consumer puts it (see ``_items.relays``). A context comes with the future that a consumer
+was given, and is adopted by whoever awaits that.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import inspect
 from types import ModuleType
 from typing import Any, cast
 
-from otel_concurrency import _items, _queue_hooks
-from otel_concurrency._callers import is_called_by
-from otel_concurrency._handoff import Seam, adopted
-from otel_concurrency._patching import Layer, Patch
-from otel_concurrency._queue_hooks import QueueHooks
-from otel_concurrency._relays import Entry, Relay
+from otel_concurrency._core.callers import is_called_by
+from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.queue_hooks import QueueHooks
+from otel_concurrency._items.relays import Entry, Relay
 
 TESTED = ("6.4.0", "6.6.1")
 
@@ -41,8 +41,8 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
         Layer(stock, "put_nowait", lambda raw: _put_nowait(raw, relay, _code(stock.put))),
         Layer(stock, "get", _get),
         Layer(stock, "get_nowait", lambda raw: _get_nowait(raw, relay, _code(stock.get))),
-        Layer(stock, "task_done", _queue_hooks.task_done),
-        *_queue_hooks.shutdown_layers(stock),
+        Layer(stock, "task_done", queue_hooks.task_done),
+        *queue_hooks.shutdown_layers(stock),
     ]
 
 
@@ -125,7 +125,7 @@ def _get(original: Any) -> Any:
     @functools.wraps(original)
     def get(self: Any, timeout: Any = None) -> Any:
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
         return original(self, timeout)
 
     return get
@@ -137,7 +137,7 @@ def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
         if is_called_by(get):
             return original(self)
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
         item = original(self)
         taken = relay.taken(item)
         if taken is not None:

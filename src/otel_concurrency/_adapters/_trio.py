@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from otel_concurrency._channels import Channels
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Patch
+from otel_concurrency._items.channels import Channels
 
 TESTED = ("0.26.2", "0.35.0")
 

@@ -11,9 +11,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _portable
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import pickled_calls
 
 TESTED = ("1.2.4", "1.3.0")
 
@@ -28,6 +28,6 @@ MODULES = {"multiprocessing": {"trio_parallel._proc": _layers}}
 def _run_sync(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def run_sync(self: Any, sync_fn: Any, *args: Any) -> Any:
-        return await original(self, _portable.sent(seam, sync_fn), *args)
+        return await original(self, pickled_calls.sent(seam, sync_fn), *args)
 
     return run_sync

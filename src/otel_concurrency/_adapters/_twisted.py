@@ -11,9 +11,9 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("22.10.0", "26.10.0")
 
@@ -43,9 +43,9 @@ MODULES = {
 
 def _call(seam: Seam, function: Any) -> Any:
     try:
-        return (_handoff.call(seam, function) if callable(function) else None) or function
+        return (handoff.call(seam, function) if callable(function) else None) or function
     except Exception as error:
-        _handoff.report("hand over", error)
+        handoff.report("hand over", error)
         return function
 
 

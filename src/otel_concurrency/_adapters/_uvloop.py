@@ -11,8 +11,8 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer, Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._primitives import _asyncio
 
 TESTED = ("0.21.0", "0.23.0")

@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from otel_concurrency._cli import tree
-from otel_concurrency._insight.forest import Branch, Forest
-from otel_concurrency._insight.model import CallSite, HandOff, Leak, Orphan, Report, Span, SpanId
+from otel_concurrency._trace_report.model import (
+    CallSite,
+    HandOff,
+    Leak,
+    Orphan,
+    Report,
+    Span,
+    SpanId,
+)
+from otel_concurrency._trace_report.trees import Branch, Forest
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

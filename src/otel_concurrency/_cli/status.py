@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Find out, and print it; return the exit status."""
     from rich.console import Console
 
-    from otel_concurrency._insight import standing
+    from otel_concurrency._status import snapshot
 
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if command:
         exit_status, told = _run(command)
     else:
-        told = standing.would_be()
+        told = snapshot.would_be()
     console = Console(highlight=False, emoji=False, markup=False)
     if arguments.json:
         console.out(json.dumps(told, indent=2), highlight=False)
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
-    from otel_concurrency._insight import start
+    from otel_concurrency._observer import start
 
     with scratch.directory() as directory:
         file = directory / "status"

@@ -19,8 +19,8 @@ from otel_concurrency._cli import CommandError, running, say, scratch
 from otel_concurrency._cli.report import counted
 
 if TYPE_CHECKING:
-    from otel_concurrency._insight.analysis import Collection
-    from otel_concurrency._insight.model import Report
+    from otel_concurrency._trace_report.analysis import Collection
+    from otel_concurrency._trace_report.model import Report
 
 _FAULTS = ("orphans", "leaks")
 
@@ -130,7 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
-    from otel_concurrency._insight import analysis, start, wire
+    from otel_concurrency._observer import start, wire
+    from otel_concurrency._trace_report import analysis
 
     collection = analysis.Collection() if limit is None else analysis.Collection(limit=limit)
     with scratch.directory() as directory:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Final
 
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Patch
 
 NAMES: Final = (
     "threading",

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _items, _queue_hooks
-from otel_concurrency._handoff import BodyCall, Call, Seam, adopted, attach, get_current
-from otel_concurrency._items import adopt
-from otel_concurrency._pairing import UNPAIRED, Pairing
-from otel_concurrency._pairs import Fifo
-from otel_concurrency._patching import Layer, Patch
-from otel_concurrency._queue_hooks import QueueHooks
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import BodyCall, Call, Seam, adopted, attach, get_current
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.adoption import adopt
+from otel_concurrency._items.pairing import UNPAIRED, Pairing
+from otel_concurrency._items.pairs import Fifo
+from otel_concurrency._items.queue_hooks import QueueHooks
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
 
@@ -49,8 +50,8 @@ def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
             _inlined(pairing),
             later=(Layer(queues.Queue, "get", _get),),
         ),
-        Layer(queues.Queue, "task_done", _queue_hooks.task_done),
-        *_queue_hooks.shutdown_layers(queues.Queue),
+        Layer(queues.Queue, "task_done", queue_hooks.task_done),
+        *queue_hooks.shutdown_layers(queues.Queue),
     ]
 
 
@@ -65,9 +66,9 @@ def run_in_executor(original: Any, seam: Seam, covered: Callable[..., bool]) -> 
         try:
             carry = seam.concerned() and not covered(self, executor, func)
         except Exception as error:
-            _handoff.report("run_in_executor", error)
+            handoff.report("run_in_executor", error)
             carry = False
-        call = _handoff.call(seam, func, BodyCall) if carry else None
+        call = handoff.call(seam, func, BodyCall) if carry else None
         if call is None:
             return original(self, executor, func, *args)
         try:
@@ -87,8 +88,8 @@ def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool
     pool = futures.ThreadPoolExecutor
     kind = pool if used is None else used.__class__
     if kind is pool or kind.submit is pool.submit:
-        seam = _handoff.seams.get("futures")
-        return seam is not None and seam.capture is not _handoff.capture_nothing
+        seam = handoff.seams.get("futures")
+        return seam is not None and seam.capture is not handoff.capture_nothing
     if any(base.__module__ in _OTHER_INTERPRETERS for base in kind.__mro__):
         return True  # it pickles what it is given
     # In debug mode the loop refuses a coroutine function, and must be able to tell.
@@ -104,7 +105,7 @@ def _release_when_done(future: Any, call: Call) -> None:
     try:
         future.add_done_callback(release)
     except Exception as error:
-        _handoff.report("run_in_executor", error)
+        handoff.report("run_in_executor", error)
 
 
 def _get(original: Any) -> Any:
@@ -116,11 +117,11 @@ def _get(original: Any) -> Any:
                 if self._otel_concurrency_pairs is UNPAIRED:
                     pass
                 elif not self._queue:
-                    _items.let_go()
+                    adoption.let_go()
                 elif get_current() is record[0]():
                     attach(record[1])  # and leave the record: it is about to be written again
             except Exception:
-                _items.let_go()
+                adoption.let_go()
             record = None
         return original(self)
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
-from otel_concurrency._patching import Layer, StandIn
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
+from otel_concurrency._core.patching import Layer, StandIn
 
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
@@ -69,7 +69,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     if context is not None and not isinstance(task[0], Call):
                         future._result = context
                 except Exception as error:
-                    _handoff.report("submit", error)
+                    handoff.report("submit", error)
 
         else:
 
@@ -81,20 +81,20 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     if context is not None and not isinstance(fn, Call):
                         future._result = context
                 except Exception as error:
-                    _handoff.report("submit", error)
+                    handoff.report("submit", error)
 
         @functools.wraps(plain.run)
         def run(self, worker: Any = None) -> Any:
             before = token = body = None
             thread = 0
             # An executor may run it in the place of a part of other work, which goes on after it.
-            record = adopted.get() if _handoff.any_adopted else None
+            record = adopted.get() if handoff.any_adopted else None
             try:
-                before = _handoff.get_current()
+                before = handoff.get_current()
                 context = self.future._result
                 if isinstance(context, Context):  # neither cancelled nor completed by somebody
                     self.future._result = None
-                    token = _handoff.attach(context)
+                    token = handoff.attach(context)
                     thread = get_ident()
                     body = bodies.get(thread)
                     bodies[thread] = context
@@ -102,14 +102,14 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                         ages.pop(thread, None)
                 context = None  # it is not to outlive the work in this frame
             except Exception as error:
-                _handoff.report("attach", error)
+                handoff.report("attach", error)
             try:
                 if worker is None:  # to 3.13
                     return plain.run(self)
                 return plain.run(self, worker)
             finally:
                 try:
-                    if _handoff.any_adopted and adopted.get() is not record:
+                    if handoff.any_adopted and adopted.get() is not record:
                         adopted.set(record)  # what it adopted ends with it
                     if token is not None:
                         if ages:
@@ -118,11 +118,11 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                             bodies.pop(thread, None)
                         else:
                             bodies[thread] = body
-                        _handoff.detach(token)
-                    elif _handoff.get_current() is not before and before is not None:
-                        _handoff.attach(before)  # somebody has forgotten to detach
+                        handoff.detach(token)
+                    elif handoff.get_current() is not before and before is not None:
+                        handoff.attach(before)  # somebody has forgotten to detach
                 except Exception as error:
-                    _handoff.report("detach", error)
+                    handoff.report("detach", error)
                 # Nor are these: a traceback may lead through here, and the future may hold it.
                 before = token = body = record = None
                 del self
@@ -172,7 +172,7 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
     def add_done_callback(self: Any, fn: Any) -> Any:
         if getattr(fn, "__module__", None) != _CHAINING and seam.active and callable(fn):
             # Also without a context: whoever completes the future may be in somebody's.
-            fn = _handoff.call(seam, fn) or Call(NO_CONTEXT, fn)
+            fn = handoff.call(seam, fn) or Call(NO_CONTEXT, fn)
         return original(self, fn)
 
     return add_done_callback
@@ -186,12 +186,12 @@ def _worker(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _worker(*args: Any) -> Any:
         token = None
-        if seam.active and _handoff.current_safely():
-            token = _handoff.attach_safely(NO_CONTEXT)
+        if seam.active and handoff.current_safely():
+            token = handoff.attach_safely(NO_CONTEXT)
         try:
             return original(*args)
         finally:
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return _worker

@@ -13,14 +13,16 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items, _log_records, _pairing, _queue_hooks
-from otel_concurrency._callers import caller
-from otel_concurrency._handoff import Seam, adopted, capture_nothing, get_current
-from otel_concurrency._items import adopt
-from otel_concurrency._pairing import Pairing
-from otel_concurrency._pairs import Fifo
-from otel_concurrency._patching import Layer, Patch, StandIn
-from otel_concurrency._queue_hooks import QueueHooks
+from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
+from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
+from otel_concurrency._core.patching import Layer, Patch, StandIn
+from otel_concurrency._items import adoption, log_records, queue_hooks
+from otel_concurrency._items import pairing as _pairing
+from otel_concurrency._items.adoption import adopt
+from otel_concurrency._items.pairing import Pairing
+from otel_concurrency._items.pairs import Fifo
+from otel_concurrency._items.queue_hooks import QueueHooks
 
 
 def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
@@ -29,19 +31,19 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
     pairing = Pairing(queue, seam, container="queue", size="_qsize", waits=("_qsize", False))
     return [
         QueueHooks(pairing, _inlined(pairing)),
-        Layer(queue.Queue, "task_done", _queue_hooks.task_done),
-        *_queue_hooks.shutdown_layers(queue.Queue),
+        Layer(queue.Queue, "task_done", queue_hooks.task_done),
+        *queue_hooks.shutdown_layers(queue.Queue),
         Layer(queue, "SimpleQueue", lambda raw: _simple_queue(raw, seam)),
     ]
 
 
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(managers.Server, "serve_client", _items.abstaining)]
+    return [Layer(managers.Server, "serve_client", adoption.abstaining)]
 
 
 MODULES = {
     "queue": _layers,
-    "logging.handlers": _log_records.layers,
+    "logging.handlers": log_records.layers,
     "multiprocessing.managers": _manager_layers,
 }
 
@@ -119,11 +121,11 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             if context and seam.change is not None:
                 context = seam.change(context)
             if seam.capture is capture_nothing:
-                _items.let_go()
+                adoption.let_go()
             elif context or get_current():
-                _items.adopt(context)
+                adoption.adopt(context)
         except Exception as error:
-            _handoff.report("get", error)
+            handoff.report("get", error)
         return stored
 
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
@@ -143,7 +145,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                 if context and seam.capture is not capture_nothing:
                     item = _MARK, item, context
             except Exception as error:
-                _handoff.report("put", error)
+                handoff.report("put", error)
             return plain_put(self, item, block, timeout)
 
         @functools.wraps(plain.put_nowait)
@@ -153,7 +155,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                 if context and seam.capture is not capture_nothing and not _is_plumbing():
                     item = _MARK, item, context
             except Exception as error:
-                _handoff.report("put", error)
+                handoff.report("put", error)
             return plain_put(self, item)
 
         @functools.wraps(plain.get)
@@ -164,13 +166,13 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                         return deliver(plain_get(self, False))
                     except module.Empty:
                         pass
-                _items.let_go()
+                adoption.let_go()
             return deliver(plain_get(self, block, timeout))
 
         @functools.wraps(plain.get_nowait)
         def get_nowait(self) -> Any:
             if adopted.get() is not None:
-                _items.let_go()
+                adoption.let_go()
             return deliver(plain_get(self, False))
 
     for name in ("put", "put_nowait", "get", "get_nowait"):
@@ -182,5 +184,5 @@ def _is_plumbing() -> bool:
     try:
         return _pairing.is_plumbing(caller(1))
     except Exception as error:
-        _handoff.report("SimpleQueue", error)
+        handoff.report("SimpleQueue", error)
         return False

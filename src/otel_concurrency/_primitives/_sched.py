@@ -15,10 +15,11 @@ from _thread import get_ident
 from types import CodeType, ModuleType
 from typing import Any
 
-from otel_concurrency import _handoff, _rounds
-from otel_concurrency._handoff import Call, Seam, capture_nothing
-from otel_concurrency._patching import Layer, StandIn
-from otel_concurrency._rounds import Job, Round, running
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Call, Seam, capture_nothing
+from otel_concurrency._core.patching import Layer, StandIn
+from otel_concurrency._linking import rounds
+from otel_concurrency._linking.rounds import Job, Round, running
 
 
 def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
@@ -70,7 +71,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
                 return iter(seen(self))
             # It is what this thread runs next, unless it has to wait for it.
             if _asked and (thread := get_ident()) in running:
-                _rounds.end(thread)
+                rounds.end(thread)
                 running[thread] = self
             return held(self)
 
@@ -100,13 +101,13 @@ def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
         try:
             context = seam.capture(action)
             if running:
-                before = _rounds.repeated(Job(action, argument, kwargs))
+                before = rounds.repeated(Job(action, argument, kwargs))
                 if before is not None and _is_inside(action, loop):
-                    context = _rounds.following(before, seam, action, context)
+                    context = rounds.following(before, seam, action, context)
             if context is not None and type(action) is not Call:
                 action = Call(context, action)
         except Exception as error:
-            _handoff.report("enter", error)
+            handoff.report("enter", error)
         return _make(_cls, (time, priority, sequence, action, argument, kwargs))
 
     return __new__
@@ -177,7 +178,7 @@ def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
         try:
             return original(self, blocking)
         finally:
-            _rounds.end(thread)
+            rounds.end(thread)
             if outer is not None:
                 running[thread] = outer
 
@@ -206,5 +207,5 @@ def _call_of(scheduler: Any, event: Any) -> Call | None:
     except ValueError:  # as the scheduler is about to say
         return None
     except Exception as error:
-        _handoff.report("cancel", error)
+        handoff.report("cancel", error)
         return None

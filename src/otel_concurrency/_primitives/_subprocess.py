@@ -1,6 +1,6 @@
 """``subprocess.Popen``, and everything that is built on it: ``run``, ``os.popen``, asyncio's.
 
-The context goes into a copy of the child's environment (``otel_concurrency._environment``). The
+The context goes into a copy of the child's environment (``_crossing.environment``). The
 seam is ``Popen._execute_child``, which gets all arguments by position, under the same names since
 CPython 3.9 (gevent's too). A frame of ours between ``Popen.__init__`` and its caller would be where
 its warnings say that they come from. uvloop, ``os.system`` and ``os.spawn*`` start their processes
@@ -13,9 +13,10 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _environment, _handoff
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer
+from otel_concurrency._crossing import environment
 
 
 def _layers(subprocess: ModuleType, seam: Seam) -> list[Layer]:
@@ -32,15 +33,15 @@ def _execute_child(original: Any, seam: Seam) -> Any:
 
     def with_context(process: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         context = seam.capture(process)
-        changes = _environment.changes_for_child(context, args[env]) if context else None
+        changes = environment.changes_for_child(context, args[env]) if context else None
         if changes is None:
             return args
         changed = list(args)
         if args[env] is None and args[preexec_fn] is not None:
             # What it does to the environment counts only as long as the child is given none.
-            changed[preexec_fn] = _environment.changed_before(args[preexec_fn], changes)
+            changed[preexec_fn] = environment.changed_before(args[preexec_fn], changes)
         else:
-            changed[env] = _environment.changed(args[env], changes)
+            changed[env] = environment.changed(args[env], changes)
         return tuple(changed)
 
     @functools.wraps(original)
@@ -48,7 +49,7 @@ def _execute_child(original: Any, seam: Seam) -> Any:
         try:
             changed = with_context(self, args)
         except Exception as error:
-            _handoff.report("Popen", error)
+            handoff.report("Popen", error)
             changed = args
         return original(self, *changed, **kwargs)
 

@@ -17,9 +17,11 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items, _rounds
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
-from otel_concurrency._patching import Layer, wrap_builtin
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._core.patching import Layer, wrap_builtin
+from otel_concurrency._items import adoption
+from otel_concurrency._linking import rounds
 
 _INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether threads are started in a copy of their starter's context: by a flag, since 3.14."""
@@ -67,27 +69,27 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
             # What the user passes as the thread's context (3.14) is the user's word.
             if not _HAS_CONTEXT or self._context is None:
                 context = seam.capture(self)
-                if _rounds.running and isinstance(self, timer):
-                    before = _rounds.repeated(_job_of(self))
+                if rounds.running and isinstance(self, timer):
+                    before = rounds.repeated(_job_of(self))
                     if before is not None:
-                        context = _rounds.following(before, seam, self, context)
+                        context = rounds.following(before, seam, self, context)
         except Exception as error:
             if getattr(self, "_initialized", False):  # otherwise `start` is about to say so
-                _handoff.report("start", error)
+                handoff.report("start", error)
         if context is None:
             return original(self)
         _starting[id(self)] = context
         # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
-        token = _handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
-        record = _handoff.adopted.set(None) if _INHERITS else None
+        token = handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
+        record = handoff.adopted.set(None) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
         finally:
             if record is not None:
-                _handoff.adopted.reset(record)
+                handoff.adopted.reset(record)
             if token is not None:
-                _handoff.leave(token)
+                handoff.leave(token)
             token = record = None
             # Still there if the thread could not be started, or bypassed our bootstrap.
             _starting.pop(id(self), None)
@@ -99,11 +101,11 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer: each time that it is armed by its own function is a round."""
         thread = get_ident()
-        _rounds.begin(thread, _job_of(self), seam.name)
+        rounds.begin(thread, _job_of(self), seam.name)
         try:
             return original(self)
         finally:
-            _rounds.end(thread)
+            rounds.end(thread)
 
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
@@ -117,53 +119,53 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
                     _let_go(self)
         token = inside = None
         try:
-            token = _handoff.attach(context)
+            token = handoff.attach(context)
             if _HAS_CONTEXT:
                 # `run` is called inside this contextvars.Context, and the excepthook outside it.
-                inside = self._context.run(_handoff.attach_safely, context)
+                inside = self._context.run(handoff.attach_safely, context)
             if _NEIGHBOUR in sys.modules and "_otel_context" in self.__dict__:
                 self._otel_context = context  # what it has captured it will attach over ours
         except Exception as error:
-            _handoff.report("attach", error)
+            handoff.report("attach", error)
         thread = get_ident()
-        _handoff.bodies[thread] = context
+        handoff.bodies[thread] = context
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return body(self)
         finally:
-            _handoff.bodies.pop(thread, None)
-            _handoff.ages.pop(thread, None)
+            handoff.bodies.pop(thread, None)
+            handoff.ages.pop(thread, None)
             try:
                 if _HAS_CONTEXT:
                     _let_go(self)
                 if inside is not None:
-                    self._context.run(_handoff.leave, inside)
+                    self._context.run(handoff.leave, inside)
                 if token is not None:
-                    _handoff.detach(token)
+                    handoff.detach(token)
                 if _NEIGHBOUR in sys.modules:
                     self.__dict__.pop("_otel_context", None)
             except Exception as error:
-                _handoff.report("detach", error)
+                handoff.report("detach", error)
             token = inside = None
 
     return _bootstrap_inner
 
 
-def _job_of(timer: Any) -> _rounds.Job:
+def _job_of(timer: Any) -> rounds.Job:
     try:
-        return _rounds.Job(timer.function, timer.args, timer.kwargs)
+        return rounds.Job(timer.function, timer.args, timer.kwargs)
     except Exception:  # a subclass may have no use for them, or do with them what it likes
-        return _rounds.Job(None)
+        return rounds.Job(None)
 
 
 def _let_go(thread: Any) -> None:
     """Let go of an item in the thread's own contextvars.Context, which a kept thread keeps."""
-    if thread._context is not None and thread._context.get(_handoff.adopted):
-        thread._context.run(_items.let_go)
+    if thread._context is not None and thread._context.get(handoff.adopted):
+        thread._context.run(adoption.let_go)
 
 
 def _start_new_thread(original: Any, seam: Seam, args: Any, kwargs: Any) -> Any:
-    call = _handoff.call(seam, args[0], BodyCall) if args and callable(args[0]) else None
+    call = handoff.call(seam, args[0], BodyCall) if args and callable(args[0]) else None
     if call is None:
         return original(*args, **kwargs)
     try:

@@ -19,8 +19,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from otel_concurrency._insight import model
-from otel_concurrency._insight.model import Report, SpanId
+from otel_concurrency._trace_report import model
+from otel_concurrency._trace_report.model import Report, SpanId
 
 SCRIPTS = (
     "dom.js",

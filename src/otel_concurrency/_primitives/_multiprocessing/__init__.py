@@ -1,16 +1,16 @@
 """Process boundaries: ``multiprocessing``, ``ProcessPoolExecutor``, ``InterpreterPoolExecutor``.
 
-What crosses is headers (see ``otel_concurrency._carrier``). One file for each way across:
+What crosses is headers (see ``otel_concurrency._crossing.carrier``). One file for each way across:
 ``_process`` (a process, whoever starts it), ``_executors``, ``_pools``, ``_queues`` (these two put
-headers behind what they send, see ``_trailers``) and ``_interpreters``.
+headers behind what they send, see ``_crossing.wire_format``) and ``_interpreters``.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from otel_concurrency._handoff import Seam
-from otel_concurrency._patching import Patch
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Patch
 from otel_concurrency._primitives._multiprocessing import (
     _executors,
     _interpreters,

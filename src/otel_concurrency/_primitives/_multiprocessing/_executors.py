@@ -20,8 +20,8 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _carrier, _handoff
-from otel_concurrency._handoff import (
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Call,
     Seam,
@@ -32,7 +32,8 @@ from otel_concurrency._handoff import (
     detach,
     get_current,
 )
-from otel_concurrency._patching import Layer
+from otel_concurrency._core.patching import Layer
+from otel_concurrency._crossing import carrier
 from otel_concurrency._primitives._multiprocessing import _queues
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
@@ -76,13 +77,13 @@ def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
                     work = fn
                     if type(fn) is _PARTIAL and _is_chunk(fn, process_chunk):
                         work = fn.args[0]
-                    headers = _carrier.capture_packed(seam, work)
+                    headers = carrier.capture_packed(seam, work)
                     if headers is not None:
                         sent = _new_sent(_Sent)
                         sent._context, sent._function, sent.headers = None, fn, headers
                         fn = sent
             except Exception as error:
-                _handoff.report("submit", error)
+                handoff.report("submit", error)
         if keeps:
             self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
         else:
@@ -122,12 +123,12 @@ def _run(original: Any, seam: Seam) -> Any:
         token = None
         if seam.active:
             _without_hooks(self.work_ids_queue)
-            if _handoff.current_safely():
-                token = _handoff.attach_safely(NO_CONTEXT)
+            if handoff.current_safely():
+                token = handoff.attach_safely(NO_CONTEXT)
         try:
             return original(self)
         finally:
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return run
@@ -140,7 +141,7 @@ def _without_hooks(ids: Any) -> None:
             items = ids.queue
             ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
     except Exception as error:
-        _handoff.report("run a pool", error)
+        handoff.report("run a pool", error)
 
 
 # In the process.
@@ -155,7 +156,7 @@ def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
             turn = Turn()
             queues = _CallQueue(call_queue, turn, process_chunk), _ResultQueue(result_queue, turn)
         except Exception as error:
-            _handoff.report("start a worker", error)
+            handoff.report("start a worker", error)
             queues = call_queue, result_queue
         return original(*queues, *args, **kwargs)
 
@@ -187,14 +188,14 @@ class _CallQueue:
                 headers = item.__dict__.pop(_HEADERS, None)
                 if headers is not None:
                     if headers != self._last[0]:
-                        self._last = headers, _carrier.unpack_packed(headers)
+                        self._last = headers, carrier.unpack_packed(headers)
                     context = self._last[1]
                     turn.token, bodies[turn.thread] = attach(context), context
                 if type(item.fn) is _PARTIAL and _is_chunk(item.fn, self._process_chunk):
                     each = _each(get_current(), item.fn.args[0])
                     item.fn = functools.partial(self._process_chunk, each)
             except Exception as error:
-                _handoff.report("get", error)
+                handoff.report("get", error)
         return item
 
 
@@ -217,10 +218,10 @@ class _ResultQueue:
             if token is not None:
                 del bodies[turn.thread]
                 detach(token)
-            if get_current() is not turn.base or _handoff.any_adopted or ages:
+            if get_current() is not turn.base or handoff.any_adopted or ages:
                 turn.end()
         except Exception as error:
-            _handoff.report("detach", error)
+            handoff.report("detach", error)
         token = None
         self._put(obj)
 
@@ -237,7 +238,7 @@ def _each(context: Context, function: Any) -> Any:
         try:
             return function(*args)
         finally:
-            if _handoff.current_safely() is not context:
-                _handoff.attach_safely(context)
+            if handoff.current_safely() is not context:
+                handoff.attach_safely(context)
 
     return each

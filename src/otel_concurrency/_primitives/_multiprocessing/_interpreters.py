@@ -13,9 +13,11 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _handoff, _settings
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency import _settings
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._core.patching import Layer
+from otel_concurrency._crossing import carrier
 
 _OUTBOX = "_otel_concurrency_outbox"
 
@@ -47,7 +49,7 @@ def _run(original: Any, seam: Seam, interpreters: Any) -> Any:
         if not seam.active:
             return original(self, task)
         outbox = _outbox_of(self, task, interpreters)
-        headers = _carrier.capture(seam, task[0]) if outbox else None
+        headers = carrier.capture(seam, task[0]) if outbox else None
         if headers is None:
             return original(self, task)
         _give(outbox, headers)
@@ -74,7 +76,7 @@ def _outbox_of(worker: Any, task: Any, interpreters: Any) -> Any:
         except Exception as error:
             if task is worker.initdata:
                 return False
-            _handoff.report("instrument an interpreter", error)
+            handoff.report("instrument an interpreter", error)
             outbox = False
         worker.__dict__[_OUTBOX] = outbox
     return outbox
@@ -86,7 +88,7 @@ def _do_call(original: Any, interpreters: Any) -> Any:
         if inbox is None:
             return original(*args)
         headers = _take(inbox, interpreters)
-        return BodyCall(_carrier.unpack_safely(headers) or NO_CONTEXT, original)(*args)
+        return BodyCall(carrier.unpack_safely(headers) or NO_CONTEXT, original)(*args)
 
     return do_call
 
@@ -97,7 +99,7 @@ def _take(box: Any, interpreters: Any) -> Any:
     except interpreters.QueueEmpty:
         return None
     except Exception as error:
-        _handoff.report("get", error)
+        handoff.report("get", error)
         return None
 
 
@@ -105,4 +107,4 @@ def _give(box: Any, headers: Any) -> None:
     try:
         box.put(headers)
     except Exception as error:
-        _handoff.report("put", error)
+        handoff.report("put", error)

@@ -24,10 +24,11 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _carrier, _flush, _handoff
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Call, Seam
-from otel_concurrency._patching import Layer
-from otel_concurrency._primitives._multiprocessing import _trailers
+from otel_concurrency._child_exit import flush
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
+from otel_concurrency._core.patching import Layer
+from otel_concurrency._crossing import carrier, wire_format
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
 _LOOK_EVERY = 0.05
@@ -75,8 +76,8 @@ class _Sent(Call):
 
 
 def _sent(function: Callable[..., Any], context: Context) -> _Sent | None:
-    headers = _carrier.pack(context) if context else None
-    return None if headers is None else _Sent(function, _trailers.pack(headers))
+    headers = carrier.pack(context) if context else None
+    return None if headers is None else _Sent(function, wire_format.pack(headers))
 
 
 def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
@@ -93,12 +94,12 @@ def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
             return original(self, func, args, kwds, callback, error_callback)
         call: Call | None = None
         if isinstance(self, thread_pool):
-            call = _handoff.call(seam, func, _Handed) if callable(func) else None
+            call = handoff.call(seam, func, _Handed) if callable(func) else None
         elif callable(func):
             try:
                 call = _sent(func, seam.capture(func) or NO_CONTEXT)
             except Exception as error:
-                _handoff.report("apply_async", error)
+                handoff.report("apply_async", error)
         callback, error_callback = _registered(seam, callback), _registered(seam, error_callback)
         try:
             work = func if call is None else call
@@ -154,7 +155,7 @@ def _generation(original: Any, seam: Seam, pool: Any) -> Any:
                 call = lambda: sent  # noqa: E731
             return _in_context(tasks, func, context or NO_CONTEXT, call)
         except Exception as error:
-            _handoff.report("map", error)
+            handoff.report("map", error)
             return tasks
 
     return _guarded_task_generation
@@ -182,7 +183,7 @@ def _in_context(
             try:
                 work = call()
             except Exception as error:
-                _handoff.report("map", error)
+                handoff.report("map", error)
                 work = None
             if work is not None:
                 task = (task[0], task[1], work, task[3], task[4])
@@ -198,7 +199,7 @@ def _handle_tasks(original: Any) -> Any:
         try:
             put = _putting(put)
         except Exception as error:
-            _handoff.report("send a task", error)
+            handoff.report("send a task", error)
         return plain(taskqueue, put, *args)
 
     return staticmethod(_handle_tasks)
@@ -231,9 +232,9 @@ def _registered(seam: Seam, callback: Any) -> Any:
     try:
         if not seam.active or not callable(callback):
             return callback
-        return _handoff.call(seam, callback) or Call(NO_CONTEXT, callback)
+        return handoff.call(seam, callback) or Call(NO_CONTEXT, callback)
     except Exception as error:
-        _handoff.report("register a callback", error)
+        handoff.report("register a callback", error)
         return callback
 
 
@@ -243,7 +244,7 @@ def _release(*calls: Any) -> None:
             if isinstance(call, Call):
                 call.release()
     except Exception as error:
-        _handoff.report("release", error)
+        handoff.report("release", error)
 
 
 def _set(original: Any) -> Any:
@@ -266,13 +267,13 @@ def _worker(original: Any, seam: Seam) -> Any:
     def worker(inqueue: Any, outqueue: Any, *args: Any, **kwargs: Any) -> Any:
         if not seam.active:
             return original(inqueue, outqueue, *args, **kwargs)
-        token = _handoff.attach_safely(NO_CONTEXT) if _handoff.current_safely() else None
+        token = handoff.attach_safely(NO_CONTEXT) if handoff.current_safely() else None
         turn = Turn()
         try:
             return original(_Inqueue(inqueue, turn), _Outqueue(outqueue, turn), *args, **kwargs)
         finally:
             turn.end()
-            _handoff.leave(token)
+            handoff.leave(token)
             token = None
 
     return worker
@@ -293,11 +294,11 @@ class _Inqueue:
     def get(self) -> Any:
         """Return the next task, in its context."""
         self._turn.end()
-        task, trailer = _trailers.receive(self._plain.get)
+        task, trailer = wire_format.receive(self._plain.get)
         context = None
         if trailer is not None:
             if trailer != self._last[0]:
-                self._last = trailer, _trailers.unpack(trailer)
+                self._last = trailer, wire_format.unpack(trailer)
             context = self._last[1]
         elif task is not None and type(task[2]) is _Handed:
             handed = task[2]
@@ -345,10 +346,10 @@ def _terminate_pool(original: Any, seam: Seam, pool: Any) -> Any:
     ) -> None:
         handlers = worker_handler, task_handler, result_handler
         try:
-            if seam.active and _flush.is_needed():
+            if seam.active and flush.is_needed():
                 _let_idle_ones_leave(pool, workers, change_notifier, handlers, cache)
         except Exception as error:
-            _handoff.report("terminate", error)
+            handoff.report("terminate", error)
         finally:
             plain(cls, taskqueue, inqueue, outqueue, workers, change_notifier, *handlers, cache)
 
@@ -374,10 +375,10 @@ def _let_idle_ones_leave(
             return
     elif worker_handler._state == pool.RUN:
         return
-    deadline = time.monotonic() + _flush.timeout / 1000
+    deadline = time.monotonic() + flush.timeout / 1000
     worker_handler._state = pool.CLOSE
     change_notifier.put(None)
-    worker_handler.join(_flush.timeout / 1000)
+    worker_handler.join(flush.timeout / 1000)
     if worker_handler.is_alive():
         return
     waiting = list(workers)

@@ -16,9 +16,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency import _carrier, _flush, _handoff, _settings, _spans
-from otel_concurrency._handoff import NO_CONTEXT, BodyCall, Seam
-from otel_concurrency._patching import Layer
+from otel_concurrency import _settings
+from otel_concurrency._child_exit import flush
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._core.patching import Layer
+from otel_concurrency._crossing import carrier
+from otel_concurrency._linking import span_start
 from otel_concurrency._primitives._multiprocessing._instrumented import Instrumented
 
 _HEADERS = "_otel_concurrency_headers"
@@ -47,8 +51,8 @@ def _start(original: Any, seam: Seam) -> Any:
     def start(self: Any) -> Any:
         if not seam.active:
             return original(self)
-        _flush.before_child()
-        headers = _carrier.capture(seam, self)
+        flush.before_child()
+        headers = carrier.capture(seam, self)
         if headers is not None:
             self.__dict__[_HEADERS] = headers
         settings = _settings.in_force
@@ -73,9 +77,9 @@ def _bootstrap(original: Any, seam: Seam, util: str) -> Any:
             return original(self, *args, **kwargs)
         _replace_target(self)
         _leave_parent()
-        _flush.at_start_of_child()
-        departure = _flush.Departure(_spans.started_since, util)
-        context = _carrier.unpack_safely(headers) or NO_CONTEXT
+        flush.at_start_of_child()
+        departure = flush.Departure(span_start.started_since, util)
+        context = carrier.unpack_safely(headers) or NO_CONTEXT
         try:
             return BodyCall(context, original)(self, *args, **kwargs)
         finally:
@@ -96,14 +100,14 @@ def _replace_target(process: Any) -> None:
             if getattr(present, "__wrapped__", None) is target:
                 process._target = present
     except Exception as error:
-        _handoff.report("start a worker", error)
+        handoff.report("start a worker", error)
 
 
 def _leave_parent() -> None:
     """Make the process's base context clean, for good: what a fork copied is the parent's."""
     try:
-        _handoff.adopted.set(None)
-        if _handoff.get_current():
-            _handoff.attach(NO_CONTEXT)
+        handoff.adopted.set(None)
+        if handoff.get_current():
+            handoff.attach(NO_CONTEXT)
     except Exception as error:
-        _handoff.report("leave the parent's context", error)
+        handoff.report("leave the parent's context", error)

@@ -3,7 +3,7 @@
 It crosses as headers behind the item's pickle. A ``SimpleQueue`` pickles where the item is put. In
 the others items wait for a thread that pickles them, and their contexts wait beside them.
 
-Who gets an item adopts its context as from the queues of one process (``_items``).
+Who gets an item adopts its context as from the queues of one process (``_items.adoption``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff, _items, _pairing, _queue_hooks
-from otel_concurrency._callers import caller
-from otel_concurrency._handoff import Seam, adopted
-from otel_concurrency._patching import Layer, Patch
-from otel_concurrency._primitives._multiprocessing import _trailers
+from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
+from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._crossing import wire_format
+from otel_concurrency._items import adoption, pairing, queue_hooks
 
 _PLUMBING = "concurrent.futures.process"
 """Where a class of queues is derived that only the standard library puts to."""
@@ -32,10 +33,10 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     consumed = _Consumed()
     return [
         consumed,
-        Layer(queues, "_ForkingPickler", _trailers.pickler),
+        Layer(queues, "_ForkingPickler", wire_format.pickler),
         Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
         Layer(queues.Queue, "get", lambda raw: _get(raw, seam, consumed)),
-        Layer(queues.JoinableQueue, "task_done", _queue_hooks.task_done),
+        Layer(queues.JoinableQueue, "task_done", queue_hooks.task_done),
         Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, seam)),
         Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, seam, consumed)),
     ]
@@ -103,7 +104,7 @@ def _is_plumbing(kind: type) -> bool:
     try:
         return any(base.__module__ == _PLUMBING for base in kind.__mro__)
     except Exception as error:
-        _handoff.report("get", error)
+        handoff.report("get", error)
         return False
 
 
@@ -121,9 +122,9 @@ class _Consumed:
             if trailer is not None and id(queue) not in self._queues:
                 key, queues = id(queue), self._queues
                 queues[key] = weakref.ref(queue, lambda _: queues.pop(key, None))
-            _items.adopt(_trailers.unpack(trailer))
+            adoption.adopt(wire_format.unpack(trailer))
         except Exception as error:
-            _handoff.report("get", error)
+            handoff.report("get", error)
 
     def apply(self) -> None:
         """Take away what :meth:`undo` has left."""
@@ -136,7 +137,7 @@ class _Consumed:
         """See to it that every consumer lets go of its last item."""
         for queue in self._alive():
             queue.__dict__.setdefault("get", _LastGet(queue))
-        _items.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # nobody will tell this flow to do it any more
 
     def _alive(self) -> list[Any]:
         queues = [reference() for reference in list(self._queues.values())]
@@ -150,7 +151,7 @@ class _LastGet:
         self._queue = weakref.ref(queue)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        _items.let_go()
+        adoption.let_go()
         queue: Any = self._queue()
         return queue.__class__.get(queue, *args, **kwargs)
 
@@ -161,11 +162,11 @@ def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
         if _is_plumbing(self.__class__):
             return original(self, block, timeout)
         if adopted.get() is not None:
-            _items.let_go()
+            adoption.let_go()
         if not seam.active:
             return original(self, block, timeout)
-        item, trailer = _trailers.receive(original, self, block, timeout)
-        if trailer or _handoff.current_safely():
+        item, trailer = wire_format.receive(original, self, block, timeout)
+        if trailer or handoff.current_safely():
             consumed.adopt(self, trailer)
         return item
 
@@ -177,11 +178,11 @@ def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any) -> Any:
         if adopted.get() is not None:
-            _items.let_go()
-        if not seam.active or _trailers.is_received():
+            adoption.let_go()
+        if not seam.active or wire_format.is_received():
             return original(self)
-        item, trailer = _trailers.receive(original, self)
-        if (trailer or _handoff.current_safely()) and not _is_called_by_plumbing():
+        item, trailer = wire_format.receive(original, self)
+        if (trailer or handoff.current_safely()) and not _is_called_by_plumbing():
             consumed.adopt(self, trailer)
         return item
 
@@ -204,16 +205,16 @@ def _send(seam: Seam, item: object, context: Context | None) -> None:
     try:
         if context and seam.change is not None:
             context = seam.change(context)
-        _trailers.send(item, context or None)
+        wire_format.send(item, context or None)
     except Exception as error:
-        _handoff.report("put", error)
+        handoff.report("put", error)
 
 
 def _send_current(seam: Seam, item: object) -> None:
     try:
         context = seam.current()
     except Exception as error:
-        _handoff.report("put", error)
+        handoff.report("put", error)
         return
     _send(seam, item, context)
 
@@ -221,13 +222,13 @@ def _send_current(seam: Seam, item: object) -> None:
 def _put(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def put(self: Any, obj: Any) -> Any:
-        if not (seam.active and _handoff.is_concerned(seam)) or _is_called_by_plumbing():
+        if not (seam.active and handoff.is_concerned(seam)) or _is_called_by_plumbing():
             return original(self, obj)
         _send_current(seam, obj)
         try:
             return original(self, obj)
         finally:
-            _trailers.send(obj, None)
+            wire_format.send(obj, None)
 
     _plain[put] = original
     return put
@@ -235,7 +236,7 @@ def _put(original: Any, seam: Seam) -> Any:
 
 def _is_called_by_plumbing() -> bool:
     try:
-        return _pairing.is_plumbing(caller(1))
+        return pairing.is_plumbing(caller(1))
     except Exception as error:
-        _handoff.report("get", error)
+        handoff.report("get", error)
         return True

@@ -12,8 +12,8 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency import _handoff
-from otel_concurrency._handoff import adopted, ages, attach, bodies, detach, get_current
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import adopted, ages, attach, bodies, detach, get_current
 
 
 class Turn:
@@ -32,7 +32,7 @@ class Turn:
         try:
             self.token, bodies[self.thread] = attach(context), context
         except Exception as error:
-            _handoff.report("attach", error)
+            handoff.report("attach", error)
 
     def end(self) -> None:
         """Be where the worker was before, whatever the task has left behind. Never raises."""
@@ -43,7 +43,7 @@ class Turn:
             if token is not None:
                 bodies.pop(self.thread, None)
                 detach(token)
-            if _handoff.any_adopted and adopted.get() is not None:
+            if handoff.any_adopted and adopted.get() is not None:
                 adopted.set(None)  # what the task has adopted ends with it
             current = get_current()
             if current is not self.base:
@@ -52,4 +52,4 @@ class Turn:
                 else:
                     attach(self.base)  # somebody has forgotten to detach
         except Exception as error:
-            _handoff.report("detach", error)
+            handoff.report("detach", error)

@@ -1,0 +1,181 @@
+"""Exports what a child process has recorded, before it ends.
+
+The children of ``multiprocessing`` that were forked leave without running exit handlers, and with
+them goes all that the SDK's batch processors still hold. So the providers are flushed at their end:
+when the child's work is done and its threads still are, for what exports by a pool of threads; and
+again where something comes after that, since it may have recorded more.
+
+The SDK's own time-outs do not bound an exporter that never returns (opentelemetry-sdk to 1.45), and
+a child has to end: each provider is flushed on a thread of its own, which is waited for until the
+time is up and then left behind. As a daemon it keeps neither a forked child, which leaves by
+``os._exit``, nor the end of a spawned child's interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from otel_concurrency._child_exit import after_fork, providers
+from otel_concurrency._core import faults
+
+_logger = logging.getLogger(__name__)
+
+timeout = 0
+"""How many milliseconds all providers together may take; 0: they are not flushed at all."""
+
+_process = os.getpid()
+"""The process that has imported this; in a forked child it is the parent."""
+
+
+def before_child() -> None:
+    """Make sure that a child which is about to be forked will be able to export. Never raises.
+
+    With its first request requests (to 2.34) imports a module. A child that is forked while a
+    thread of its parent is about it would wait for ever for that thread to finish.
+    """
+    if timeout > 0 and "requests" in sys.modules:
+        try:
+            import netrc  # noqa: F401  # pyright: ignore[reportUnusedImport]  # waits for that thread
+        except Exception as error:
+            _report_fault(error)
+
+
+def at_start_of_child() -> None:
+    """Make sure that a forked child exports what is its own, and in its own way. Never raises.
+
+    To be called before any of the user's code.
+    """
+    if timeout <= 0 or os.getpid() == _process:
+        return
+    try:
+        for signal in providers.SIGNALS:
+            for provider in providers.of(signal):
+                after_fork.forget_connections(provider)
+                after_fork.forget_measurements(provider)
+    except Exception as error:
+        _report_fault(error)
+
+
+def is_needed() -> bool:
+    """Whether a child may have something to export, as far as this process can tell."""
+    return timeout > 0 and providers.are_in_use()
+
+
+class Departure:
+    """The end of a child process: the moments at which it exports, and the time that all may take.
+
+    ``new_spans`` tells whether a span was started in this child since it was last asked. Where none
+    ever was, traces are not flushed: a processor that does not know of forks has a copy of its
+    parent's spans, and would export those. ``util`` is the module that has the child's finalizers.
+    Nothing here raises.
+    """
+
+    def __init__(self, new_spans: Callable[[], bool], util: str = "multiprocessing.util") -> None:
+        self._new_spans = new_spans
+        self._util = util
+        self._has_spans = False
+        self._left = timeout / 1000
+        self._more_to_come = True
+        try:
+            if timeout > 0:
+                self._before_threads_are_waited_for()
+        except Exception as error:
+            _report_fault(error)
+
+    def _before_threads_are_waited_for(self) -> None:
+        """See to it that the work's end is noticed, where ``multiprocessing`` ends its threads."""
+        threads: Any = threading
+        plain = threads._shutdown
+
+        @functools.wraps(plain)
+        def _shutdown() -> None:
+            if threads._shutdown is _shutdown:
+                threads._shutdown = plain
+            try:
+                self._when_work_is_done()
+            except Exception as error:
+                _report_fault(error)
+            plain()
+
+        threads._shutdown = _shutdown
+
+    def _when_work_is_done(self) -> None:
+        self._more_to_come = any(
+            thread is not threading.current_thread() and not thread.daemon
+            for thread in threading.enumerate()
+        )
+        self._export()
+        if os.getpid() != _process:
+            # From 3.13 on a forked child runs exit handlers, and with them its finalizers, last.
+            util: Any = sys.modules[self._util]
+            handlers = getattr(atexit, "_ncallbacks", lambda: 0)()
+            if handlers > 1 or util._finalizer_registry:
+                util.Finalize(None, self._export, exitpriority=-sys.maxsize)
+
+    def end(self) -> None:
+        """Export what the child's threads have recorded since its work was done."""
+        if self._more_to_come:
+            self._export()
+
+    def _export(self) -> None:
+        if self._left <= 0:
+            return
+        began = time.monotonic()
+        try:
+            self._flush_all(began + self._left)
+        except Exception as error:
+            _report_fault(error)
+        except BaseException:  # a signal's handler has had enough; the child leaves anyway
+            self._left = 0
+        self._left -= time.monotonic() - began
+
+    def _flush_all(self, deadline: float) -> None:
+        new_spans = self._new_spans()
+        # No fault is worth a word where all that is known of has been exported before.
+        report = _report_fault if new_spans or not self._has_spans else _say_nothing
+        self._has_spans |= new_spans
+        threads = [
+            threading.Thread(target=_flush, args=(provider, self._left, report), daemon=True)
+            for signal in providers.SIGNALS
+            if signal is not providers.TRACES or self._has_spans
+            for provider in providers.of(signal)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        if threads:
+            # What an exporter has printed: a forked child does not flush its streams again.
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(AttributeError, ValueError):
+                    stream.flush()
+
+
+def _flush(provider: Any, seconds: float, report: Callable[[Exception], None]) -> None:
+    try:
+        provider.force_flush(int(seconds * 1000))
+    except Exception as error:
+        report(error)
+
+
+def _say_nothing(_error: Exception) -> None:
+    pass
+
+
+def _report_fault(error: Exception) -> None:
+    faults.once(
+        _logger,
+        (type(error), str(error)),
+        "What a child process records may not be exported: %s: %s",
+        type(error).__name__,
+        error,
+    )

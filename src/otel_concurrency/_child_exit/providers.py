@@ -1,0 +1,78 @@
+"""The providers of the SDK that there are: those of which a child exports the telemetry at its end.
+
+The global ones are known by their API. A program may have others beside them, which nobody lists:
+they are noted as they are made.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Layer
+
+
+class Signal(NamedTuple):
+    """A signal: the SDK of it, the class of its providers, its API, what returns the global one."""
+
+    sdk: str
+    provider: str
+    api: str
+    getter: str
+
+
+TRACES = Signal(
+    "opentelemetry.sdk.trace", "TracerProvider", "opentelemetry.trace", "get_tracer_provider"
+)
+_METRICS = Signal(
+    "opentelemetry.sdk.metrics", "MeterProvider", "opentelemetry.metrics", "get_meter_provider"
+)
+_LOGS = Signal(
+    "opentelemetry.sdk._logs", "LoggerProvider", "opentelemetry._logs", "get_logger_provider"
+)
+SIGNALS = (TRACES, _METRICS, _LOGS)
+
+_made: dict[Signal, weakref.WeakSet[Any]] = {signal: weakref.WeakSet() for signal in SIGNALS}
+
+
+def _layers(signal: Signal) -> Any:
+    def layers(sdk: ModuleType, seam: Seam) -> list[Layer]:
+        return [Layer(getattr(sdk, signal.provider), "__init__", lambda raw: _init(raw, signal))]
+
+    return layers
+
+
+MODULES = {signal.sdk: _layers(signal) for signal in SIGNALS}
+
+
+def _init(original: Any, signal: Signal) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        _made[signal].add(self)
+
+    return __init__
+
+
+def of(signal: Signal) -> Iterator[Any]:
+    """Yield the providers of ``signal`` that can be flushed, the global one first.
+
+    Of a signal whose SDK is not imported nothing was recorded; to ask for its provider could
+    import one.
+    """
+    if signal.sdk not in sys.modules or signal.api not in sys.modules:
+        return
+    known = getattr(sys.modules[signal.api], signal.getter)()
+    for provider in (known, *(one for one in _made[signal] if one is not known)):
+        if callable(getattr(provider, "force_flush", None)):
+            yield provider
+
+
+def are_in_use() -> bool:
+    """Whether something may have been recorded, as far as this process can tell."""
+    return any(signal.sdk in sys.modules for signal in SIGNALS)

@@ -1,0 +1,128 @@
+"""Tells the threads and callables that start with a clean context.
+
+Threads that exist to run other people's work, or to live for ever, must not run in the context of
+whoever happened to cause their start. The table says which; this file matches against it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any
+
+from otel_concurrency._clean_starts.table import TABLE
+
+_NOBODYS = (threading.Thread, threading.Timer, object)
+
+_PROCESSES = ("multiprocessing", "multiprocess", "billiard")
+"""The packages with a class of processes, which starts one or is derived from."""
+
+Matcher = Callable[[object], bool]
+
+
+def thread_matcher(excluded: Iterable[str]) -> Matcher:
+    """Return a predicate for a ``threading.Thread``, or a callable that is started as a thread.
+
+    It is true where the table or one of ``excluded`` names the thread's type, one of its bases, or
+    the function that it runs.
+    """
+    entries = (*TABLE, *excluded)
+    matches, concerns = _name_matcher(entries), _module_matcher(entries)
+
+    def starts_clean(work: Any) -> bool:
+        kind = work.__class__
+        if kind is threading.Thread:
+            target = work._target
+            if target.__class__ is FunctionType and not concerns(target.__module__):
+                return False  # what nearly every thread is
+        elif issubclass(kind, threading.Thread):
+            if any(base not in _NOBODYS and matches(_dotted(base)) for base in kind.__mro__):
+                return True
+            target = work.function if issubclass(kind, threading.Timer) else work._target
+        else:
+            target = work
+        return target is not None and matches(callable_name(target))
+
+    return starts_clean
+
+
+def process_matcher(excluded: Iterable[str]) -> Matcher:
+    """Return a predicate for a ``multiprocessing`` process, or a callable that one is to run.
+
+    It is true as :func:`thread_matcher`'s is, of which the table is for both.
+    """
+    entries = (*TABLE, *excluded)
+    matches, concerns = _name_matcher(entries), _module_matcher(entries)
+
+    def starts_clean(work: Any) -> bool:
+        if work.__class__ is FunctionType and not concerns(work.__module__):
+            return False
+        if not isinstance(work, _process_classes()):
+            return matches(callable_name(work))
+        if any(base is not object and matches(_dotted(base)) for base in type(work).__mro__):
+            return True
+        target = getattr(work, "_target", None)
+        return target is not None and matches(callable_name(target))
+
+    return starts_clean
+
+
+def _process_classes() -> tuple[type, ...]:
+    modules: list[Any] = [sys.modules.get(f"{name}.process") for name in _PROCESSES]
+    return tuple([module.BaseProcess for module in modules if hasattr(module, "BaseProcess")])
+
+
+def callable_matcher(excluded: Iterable[str]) -> Matcher | None:
+    """Return a predicate for callables that one of ``excluded`` names; None where there is none."""
+    entries = tuple(excluded)
+    if not entries:
+        return None
+    matches = _name_matcher(entries)
+    return lambda work: matches(callable_name(work))
+
+
+def callable_name(work: object) -> str:
+    """Return ``module.qualname`` of the function behind ``work``.
+
+    Partials and bound methods are unwrapped; any other object is named by its type.
+    """
+    while isinstance(work, functools.partial):
+        work = work.func
+    work = getattr(work, "__func__", work)
+    return _dotted(work if hasattr(work, "__qualname__") else type(work))
+
+
+def _dotted(named: Any) -> str:
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
+
+
+def _prefixes(entries: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        entry.removesuffix("*") if entry.endswith("*") else f"{entry}." for entry in entries
+    )
+
+
+def _name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
+    """Return a predicate for dotted names; its answers are remembered by name."""
+    prefixes = _prefixes(entries)
+
+    @functools.lru_cache(maxsize=4096)
+    def matches(name: str) -> bool:
+        return f"{name}.".startswith(prefixes)
+
+    return matches
+
+
+def _module_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
+    """Return a predicate for modules: whether an entry may name something in it."""
+    prefixes = _prefixes(entries)
+
+    @functools.lru_cache(maxsize=4096)
+    def concerns(module: str) -> bool:
+        inside = f"{module}."
+        return inside.startswith(prefixes) or any(entry.startswith(inside) for entry in prefixes)
+
+    return concerns

@@ -1,0 +1,310 @@
+"""The hot path: a captured context on its way to the work that it belongs to.
+
+A hand-off is **captured** in the flow that hands work off, **attached** in the flow that picks the
+work up before any of the user's code runs there, and **detached** when that piece of work is done.
+This file knows OpenTelemetry's context API and nothing else: not who hands off, not the settings.
+
+Two rules shape every line. *One shot*: a context is dropped the moment it is attached or given up,
+so that no finished thread, held future or traceback keeps a span alive. *Never in the way*: a fault
+of ours or of the context implementation is reported once and the user's call goes through.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from _thread import get_ident
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Any
+from weakref import ref
+
+from opentelemetry import context as context_api
+from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+from otel_concurrency._core import faults
+
+_logger = logging.getLogger(__name__)
+
+NO_CONTEXT = Context()
+"""The empty context. Handing it off means: this work starts clean."""
+
+
+_VARIABLE: Any = ContextVar
+
+
+def _runtime() -> tuple[Any, Any, Any]:
+    """Return the cheapest way to read the current context, to attach one, and to detach it.
+
+    Those are the methods of the context variable behind OpenTelemetry's default runtime context
+    (the same private name since opentelemetry-api 1.0), at a third of the cost of the API's
+    functions, which do nothing else. With any other runtime context, or where somebody has changed
+    what that one does, it is the API's functions.
+    """
+    context_api.get_current()  # the runtime context is loaded by the first use before API 1.21
+    runtime: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
+    variable: Any = getattr(runtime, "_current_context", None)
+    stock = type(runtime) is ContextVarsRuntimeContext and isinstance(variable, _VARIABLE)
+    if stock and all(
+        getattr(ContextVarsRuntimeContext, name).__module__ == ContextVarsRuntimeContext.__module__
+        for name in ("get_current", "attach", "detach")
+    ):
+        return variable.get, variable.set, variable.reset
+    return context_api.get_current, context_api.attach, context_api.detach
+
+
+get_current: Callable[[], Context]
+attach: Callable[[Context], Token[Context]]
+detach: Callable[[Token[Context]], None]
+get_current, attach, detach = _runtime()
+
+Record = tuple[ref[Context], Context, "tuple[tuple[ref[Context], Context], ...]"]
+"""An adopted context, the idle one, and pairs of those that have been attached over since.
+
+Weak: where the flow has left the context by another way, nothing is to keep it alive.
+"""
+
+adopted: ContextVar[Record | None] = ContextVar("otel_concurrency_adopted", default=None)
+"""What this flow has adopted with an item, and may still be in (see ``_items.adoption``)."""
+
+any_adopted = False
+"""Whether any flow has ever adopted: until then nobody has to look after :data:`adopted`."""
+
+bodies: dict[int, Context] = {}
+"""By thread: the context that the work which it runs at present was handed off in, if any.
+
+A consumer loop that is such work has nothing of its own going, though a span is current.
+"""
+
+ages: dict[int, int] = {}
+"""By thread: when (ns since the epoch) that work was first seen, where somebody has asked."""
+
+
+def _forget() -> None:
+    bodies.clear()
+    ages.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+Capture = Callable[[object], "Context | None"]
+"""Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
+
+
+def capture(work: object) -> Context | None:
+    """Return the current context, or None where there is nothing to carry."""
+    return get_current() or None
+
+
+def capture_nothing(work: object) -> Context | None:
+    """Return None: what a layer that has gone inert captures."""
+    return None
+
+
+seams: dict[str, Seam] = {}
+"""The seam of each primitive that was switched on at least once."""
+
+
+class Seam:
+    """What all patches of one primitive share, and the only thing that settings change.
+
+    The replaced functions outlive ``uninstrument()`` wherever somebody else has patched on top of
+    them. They ask their seam at every call, so switching the seam off makes them pass-throughs and
+    switching it on again revives them.
+    """
+
+    __slots__ = ("capture", "change", "concerned", "current", "name", "starts_clean")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.capture: Capture = capture_nothing
+        """Called with the work at every hand-off; may raise."""
+        self.change: Callable[[Context], Context] | None = None
+        """What the policy makes of a context that was captured as it is: of an item's."""
+        self.starts_clean: Callable[[object], bool] | None = None
+        """Tells of a piece of work that it must not run in anybody's context."""
+        self.current: Callable[[], Context] = get_current
+        """Returns the context for an item that is put now; may raise."""
+        self.concerned: Callable[[], object] = get_current
+        """Tells whether work that is handed off now is to be captured; may raise."""
+        seams[name] = self
+
+    @property
+    def active(self) -> bool:
+        """Whether hand-offs are captured at present."""
+        return self.capture is not capture_nothing
+
+    def switch_off(self) -> None:
+        """Carry nothing more, and be as new."""
+        self.capture = capture_nothing
+        self.current = self.concerned = get_current
+
+
+class Call:
+    """A callable together with the context that it is to run in, once.
+
+    Stands in for the callable where an executor would call it. To whoever looks at it on the way it
+    behaves as the callable: attributes, equality, hash, ``repr``, :func:`inspect.signature` and
+    pickling (the context does not cross a process boundary).
+    """
+
+    __slots__ = ("_context", "_function")
+
+    def __init__(self, context: Context, function: Callable[..., Any]) -> None:
+        self._context: Context | None = context
+        self._function = function
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        context = self._context
+        self._context = token = None
+        record = adopted.get() if any_adopted else None
+        if context is not None:
+            try:
+                token = attach(context)
+            except Exception as error:
+                report("attach", error)
+            context = None
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            if any_adopted and adopted.get() is not record:
+                adopted.set(record)  # what it adopted ends with it
+            record = None
+            if token is not None:
+                try:
+                    detach(token)
+                except Exception as error:
+                    report("detach", error)
+                token = None  # it refers to the worker's own context, and a traceback to this frame
+
+    def release(self) -> None:
+        """Drop the context: the work was cancelled, or could not be dispatched."""
+        self._context = None
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self._function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self._function == (other._function if isinstance(other, Call) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+    def __repr__(self) -> str:
+        return repr(self._function)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (self._function,)
+
+
+class BodyCall(Call):
+    """A call that is all that its thread, or an executor's worker, has to do meanwhile."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        body = bodies.get(thread)
+        bodies[thread] = self._context or NO_CONTEXT
+        if ages:
+            ages.pop(thread, None)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            if ages:
+                ages.pop(thread, None)
+            if body is None:
+                bodies.pop(thread, None)
+            else:
+                bodies[thread] = body  # it runs in the place of a part of other work
+                body = None
+
+
+def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:
+    """Return ``function`` as a call that is to run in the current context, or None without one.
+
+    None as well where it is such a call already. Never raises. The context is nowhere but in the
+    call: a frame that held it would keep it alive as long as a traceback that leads through it.
+    """
+    if isinstance(function, Call):
+        return None
+    try:
+        context = seam.capture(function)
+        return None if context is None else kind(context, function)
+    except Exception as error:
+        report("capture", error)
+        return None
+
+
+def own(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
+    """Return ``function`` as a call that runs in the current context, also if that is empty.
+
+    For work that is done by a thread which may be in somebody else's context. Never raises.
+    """
+    if not seam.active or isinstance(function, Call) or not callable(function):
+        return function
+    return call(seam, function, kind) or kind(NO_CONTEXT, function)
+
+
+def attach_safely(context: Context) -> Token[Context] | None:
+    """Attach ``context``; return the token for :func:`leave`, or None after a reported fault."""
+    try:
+        return attach(context)
+    except Exception as error:
+        report("attach", error)
+        return None
+
+
+def leave(token: Token[Context] | None) -> None:
+    """Detach what :func:`attach_safely` attached, and with it all that was left behind since."""
+    if token is None:
+        return
+    try:
+        detach(token)
+    except Exception as error:
+        report("detach", error)
+
+
+def current_safely() -> Context | None:
+    """Return the current context, or None after a reported fault."""
+    try:
+        return get_current()
+    except Exception as error:
+        report("get_current", error)
+        return None
+
+
+def is_concerned(seam: Seam) -> object:
+    """Tell whether work that is handed off now is to be captured; no after a reported fault."""
+    try:
+        return seam.concerned()
+    except Exception as error:
+        report("get_current", error)
+        return None
+
+
+def report(step: str, error: Exception) -> None:
+    """Report a fault of ours in ``step``; to be called from its ``except`` block.
+
+    Faults that come from the same line are one cause, whichever step they hit.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    origin = None if trace is None else (trace.tb_frame.f_code, trace.tb_lineno)
+    faults.once(
+        _logger,
+        (type(error), origin),
+        "OpenTelemetry context was not propagated: %s failed with %s: %s. The program's own call "
+        "goes on. Reported once.",
+        step,
+        type(error).__name__,
+        error,
+    )

@@ -1,0 +1,313 @@
+"""Replaces attributes of classes and modules, and puts them back exactly.
+
+Knows owners and attribute names, not OpenTelemetry. The only file that imports wrapt.
+
+A :class:`Layer` is one replaced attribute. It is undone by identity, and only where it is still on
+top: where somebody else has patched over it, it stays in the chain (its advice is expected to have
+become a pass-through), and a later :meth:`Layer.apply` finds it there instead of stacking another.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import FunctionType, MethodDescriptorType, ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import wrapt
+
+from otel_concurrency._core import faults
+
+_logger = logging.getLogger(__name__)
+
+_MISSING: Any = object()
+_MAX_CHAIN = 64
+"""How many callables are looked at when searching for a buried layer."""
+
+
+class Patch(Protocol):
+    """What can be applied, undone, and applied again."""
+
+    def apply(self) -> None:
+        """Put it in place, or find it still in place."""
+
+    def undo(self) -> None:
+        """Take it away, as far as nobody else has built on it."""
+
+
+class Layer:
+    """``owner.name`` replaced by ``wrap(owner.name)``.
+
+    ``wrap`` takes the raw attribute as it stands in ``vars(owner)`` (or as inherited) and returns
+    its replacement.
+    """
+
+    __slots__ = ("_original", "_replacement", "_wrap", "name", "owner")
+
+    def __init__(self, owner: type | ModuleType, name: str, wrap: Callable[[Any], Any]) -> None:
+        self.owner = owner
+        self.name = name
+        self._wrap = wrap
+        self._original: Any = _MISSING
+        self._replacement: Any = _MISSING
+
+    def apply(self) -> None:
+        """Replace the attribute, or find our earlier replacement still in place.
+
+        Raises AttributeError where the owner has no such attribute.
+        """
+        original = vars(self.owner).get(self.name, _MISSING)
+        if self._replacement is not _MISSING and self._replacement in _chain(original):
+            return
+        present = _inherited(self.owner, self.name) if original is _MISSING else original
+        if isinstance(self.owner, type):
+            present = _callable_with_self(present)
+        replacement = self._wrap(present)
+        self._original, self._replacement = original, replacement
+        setattr(self.owner, self.name, replacement)
+
+    def undo(self) -> None:
+        """Restore what was there, by identity, unless somebody else's patch is on top of ours."""
+        if self._replacement is _MISSING:
+            return
+        if vars(self.owner).get(self.name, _MISSING) is not self._replacement:
+            return
+        if self._original is _MISSING:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self._original)
+        self._original = self._replacement = _MISSING
+
+    @property
+    def replaced(self) -> Any:
+        """What stood there before it was applied; None where it is not."""
+        return None if self._original is _MISSING else self._original
+
+    @property
+    def is_on_top(self) -> bool:
+        """Whether it is what is found there at present."""
+        return vars(self.owner).get(self.name, _MISSING) is self._replacement is not _MISSING
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is reached, also through what somebody else has put on top."""
+        present = vars(self.owner).get(self.name, _MISSING)
+        return self._replacement is not _MISSING and self._replacement in _chain(present)
+
+
+def apply_all(layers: Iterable[Patch]) -> None:
+    """Apply every layer or, where one raises, none of them."""
+    applied: list[Patch] = []
+    try:
+        for layer in layers:
+            applied.append(layer)
+            layer.apply()
+    except BaseException:
+        undo_all(applied)
+        raise
+
+
+def undo_all(layers: Iterable[Patch]) -> None:
+    """Undo every layer, the last one first."""
+    for layer in reversed(list(layers)):
+        layer.undo()
+
+
+def _inherited(owner: type | ModuleType, name: str) -> Any:
+    bases: tuple[type, ...] = getattr(owner, "__mro__", ())
+    for base in bases:
+        if name in vars(base):
+            return vars(base)[name]
+    raise AttributeError(f"{owner!r} has no attribute {name!r}")
+
+
+class _Chain(list[Any]):
+    """Callables found from the outermost inwards; membership is by identity."""
+
+    def __contains__(self, item: object) -> bool:
+        return any(link is item for link in self)
+
+
+def _chain(outermost: Any) -> _Chain:
+    """Follow wrappers inwards: ``__wrapped__`` first, else whatever a closure holds."""
+    found = _Chain()
+    pending: list[Any] = [outermost]
+    while pending and len(found) < _MAX_CHAIN:
+        link = pending.pop(0)
+        if link in found:
+            continue
+        found.append(link)
+        pending.extend(_wrapped_by(link))
+    return found
+
+
+def _wrapped_by(link: Any) -> Iterator[Any]:
+    wrapped = getattr(link, "__wrapped__", None)
+    if wrapped is not None:
+        yield wrapped
+        return
+    for cell in getattr(link, "__closure__", None) or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+        if callable(content):
+            yield content
+
+
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper  # not generic before wrapt 2
+
+
+_CALLED_AS_THEY_ARE = (FunctionType, MethodDescriptorType, staticmethod, classmethod)
+
+
+def _callable_with_self(attribute: Any) -> Any:
+    """Return a method as it stands in its class so that it can be called with ``self`` first.
+
+    A function can; somebody else's wrapper may have to be bound, as attribute access does.
+    """
+    # Not isinstance(): that asks a wrapper, which answers for what it wraps.
+    kind = cast("Any", type(attribute))
+    if kind in _CALLED_AS_THEY_ARE or not (callable(attribute) and hasattr(kind, "__get__")):
+        return attribute
+
+    @functools.wraps(attribute)
+    def bound_first(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return kind.__get__(attribute, self, type(self))(*args, **kwargs)
+
+    return bound_first
+
+
+def method_of(kind: type, name: str, attribute: Any) -> Any:
+    """Return what a class has for a method as something to be called with ``self``."""
+    if name not in vars(kind):  # whose it is may change
+
+        def inherited(self: Any, *args: Any, **kwargs: Any) -> Any:
+            bases = cast("Any", super(kind, self))
+            return getattr(bases, name)(*args, **kwargs)
+
+        return functools.wraps(attribute)(inherited)
+    bind = getattr(cast("Any", type(attribute)), "__get__", None)
+    if callable(attribute) and bind and not isinstance(attribute, _BOUND_OTHERWISE):
+        return attribute
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        function = bind(attribute, self, self.__class__) if bind else attribute
+        return function(*args, **kwargs)
+
+    return method
+
+
+_BOUND_OTHERWISE: Any = (staticmethod, classmethod)
+
+
+def definer(kind: type, name: str) -> type:
+    """Return the class that a class has an attribute from."""
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
+def family(kind: type) -> list[type]:
+    """Return a class and all that derive from it at present, each after its bases."""
+    found = {kind}
+    pending = [kind]
+    while pending:
+        derived: set[type] = set(type.__subclasses__(pending.pop())) - found
+        found |= derived
+        pending += derived
+    return sorted(found, key=lambda one: len(one.__mro__))
+
+
+class StandIn(abc.ABCMeta):
+    """The type of a class that takes another one's place under its name.
+
+    Such a class derives from ``stands_in_for``, which is written in its body, and counts every
+    instance of that class as its own: also those made before it was there.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> StandIn:
+        plain = body.get("stands_in_for")
+        if plain is not None:
+            body["__qualname__"] = plain.__qualname__
+            body["__doc__"] = plain.__doc__
+        return super().__new__(mcs, name, bases, body)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        plain = cls.__dict__.get("stands_in_for")
+        return super().__instancecheck__(instance) if plain is None else isinstance(instance, plain)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        plain = cls.__dict__.get("stands_in_for")
+        return super().__subclasscheck__(subclass) if plain is None else issubclass(subclass, plain)
+
+
+class _BuiltinWrapper(_FunctionWrapper):
+    """A wrapped builtin that pickles by name and does not bind, as the builtin does."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        return str(self.__wrapped__.__qualname__)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+def wrap_builtin(builtin: Any, advice: Callable[..., Any]) -> Any:
+    """Return ``builtin`` wrapped so that ``advice(builtin, args, kwargs)`` is called for it."""
+
+    def wrapper(wrapped: Any, _instance: object, args: Any, kwargs: Any) -> Any:
+        return advice(wrapped, args, kwargs)
+
+    return _BuiltinWrapper(builtin, wrapper)
+
+
+_on_import: dict[str, dict[str, Callable[[ModuleType], None]]] = {}
+
+
+def when_imported(
+    module_name: str, callback: Callable[[ModuleType], None], *, owner: str = ""
+) -> None:
+    """Call ``callback(module)`` now if the module is imported, and whenever it will be.
+
+    The import hook is registered once per module name, since it cannot be taken back; a later call
+    of the same ``owner`` replaces its callback. Whatever a callback raises is reported and not
+    raised: it would fail the program's own import.
+    """
+    callbacks = _on_import.get(module_name)
+    if callbacks is None:
+        _on_import[module_name] = {owner: callback}
+        wrapt.register_post_import_hook(_imported, module_name)
+        return
+    callbacks[owner] = callback
+    module = sys.modules.get(module_name)
+    if module is not None:
+        _call(callback, module)
+
+
+def _imported(module: ModuleType) -> None:
+    for callback in list(_on_import[module.__name__].values()):
+        _call(callback, module)
+
+
+def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
+    try:
+        callback(module)
+    except Exception as error:
+        faults.once(
+            _logger,
+            ("import hook", module.__name__),
+            "OpenTelemetry context will not be propagated through %r: %s: %s",
+            module.__name__,
+            type(error).__name__,
+            error,
+        )

@@ -1,0 +1,165 @@
+"""A captured context as headers, which cross a process boundary, and back.
+
+What crosses is what the globally configured propagators make of a context (W3C trace context and
+baggage by default), as plain strings: never a live span, no custom keys. On the far side the parent
+is a non-recording remote span, after a fork too: a child must not write to a copy of its parent's.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Mapping
+from typing import Any
+from weakref import ref
+
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._linking import origins
+
+Headers = dict[str, str]
+"""Header names and values, all of them strings: what is pickled is plain."""
+
+_ENDED = "otel-concurrency-ended"
+"""When the span ended (Unix ns), if it had: on the far side nobody sees it end."""
+
+_LINK = "otel-concurrency-link"
+"""Why and by whom the far side is linked to the span in the headers, instead of its child."""
+
+
+def capture(seam: Seam, work: object) -> Headers | None:
+    """Return the current context for ``work`` as headers, or None where nothing is to be carried.
+
+    Never raises: a fault, also one of a propagator's, is reported once.
+    """
+    try:
+        context = seam.capture(work)
+        return pack(context) if context else None
+    except Exception as error:
+        handoff.report("capture", error)
+        return None
+
+
+def capture_packed(seam: Seam, work: object) -> bytes | None:
+    """Return what :func:`capture` does, as bytes that are the same for the same context.
+
+    May raise.
+    """
+    global _packed  # noqa: PLW0603
+    context = seam.capture(work)
+    if not context:
+        return None
+    ended = getattr(context.get(_SPAN_KEY), origins.END, None)
+    propagator = propagate.get_global_textmap()
+    last = _packed
+    if last is not None and last[0]() is context and last[1] is propagator and last[2] == ended:
+        return last[3]
+    headers = pack(context)
+    message = None if headers is None else marshal.dumps(headers, _MARSHAL)
+    if _is_pure(propagator) and _LINK not in (headers or ()):
+        _packed = ref(context), propagator, ended, message
+    return message
+
+
+def unpack_packed(message: bytes) -> Context:
+    """Return the context that :func:`capture_packed` has made ``message`` of. May raise."""
+    return unpack(marshal.loads(message))  # noqa: S302 - it came with a pickle
+
+
+def pack(context: Context) -> Headers | None:
+    """Return ``context`` as headers, or None where the propagators have nothing to say of it."""
+    span = trace.get_current_span(context)
+    link = origins.instead_of(span, context)
+    headers: Headers = {}
+    if link is None:
+        headers = _inject(context)
+    else:
+        origin = trace.NonRecordingSpan(link.context)
+        propagate.inject(headers, trace.set_span_in_context(origin, context))
+        attributes = link.attributes or {}
+        headers[_LINK] = " ".join(
+            str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE)
+        )
+    if not headers:
+        return None
+    ended = getattr(span, origins.END, None)
+    if ended is not None:
+        headers[_ENDED] = str(ended)
+    return headers
+
+
+def unpack(headers: Mapping[str, str]) -> Context:
+    """Return the context that ``headers`` speak of. Raises what a propagator raises."""
+    context = _extract(headers)
+    if _LINK in headers:
+        reason, _, primitive = headers[_LINK].partition(" ")
+        return origins.deferred(context, primitive or None, reason)
+    if _ENDED in headers:
+        context = origins.dated(context, int(headers[_ENDED]))
+    return context or NO_CONTEXT
+
+
+_PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
+"""The default propagators. What they make of a context depends on nothing else, nor does what they
+make of their headers: much work is handed off in one span, and need not be asked about again."""
+
+_packed: tuple[ref[Context], object, int | None, bytes | None] | None = None
+
+_MARSHAL = 2
+"""The version of the format: the last one in which equal headers are equal bytes."""
+
+_FIELDS = ("traceparent", "tracestate", "baggage")
+
+_injected: tuple[object, ref[Context], Headers] | None = None
+_extracted: tuple[object, tuple[str | None, ...], Context] | None = None
+"""What the default propagators were last asked, and what they said."""
+
+
+def _is_pure(propagator: Any) -> bool:
+    parts = getattr(propagator, "_propagators", (propagator,))
+    return type(propagator) is CompositePropagator and all(type(part) in _PURE for part in parts)
+
+
+def _inject(context: Context) -> Headers:
+    global _injected  # noqa: PLW0603
+    propagator = propagate.get_global_textmap()
+    last = _injected
+    if last is not None and last[0] is propagator and last[1]() is context:
+        return last[2].copy()
+    headers: Headers = {}
+    propagate.inject(headers, context)
+    if _is_pure(propagator):
+        _injected = propagator, ref(context), headers.copy()
+    return headers
+
+
+def _extract(headers: Mapping[str, str]) -> Context:
+    global _extracted  # noqa: PLW0603
+    propagator = propagate.get_global_textmap()
+    fields = tuple([headers.get(field) for field in _FIELDS])
+    last = _extracted
+    if last is not None and last[0] is propagator and last[1] == fields:
+        return last[2]
+    context = propagate.extract(headers, Context())
+    if _is_pure(propagator):
+        _extracted = propagator, fields, context
+    return context
+
+
+def unpack_safely(headers: Mapping[str, str] | None) -> Context | None:
+    """Return the context of ``headers``; None without any, and after a reported fault."""
+    if not headers:
+        return None
+    try:
+        return unpack(headers)
+    except Exception as error:
+        handoff.report("extract", error)
+        return None

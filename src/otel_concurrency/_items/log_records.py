@@ -1,0 +1,116 @@
+"""Log records that go through a queue: each is handled in the context in which it was logged.
+
+A ``QueueListener`` is no consumer of items, and its thread is in nobody's context. What it does for
+one record is a call: captured where a ``QueueHandler`` hands the record on, attached for as long as
+the handlers have it. A handler behind the queue then finds the trace of who has logged, as it would
+in front of it.
+
+The context lies beside the record, which handlers may write out with all of its attributes.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.context import Context
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption
+
+
+class _Record(weakref.ref[Any]):
+    """A record on its way, and the context that it was logged in."""
+
+    __slots__ = ("context", "key")
+
+    context: Context
+    key: int
+
+
+_on_their_way: dict[int, _Record] = {}
+"""By the id of the record; gone when that is."""
+
+
+def layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
+    """Return what patches ``logging.handlers``."""
+    sender: Any = handlers.QueueHandler
+    listener: Any = handlers.QueueListener
+    return [
+        # Programs override either of these two.
+        Layer(sender, "prepare", lambda raw: _prepare(raw, seam)),
+        Layer(sender, "enqueue", lambda raw: _enqueue(raw, seam)),
+        # What it gets, it gets for as long as its thread lives.
+        Layer(listener, "_monitor", adoption.abstaining),
+        Layer(listener, "handle", lambda raw: _handle(raw, seam)),
+    ]
+
+
+def _prepare(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def prepare(self: Any, record: Any) -> Any:
+        prepared = original(self, record)
+        _keep(prepared, seam)
+        return prepared
+
+    return prepare
+
+
+def _enqueue(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def enqueue(self: Any, record: Any) -> Any:
+        _keep(record, seam)
+        return original(self, record)
+
+    return enqueue
+
+
+def _keep(record: Any, seam: Seam) -> None:
+    """Keep the current context until ``record`` is handled, or gone."""
+    key = id(record)
+    if not seam.active or key in _on_their_way:
+        return
+    try:
+        context = seam.current()
+        if context and seam.change is not None:
+            context = seam.change(context)
+        if context and hasattr(record, "__weakref__"):  # some send a dict, or text
+            kept = _Record(record, _forget)
+            kept.context, kept.key = context, key
+            _on_their_way[key] = kept
+    except Exception as error:
+        handoff.report("log", error)
+
+
+def _forget(kept: Any) -> None:
+    _on_their_way.pop(kept.key, None)
+
+
+def _take(record: object, seam: Seam) -> Context | None:
+    """Return what ``record`` is to be handled in; None: where it is."""
+    try:
+        kept = _on_their_way.pop(id(record), None)
+        if kept is not None:
+            return kept.context
+        if seam.active and adopted.get() is adoption.ABSTAINS:
+            return NO_CONTEXT  # what a handler forgets to detach is not for the next record
+    except Exception as error:
+        handoff.report("handle a record", error)
+    return None
+
+
+def _handle(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def handle(self: Any, record: Any) -> Any:
+        context = _take(record, seam)
+        if context is None:
+            return original(self, record)
+        call = Call(context, original)
+        context = None
+        return call(self, record)
+
+    return handle

@@ -1,0 +1,288 @@
+"""Pairs the items of one module's queues with contexts: those of ``queue`` or ``asyncio.queues``.
+
+This is what the hooks of ``queue_hooks`` do, one method for each moment: an item has been put, one
+has been got, a consumer learns that it has to wait. It runs under the queue's own lock, or in its
+event loop.
+
+A queue is accompanied from the first item on that is put to it in a context; until then nothing is
+kept for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import CodeType, FrameType, ModuleType
+from typing import Any, cast
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, adopted, get_current
+from otel_concurrency._core.patching import definer
+from otel_concurrency._items import adoption
+from otel_concurrency._items.pairs import UNKNOWN, ChangedFifo, Fifo, Keyed, Lifo, Pairs
+
+KEY = "_otel_concurrency_pairs"
+"""The attribute of a queue that holds its pairs."""
+
+_PLUMBING = frozenset(
+    (
+        "concurrent.futures.interpreter",
+        "concurrent.futures.process",
+        "concurrent.futures.thread",
+        "logging.handlers",
+        "multiprocess.managers",
+        "multiprocess.pool",
+        "multiprocessing.managers",
+        "multiprocessing.pool",
+        "otel_concurrency._primitives._multiprocessing._executors",
+        "otel_concurrency._primitives._multiprocessing._pools",
+    )
+)
+"""Modules of the standard library, and of a copy of it, whose own queues hand nothing off, and ours
+that act for one."""
+
+_POOLS = frozenset(
+    (
+        "aio_pika.pool",  # 10.2.1
+        "asyncpg.pool",  # 0.32.0
+        "dbutils.pooled_pg",  # 3.2.0
+        "dbutils.simple_pooled_db",
+        "dbutils.simple_pooled_pg",
+        "elastic_transport._node_pool",  # 9.4.2
+        "elasticsearch.connection.pooling",  # 7.17.9
+        "elasticsearch.connection_pool",
+        "google.cloud.spanner_v1.pool",  # 3.71.0
+        "happybase.pool",  # 1.3.0
+        "kombu.connection",  # 5.7.0
+        "kombu.pools",
+        "kombu.resource",
+        "mysql.connector.aio.pooling",  # 26.10.0
+        "mysql.connector.pooling",
+        "opensearchpy.connection.pooling",  # 3.2.0
+        "opensearchpy.connection_pool",
+        "pip._vendor.urllib3.connectionpool",
+        "redis.connection",  # 5.3.1
+        "sqlalchemy.util.queue",  # 2.1.9
+        "urllib3.connectionpool",  # 2.8.0
+    )
+)
+"""Modules of libraries that keep connections in queues: who gets one has been handed nothing."""
+
+_NOBODYS = _PLUMBING | _POOLS
+
+_PASSED_THROUGH = frozenset(
+    (
+        __name__,
+        "asyncio.queues",
+        "otel_concurrency._observer.item_hooks",
+        "otel_concurrency._observer.process_hooks",
+        "otel_concurrency._items.adoption",
+        "otel_concurrency._items.log_records",
+        "otel_concurrency._primitives._asyncio",
+        "otel_concurrency._primitives._multiprocessing._queues",
+        "otel_concurrency._crossing.wire_format",
+        "otel_concurrency._primitives._queue",
+        "otel_concurrency._items.queue_hooks",
+        "queue",
+    )
+)
+UNPAIRED = Keyed((None, None), 0)
+"""The pairs of a queue that hands nothing off: of plumbing, or of a pool."""
+
+_NONE_YET = Keyed((None, None), 0)
+"""The pairs of a queue that is to be accompanied from its first item on."""
+
+_FRAMES_OF_A_CALL = 5
+"""How many may stand between a method and ours: other people's wrappers."""
+
+
+def is_plumbing(frame: FrameType | None) -> bool:
+    """Whether the queue operation that ``frame`` is part of was called for nobody's work.
+
+    That is by the standard library for itself, or by a pool of connections.
+    """
+    while frame is not None and frame.f_globals.get("__name__") in _PASSED_THROUGH:
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") in _NOBODYS
+
+
+class Pairing:
+    """What is true of one module's queues, and the contexts of their items."""
+
+    def __init__(
+        self,
+        module: ModuleType,
+        seam: Seam,
+        *,
+        container: str,
+        size: str,
+        waits: tuple[str, bool],
+        consumers: tuple[str, ...] = ("get", "get_nowait"),
+        stock: str = "Queue",
+    ) -> None:
+        """Take the name of the stock queue, which others derive from, and of its parts.
+
+        ``container`` holds the items, ``size`` says how many there are. ``waits`` is what a
+        consumer asks, and the truth of the answer by which it has to wait. ``consumers`` are the
+        methods that ask, of the queue or of what stands for it.
+        """
+        self.module: Any = module
+        self.seam = seam
+        self.stock: Any = vars(module)[stock]
+        self.waits, self.waits_when = waits
+        self.on_first: Callable[[], None] | None = None
+        """To be called before the first queue is accompanied."""
+        self._container, self._size = container, size
+        self._consumers = tuple(
+            _code(getattr(self.stock, name)) for name in consumers if hasattr(self.stock, name)
+        )
+        # Only a consumer asks what is private.
+        self._own_consumers = consumers if self.waits.startswith("_") else ()
+        self._accompanied: dict[int, weakref.ref[Any]] = {}
+        self.at_first: Pairs | None = None
+        """The pairs of a queue that is not accompanied yet."""
+
+    def begin(self) -> None:
+        """Take the pairs that a queue has at first: who counts items counts them from the first."""
+        self.at_first = None if self.seam.current is get_current else _NONE_YET
+
+    def start(self, queue: Any, item: Any, owner: type) -> None:
+        """Start to pair with ``item``, which has just been put and is in the queue. May raise."""
+        self.accompany(queue, owner, known=1)
+        if queue._otel_concurrency_pairs is not None:
+            self.remember(queue, item, owner)
+
+    def accompany(self, queue: Any, owner: type, known: int = 0) -> None:
+        """Start to pair, unless another class has the outermost hooks. May raise.
+
+        The queue holds ``known`` items that will be told of.
+        """
+        kind = queue.__class__
+        if not self.seam.active or definer(kind, "_put") is not owner:
+            return
+        owners = owner, definer(kind, "_get")
+        size = getattr(queue, self._size)() - known
+        container = getattr(queue, self._container, None)
+        pairs: Pairs
+        if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            pairs = UNPAIRED
+        elif owners == (self.stock, self.stock) and type(container) is deque:
+            as_it_is = self.seam.change is None and self.at_first is None
+            pairs = (Fifo if as_it_is else ChangedFifo)(owners, size)
+        elif owners == (self.module.LifoQueue,) * 2 and type(container) is list:
+            pairs = Lifo(owners, size)
+        elif owners == (self.module.PriorityQueue,) * 2 and type(container) is list:
+            pairs = Keyed(owners, size, cast("list[object]", container))
+        else:
+            pairs = Keyed(owners, size)
+        if self.on_first is not None:
+            self.on_first()
+        object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
+        self.note(queue)
+
+    def is_nobodys(self, queue: Any) -> bool:
+        """Whether ``queue``, on which somebody acts now, hands nothing off. May raise.
+
+        Once that is found, the queue is left alone for good.
+        """
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if pairs is not None and pairs is not _NONE_YET:
+            return pairs is UNPAIRED
+        if not self.seam.active or not is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            return False
+        object.__setattr__(queue, KEY, UNPAIRED)
+        self.note(queue)
+        return True
+
+    def note(self, queue: Any) -> None:
+        """Keep ``queue`` in mind, weakly."""
+        key, accompanied = id(queue), self._accompanied
+        accompanied[key] = weakref.ref(queue, lambda _: accompanied.pop(key, None))
+
+    def forget_all(self) -> list[Any]:
+        """Return the queues that are kept in mind, and keep none."""
+        queues = [reference() for reference in list(self._accompanied.values())]
+        self._accompanied.clear()
+        return [queue for queue in queues if queue is not None]
+
+    def remember(self, queue: Any, item: Any, owner: type) -> None:
+        """Pair ``item``, which has just been put, with the current context. May raise."""
+        pairs: Pairs = queue._otel_concurrency_pairs
+        if pairs.owners[0] is owner:
+            if pairs.owners[1] is not owner and not _is_stored(item, queue, self._container, pairs):
+                pairs.forget(getattr(queue, self._size)())
+            else:
+                pairs.put(item, self.context_of(queue, item), getattr(queue, self._size)())
+        elif pairs is _NONE_YET:
+            self.accompany(queue, owner, known=1)
+            if queue._otel_concurrency_pairs is not _NONE_YET:
+                self.remember(queue, item, owner)
+        elif pairs is not UNPAIRED:
+            pairs.stored = item
+
+    def context_of(self, queue: Any, item: Any) -> Any:
+        """Return the context of ``item``, which has just been put. May raise."""
+        return self.seam.current()
+
+    def deliver(self, queue: Any, item: Any, owner: type) -> None:
+        """Give the context of ``item``, which has just been got, to the consumer. May raise."""
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        context = None
+        if pairs is None or pairs is _NONE_YET:
+            if self.is_nobodys(queue):
+                return
+        elif pairs.owners[1] is owner:
+            context = pairs.take(item, getattr(queue, self._size)())
+        else:
+            if pairs is not UNPAIRED:
+                pairs.stored = item
+            return
+        if context and self.seam.change is not None:
+            context = self.seam.change(context)
+        self.give(item, context)
+
+    def give(self, item: Any, context: Any) -> None:
+        """Have the consumer, who has ``item`` now, adopt ``context``. May raise."""
+        if self.seam.active:
+            adoption.adopt(context)
+        else:
+            adoption.let_go()
+
+    def wait(self, queue: Any) -> None:
+        """Let go of the last item if it is a consumer who has just been told that there is none."""
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if pairs is UNPAIRED or (not pairs and adopted.get() is None):
+            return
+        frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+        for _ in range(_FRAMES_OF_A_CALL):
+            if frame is None:
+                return
+            code = frame.f_code
+            if code in self._consumers or code.co_name in self._own_consumers:
+                adoption.let_go()
+                if pairs:
+                    pairs.forget(0)  # somebody has cleared the queue by hand
+                return
+            if frame.f_globals is vars(self.module) or frame.f_globals is globals():
+                return  # another method asks, or a hook
+            frame = frame.f_back
+
+    def fault(self, step: str, error: Exception) -> None:
+        """Report a fault of a hook, unless the hook has only outlived ``undo()``."""
+        if self.seam.active:
+            handoff.report(step, error)
+
+
+def _is_stored(item: object, queue: Any, container: str, pairs: Pairs) -> bool:
+    """Whether a queue that does not give what it takes has stored ``item`` itself, or said what."""
+    if pairs.stored is not UNKNOWN:
+        return True
+    items: Any = getattr(queue, container, None)
+    return type(items) not in (deque, list) or any(item is one for one in reversed(items))
+
+
+def _code(function: Any) -> CodeType:
+    return cast("CodeType", inspect.unwrap(function).__code__)

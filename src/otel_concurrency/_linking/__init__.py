@@ -1,0 +1,1 @@
+"""Policies, the origins that spans link to, rounds of periodic work, and where a span starts."""

@@ -1,0 +1,56 @@
+"""What each policy makes of a captured context."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from opentelemetry.context import Context
+
+from otel_concurrency._core import handoff
+from otel_concurrency._linking import origins
+
+
+class Policy(enum.Enum):
+    """How the work on the far side of a hand-off is related to the span that handed it off."""
+
+    PARENT = "parent"
+    """Its spans are children of that span."""
+
+    LINK = "link"
+    """Its spans start a new trace that is linked to that span."""
+
+    OFF = "off"
+    """Not at all: the primitive is not patched."""
+
+
+def change_for(policy: Policy, primitive: str) -> Callable[[Context], Context] | None:
+    """Return what ``policy`` makes of a context that ``primitive`` hands on; None: nothing."""
+    if policy is not Policy.LINK:
+        return None
+    return lambda context: origins.deferred(context, primitive)
+
+
+def capture_for(
+    policy: Policy, starts_clean: Callable[[object], bool] | None, primitive: str
+) -> handoff.Capture:
+    """Return what the seam of ``primitive`` captures with under ``policy``.
+
+    ``starts_clean`` tells of a piece of work (a thread or a callable) that it must not run in
+    anybody's context. It is asked only where there is a context.
+    """
+    if policy is Policy.OFF:
+        return handoff.capture_nothing
+    change = change_for(policy, primitive)
+    if starts_clean is None and change is None:
+        return handoff.capture
+
+    def capture(work: object) -> Context | None:
+        context = handoff.get_current()
+        if not context:
+            return None
+        if starts_clean is not None and starts_clean(work):
+            return handoff.NO_CONTEXT
+        return context if change is None else change(context)
+
+    return capture

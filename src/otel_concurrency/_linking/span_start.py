@@ -1,0 +1,214 @@
+"""Where a span starts: ``Tracer.start_span`` of the SDK, the one place that is asked for links.
+
+A link is given with the creation of a span, so that samplers see it. This runs for every span of a
+program, nearly always for nothing, which is why so much of it is written out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import time
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.trace import NonRecordingSpan
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, capture_nothing, get_current
+from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._linking import origins
+from otel_concurrency._linking.origins import is_dead
+from otel_concurrency._linking.rounds import learn, running
+
+started = False
+"""Whether a span was started in this process, since somebody last asked."""
+
+
+def started_since() -> bool:
+    """Return whether a span was started in this process since this was last asked."""
+    global started
+    before, started = started, False
+    return before
+
+
+def _begin() -> None:
+    global started  # noqa: PLW0603
+    started = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
+
+link_after = 0
+"""Nanoseconds after its end from which on a span is nobody's implicit parent; 0: never."""
+
+
+def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        Layer(sdk.Tracer, "start_span", lambda raw: _start_span(raw, seam)),
+        Layer(NonRecordingSpan, "end", _end),
+    ]
+
+
+MODULES = {"opentelemetry.sdk.trace": _layers}
+
+
+_END = origins.END
+_NOT_SAMPLED: Any = NonRecordingSpan
+_PARAMETERS = (
+    "self name context kind attributes links start_time record_exception set_status_on_exception"
+)
+"""Those of ``start_span`` in every SDK so far."""
+_ARGUMENTS: list[str] = [*_PARAMETERS.split()[1:]]
+
+
+def _start_span(original: Any, seam: Seam) -> Any:
+    # Somebody else's, or a later SDK's, is called as it was called; to pass on `**kwargs` costs 3 %
+    # of a span, so the SDK's own is not.
+    names = [parameter.name for parameter in _parameters(original)]
+    return (_exactly if " ".join(names) == _PARAMETERS else _as_called)(original, seam)
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, follow_wrapped=False).parameters.values())
+
+
+def _exactly(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def start_span(
+        self: Any,
+        name: Any,
+        context: Any = None,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        start_time: Any = None,
+        record_exception: Any = True,
+        set_status_on_exception: Any = True,
+    ) -> Any:
+        global started  # noqa: PLW0603
+        parent: Any = None
+        if seam.capture is not capture_nothing:
+            try:
+                current = get_current() if context is None else context
+                if current:
+                    parent = current.get(_SPAN_KEY)
+                    if parent is None or getattr(parent, _END, 0) is not None:  # none that runs
+                        context, links = _linked(current, parent, context, links, start_time)
+            except Exception as error:
+                parent = None
+                handoff.report("start_span", error)
+        span = original(
+            self,
+            name,
+            context,
+            kind,
+            attributes,
+            links,
+            start_time,
+            record_exception,
+            set_status_on_exception,
+        )
+        started = True
+        if span.__class__ is _NOT_SAMPLED:
+            _runs(span, parent)
+        if running:
+            learn(span, parent)
+        return span
+
+    defaults = [parameter.default for parameter in _parameters(original)]
+    setattr(start_span, "__defaults__", tuple(defaults[2:]))  # noqa: B010 - unknown to type checkers
+    return start_span
+
+
+def _as_called(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global started  # noqa: PLW0603
+        parent: Any = None
+        if seam.capture is not capture_nothing:
+            try:
+                given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+                context, links = given.get("context"), given.get("links")
+                current = get_current() if context is None else context
+                parent = current.get(_SPAN_KEY)
+                linked = _linked(current, parent, context, links, given.get("start_time"))
+                for name, before, value in zip(_LINKED, (context, links), linked, strict=True):
+                    if value is not before:
+                        args, kwargs = _with(name, value, args, kwargs)
+            except Exception as error:
+                parent = None
+                handoff.report("start_span", error)
+        span = original(self, *args, **kwargs)
+        started = True
+        if span.__class__ is _NOT_SAMPLED:
+            _runs(span, parent)
+        if running:
+            learn(span, parent)
+        return span
+
+    return start_span
+
+
+_LINKED = ("context", "links")
+
+
+def _with(name: str, value: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments of ``start_span`` with one of them changed, in its place or by name."""
+    place = _ARGUMENTS.index(name)
+    if place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
+
+
+def _linked(
+    current: Any, parent: Any, context: Any, links: Any, start_time: Any
+) -> tuple[Any, Any]:
+    """Return the context and the links for a span that is to be started in ``current``.
+
+    ``context`` is the one that was given by the caller, if any: it stands, however old.
+    """
+    if parent is not None and parent.get_span_context().is_valid:
+        if (
+            context is not None
+            or not link_after
+            or not is_dead(current, parent, link_after, start_time)
+        ):
+            return context, links
+        current = context = origins.deferred(current, None, "ended")
+    link = origins.pending(current)
+    if link is None:
+        return context, links
+    given = tuple(links or ())
+    if any(one is link for one in given):  # by another layer of ours, above somebody else's
+        return context, given
+    return context, (link, *given)  # at their limit the SDK keeps the last of them
+
+
+def _runs(span: Any, parent: Any) -> None:
+    """Note that ``span``, which is not sampled, runs, as the SDK's own class does of itself.
+
+    That of a disabled tracer is no span: it stands for its parent, or for none.
+    """
+    try:
+        own = span.get_span_context()
+        if own.is_valid and (parent is None or own is not parent.get_span_context()):
+            span._end_time = None
+    except Exception as error:
+        handoff.report("start_span", error)
+
+
+def _end(original: Any) -> Any:
+    @functools.wraps(original)
+    def end(self: Any, end_time: Any = None) -> Any:
+        # One that the SDK has not sampled, and that runs: nobody else keeps its end.
+        if getattr(self, _END, 0) is None:
+            self._end_time = time.time_ns() if end_time is None else end_time
+        return original(self) if end_time is None else original(self, end_time)
+
+    return end

@@ -1,0 +1,149 @@
+"""Watches one process, and tells event by event what happens there.
+
+It is on only where somebody looks: under ``otel-concurrency trace``, and in tests. All that it sees
+it sees from outside: how the library works is not changed by being watched, and a program without
+it is watched in the same way.
+
+Events are plain dictionaries, each with ``event`` and ``pid``: ``process`` and ``process_end``,
+``hand_off`` and ``attach``, ``span`` and ``span_end``, ``queued`` and ``exported``, ``leak`` and
+``leak_over``. ``analysis`` reads them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from otel_concurrency._core import patching
+from otel_concurrency._core.patching import Patch
+from otel_concurrency._observer import (
+    call_hooks,
+    context_hooks,
+    export_hooks,
+    flows,
+    item_hooks,
+    process_hooks,
+    span_hooks,
+    state,
+    suspicions,
+    wake_hooks,
+)
+
+_PARTS: Any = (
+    call_hooks,
+    wake_hooks,
+    item_hooks,
+    process_hooks,
+    context_hooks,
+    span_hooks,
+    export_hooks,
+)
+_OWNER = "observer"
+
+_layers: dict[str, list[Patch]] = {}
+
+_library = True
+
+
+def start(
+    emit: Callable[[dict[str, Any]], None],
+    *,
+    library: bool = True,
+    reaches: Callable[[Mapping[str, str]], bool] | None = None,
+) -> None:
+    """Watch this process, and the ones that it forks: ``emit`` is called with every event.
+
+    It is called on whatever thread the event happens, must not block, and is not watched itself.
+    ``library`` says whether otel-concurrency is meant to be on, and ``reaches`` of an environment
+    whether a command in it is watched too: that is told by which hand-off it was started. Never
+    raises.
+    """
+    global _library  # noqa: PLW0603
+    state.emit = emit
+    _library = library
+    process_hooks.reaches = reaches
+    flows.at_end = context_hooks.at_end
+    _announce(os.getppid())
+    try:
+        record = process_hooks.started_by()
+        if record is not None:
+            flows.begin(record)
+    except Exception as error:
+        state.fault("start", error)
+    atexit.register(_tell_end)
+    for name in {name for part in _PARTS for name in part.MODULES}:
+        patching.when_imported(name, _apply, owner=_OWNER)
+
+
+def stop() -> None:
+    """Watch no longer: all that was patched is as it was."""
+    state.emit = None
+    atexit.unregister(_tell_end)
+    for layers in _layers.values():
+        patching.undo_all(layers)
+    export_hooks.undo()
+    flows.FLOW.set(None)
+    _forget()
+
+
+def _forget() -> None:
+    for part in (flows, context_hooks, wake_hooks, suspicions):
+        part.forget()
+
+
+def _apply(module: ModuleType) -> None:
+    if state.emit is None:  # imported after `stop`
+        return
+    name = module.__name__
+    try:
+        if name not in _layers:
+            _layers[name] = [
+                layer
+                for part in _PARTS
+                if name in part.MODULES
+                for layer in part.MODULES[name](module)
+            ]
+        patching.apply_all(_layers[name])
+    except Exception as error:
+        state.fault(f"watch {name}", error)
+
+
+def _announce(parent: int) -> None:
+    state.tell(
+        "process",
+        parent=parent,
+        command=" ".join(sys.orig_argv),
+        at_ns=time.time_ns(),
+        library=_library,
+    )
+
+
+def _tell_end() -> None:
+    state.tell("process_end", at_ns=time.time_ns())
+
+
+def _forked() -> None:
+    """Watch the child of a fork: it knows nothing but who has forked it."""
+    if state.emit is None:
+        return
+    record = process_hooks.after_fork_in_child()
+    if process_hooks.is_command():
+        return
+    flows.FLOW.set(None)
+    _forget()
+    _announce(os.getppid())
+    if record is not None:
+        flows.begin(record)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=process_hooks.before_fork,
+        after_in_parent=process_hooks.after_fork_in_parent,
+        after_in_child=_forked,
+    )

@@ -1,0 +1,228 @@
+"""Whether a span that is being started has lost its parent, and all that tells why.
+
+This is asked in the process and at the moment in which it starts, where all of it can be seen. What
+is said of it in words is the business of ``reasons``. Where it is not certain, nothing is said: a
+false alarm is worse than a missing line.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import get_ident
+from collections import OrderedDict
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency._linking import origins
+from otel_concurrency._observer import context_hooks, flows, frames, item_hooks, state, wake_hooks
+from otel_concurrency._observer.flows import Flow
+from otel_concurrency._observer.records import Origin
+
+SEEN = "_otel_concurrency_seen"
+"""The attribute of a span that holds what was seen of its start."""
+
+_ENTRIES = ("SERVER", "CONSUMER")
+"""The kinds of spans that traces are meant to begin with."""
+
+_MOST = 10_000
+"""How many spans that run are kept in mind."""
+
+_BEGIN_NOTHING = ("asyncio.", "concurrent.", "multiprocessing.", "opentelemetry.", "socketserver.")
+"""Threads that start clean and do others' work, or none that makes spans in their own name."""
+
+
+_LONG = 60_000_000_000
+"""Nanoseconds after its end from which on nobody should be a child of a span."""
+
+
+class Seen:
+    """What was seen of the start of a span."""
+
+    __slots__ = ("began_ns", "flow", "name", "site", "thread", "traces")
+
+    def __init__(self, span: Any, site: str | None, flow: Flow | None) -> None:
+        self.name: str = span.name
+        self.site = site
+        self.flow = flow
+        self.thread = get_ident()
+        self.began_ns = flows.now()
+        self.traces: set[str] = set()
+        """Those of the items that were got under it."""
+
+
+_running: OrderedDict[str, tuple[Origin, int]] = OrderedDict()
+
+
+def forget() -> None:
+    """Start anew."""
+    _running.clear()
+
+
+def runs(span: Any) -> None:
+    """Note that ``span`` has started."""
+    own = flows.identify(span.get_span_context())
+    _running[own[1]] = (*own, span.name), get_ident()
+    if len(_running) > _MOST:
+        _running.popitem(last=False)
+
+
+def ended(span: Any) -> None:
+    """Note that ``span`` has ended."""
+    _running.pop(flows.identify(span.get_span_context())[1], None)
+
+
+def about(
+    span: Any, given: Context | None, here: Context, flow: Flow | None
+) -> dict[str, Any] | None:
+    """Return why ``span`` is suspected to have lost its parent, as plain data; None: it is not.
+
+    It was started in the context that was ``given`` to it, or, without one, ``here``.
+    """
+    explicit = given is not None
+    context = here if given is None else given
+    woken = wake_hooks.take() if span.parent is None else None
+    if span.links or flows.wants_none(context):
+        return None
+    parent: Any = context.get(_SPAN_KEY)
+    if span.parent is not None:
+        above: Seen | None = getattr(parent, SEEN, None)
+        if above is None:
+            return None
+        return _of_another(span, parent, above, here, flow, explicit=explicit)
+    if span.kind.name in _ENTRIES:
+        return None
+    running = here.get(_SPAN_KEY)
+    if explicit and running is not None and _runs(running):
+        return {"reason": "explicit_context", "origin": flows.origin_of(here)}
+    return _woken(woken, flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
+
+
+def _runs(span: Any) -> bool:
+    return bool(span.is_recording())
+
+
+def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
+    record = flow.record
+    if record.clean:
+        is_suspect = record.work and not record.work.startswith(_BEGIN_NOTHING)
+        if record.origin is None or not is_suspect:
+            return None
+        return {"reason": "starts_clean", "origin": record.origin, "by": record.facts()}
+    if record.cause is None or (flow.is_item and get_ident() in record.lineage[1:]):
+        return None  # nothing was lost, or it is a result that comes back
+    suspect = {"reason": "lost", "origin": record.cause, "by": record.facts()}
+    if flow.captured is not None:
+        suspect |= {"reason": "captured_late", "at": flow.captured}
+    elif explicit:
+        suspect |= {"reason": "explicit_context"}
+    return suspect
+
+
+def _woken(woken: wake_hooks.Woken | None, flow: Flow | None) -> dict[str, Any] | None:
+    """Return what this thread was woken up by, if that is the last that it has begun with.
+
+    Not where it has waited for work that it, or who has handed work to it, has handed off.
+    """
+    if woken is None:
+        return None
+    record = woken.record
+    if record.origin is None or get_ident() in record.lineage[1:]:
+        return None
+    if flow is not None:
+        own = flow.record
+        if flow.began_ns > woken.since or (
+            own.cause is not None and own.cause[0] == record.origin[0]
+        ):
+            return None
+    return {"reason": "woken", "origin": record.origin, "by": record.facts()}
+
+
+def _unknown() -> dict[str, Any] | None:
+    """Return what is known where the thread is one of C's, or of a name that was bound early."""
+    threading: Any = sys.modules["threading"]
+    thread = threading._active.get(get_ident())
+    if not (thread is None or isinstance(thread, threading._DummyThread)):
+        return None
+    elsewhere = [span for span, thread in list(_running.values()) if thread != get_ident()]
+    if not elsewhere:
+        return None  # nothing goes on that it could be a part of
+    one_trace = len({trace for trace, *_ in elsewhere}) == 1
+    return {
+        "reason": "unknown_thread",
+        "origin": elsewhere[-1] if one_trace else None,
+        "at": frames.entry(),
+    }
+
+
+def _of_another(
+    span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None, *, explicit: bool
+) -> dict[str, Any] | None:
+    """Return why ``span`` may be a child of something that it does not belong to."""
+    has_ended = getattr(parent, origins.END, None) is not None
+    trace, _ = flows.identify(span.parent)
+    if explicit:
+        running = here.get(_SPAN_KEY)
+        origin = flows.origin_of(here) if running is not None and _runs(running) else None
+        if origin is None and flow is not None:
+            origin = flow.record.cause
+        if not has_ended or origin is None or origin[0] == trace:
+            return None
+        return {"reason": "context_of_another", "origin": origin, "other": above.name}
+    if has_ended:
+        _left_behind(span, parent, above, here, flow)
+        return None
+    item = flows.FLOW.get()
+    if item is None or item.adopted or not isinstance(item.source, item_hooks.Records):
+        return None
+    return _not_adopted(trace, above, item, item.source)
+
+
+def _not_adopted(
+    trace: str, above: Seen, flow: Flow, queue: item_hooks.Records
+) -> dict[str, Any] | None:
+    """Return what a consumer with a span of its own has not adopted.
+
+    Not the result that a request collects of work that it has handed off itself, nor a connection
+    out of a pool; and only from the second trace on that it gets items of.
+    """
+    record = flow.record
+    if record.cause is None or trace in record.ancestors or queue.recirculates:
+        return None
+    if above.flow is flow or above.began_ns > flow.began_ns:
+        return None
+    above.traces.add(record.cause[0])
+    if len(above.traces) < 2 or (above.flow is not None and above.flow.record.cause is not None):
+        return None
+    return {
+        "reason": "consumer_span",
+        "origin": record.cause,
+        "by": record.facts(),
+        "at": above.site,
+        "other": above.name,
+    }
+
+
+def _left_behind(span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None) -> None:
+    """Tell of a context that has outlived its work, if that is why ``span`` is a child in it."""
+    trace, _ = flows.identify(span.parent)
+    was_handed_off = flow is not None and above.flow is not flow and trace in flow.record.ancestors
+    own = flows.identify(span.get_span_context())
+    one = None if was_handed_off else context_hooks.attached_here(here)
+    if one is not None:
+        context_hooks.leaves(one, own)
+        return
+    of_another = flow is not None and flow.record.cause is not None and not was_handed_off
+    if (of_another and above.flow is not flow) or span.start_time - parent.end_time > _LONG:
+        state.tell(
+            "leak",
+            key=own[1],
+            reason="ended_parent",
+            site=above.site,
+            span=own,
+            thread=flows.thread_name(),
+            of=(*flows.identify(span.parent), above.name),
+        )

@@ -1,0 +1,1 @@
+"""What is patched in a process, by which setting, and what could not be: for ``status``."""

@@ -1,0 +1,280 @@
+"""How things stand in a process: what is patched there, by which setting, and what is not.
+
+It is plain data, which ``otel-concurrency status`` prints. A program that it is asked of tells it
+where it ends, when everything that it imports has been imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from opentelemetry import trace
+
+from otel_concurrency import _adapters, _instrumentor, _primitives, _settings
+from otel_concurrency._core.patching import Layer, wrap_builtin
+from otel_concurrency._status import neighbours
+
+_logger = logging.getLogger(__name__)
+
+_DISTRIBUTIONS = (
+    "otel-concurrency",
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-instrumentation",
+    "wrapt",
+)
+
+
+def standing() -> dict[str, Any]:
+    """Return how things stand in this process, as what JSON can hold."""
+    settings = _settings.in_force
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "executable": sys.executable,
+        "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+        "on": settings is not None,
+        "inherited": _instrumentor.inherited,
+        "provider": _provider(),
+        "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
+        "adapters": [_adapter(library, settings) for library in _adapters.ADAPTERS],
+        "settings": _others(settings),
+        "neighbours": neighbours.found(),
+        "installed": neighbours.installed(),
+        "warnings": list(_warnings),
+    }
+
+
+def would_be() -> dict[str, Any]:
+    """Return how things would stand in a program that imports all that can be patched."""
+    _collect_warnings()
+    for name in _primitives.NAMES:
+        for module in _primitives.modules_of(name):
+            try:
+                importlib.import_module(module)
+            except ImportError:  # not in this version of Python
+                continue
+    instrumentor = _instrumentor.ConcurrencyInstrumentor()
+    instrumentor.instrument(skip_dep_check=True)
+    try:
+        for library in _adapters.ADAPTERS:
+            if _adapters.version(library) is not None:
+                _import_all_of(library)
+        return standing()
+    finally:
+        instrumentor.uninstrument()
+
+
+def _import_all_of(library: str) -> None:
+    for modules in _adapters.ADAPTERS[library].values():
+        for module in modules:
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # nobody has asked to use it
+                importlib.import_module(module)  # it may be in another version, or for others
+
+
+def tell_at_exit(file: Path) -> None:
+    """Have this process write how things stand to ``file`` at its end, unless another one will.
+
+    Its end may be by ``os._exit``. Where it becomes another program that is the one to tell.
+    """
+    own = os.getpid()
+    if not _is_first(own, file.with_name("first")):
+        return
+    _collect_warnings()
+
+    def tell() -> None:
+        if os.getpid() == own:
+            file.write_text(json.dumps(standing()), encoding="utf-8")
+
+    def leave(original: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            tell()
+        except Exception:
+            _logger.exception("otel-concurrency cannot tell its status")
+        return original(*args, **kwargs)
+
+    atexit.register(tell)
+    Layer(os, "_exit", lambda raw: wrap_builtin(raw, leave)).apply()
+
+
+def _is_first(pid: int, file: Path) -> bool:
+    """Whether no other process has come before, with this ``file``."""
+    try:
+        with file.open("x") as new:
+            new.write(str(pid))
+    except FileExistsError:
+        return file.read_text() == str(pid)
+    else:
+        return True
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _provider() -> str | None:
+    provider: object = getattr(trace, "_TRACER_PROVIDER", None)
+    kind = type(provider)
+    if provider is None or kind.__module__.startswith("otel_concurrency."):
+        return None
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+# The primitives.
+
+
+def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]:
+    policy = "off" if settings is None else settings.policies[name].value
+    sources: Mapping[str, str] = {} if settings is None else settings.sources
+    by_policy = "policy" if name != "subprocess" else name
+    in_use = _instrumentor.primitives_in_use.get(name) if policy != "off" else None
+    told: dict[str, Any] = {
+        "name": name,
+        "policy": policy,
+        "set_by": sources.get(name) or sources.get(by_policy),
+        "patched": [],
+        "not_imported": [],
+        "failures": {},
+        "remarks": [],
+    }
+    if in_use is None:
+        return told
+    layers = list(_layers(in_use.layers.values()))
+    return told | {
+        "patched": [] if in_use.failures else sorted(in_use.layers),
+        "not_imported": sorted(
+            module
+            for module in in_use.modules
+            if module not in sys.modules and importlib.util.find_spec(module) is not None
+        ),
+        "failures": in_use.failures,
+        "remarks": [*_covered(layers), *_bound_too_early(layers)],
+    }
+
+
+# The libraries.
+
+
+def _adapter(library: str, settings: _settings.Settings | None) -> dict[str, Any]:
+    parts = [part for (name, _), part in _instrumentor.adapters_in_use.items() if name == library]
+    on = settings is not None and library in settings.adapters
+    layers = [layer for part in parts for layer in _layers(part.layers.values())] if on else []
+    failures = {module: why for part in parts for module, why in part.failures.items()}
+    return {
+        "name": library,
+        "version": _adapters.version(library),
+        "on": on,
+        "set_by": None if settings is None else settings.sources.get("adapters"),
+        "patched": sorted({module for part in parts for module in part.layers} if on else ()),
+        "failures": failures if on else {},
+        "remarks": [*_covered(layers), *_bound_too_early(layers)],
+    }
+
+
+def _layers(patches: Iterable[Iterable[Any]]) -> Iterator[Layer]:
+    for group in patches:
+        for patch in group:
+            for layer in getattr(patch, "layers", (patch,)):
+                if isinstance(layer, Layer):
+                    yield layer
+
+
+def _covered(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield what somebody else has done to what is patched."""
+    ours = {(layer.owner, layer.name) for layer in layers if layer.is_on_top}
+    for layer in layers:
+        if (layer.owner, layer.name) in ours:
+            continue
+        named = f"{_name(layer.owner)}.{layer.name}"
+        whose = _maker(vars(layer.owner).get(layer.name))
+        if layer.is_in_place:
+            yield f"{named}: {whose} has patched over it, which works"
+        else:
+            yield f"{named}: {whose} has replaced it, and does not call what it was"
+
+
+def _maker(wrapper: Any) -> str:
+    """Return the module that a wrapper, which may look like what it wraps, was made by."""
+    function = getattr(wrapper, "_self_wrapper", wrapper)  # wrapt's
+    names: Mapping[str, Any] = getattr(function, "__globals__", {})
+    return str(names.get("__name__", "somebody else"))
+
+
+def _name(owner: type | ModuleType) -> str:
+    if isinstance(owner, ModuleType):
+        return owner.__name__
+    return f"{owner.__module__}.{owner.__qualname__}"
+
+
+def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
+    """Yield the modules that have a name from before it was patched."""
+    plain = {
+        id(layer.replaced): layer
+        for layer in layers
+        if isinstance(layer.owner, ModuleType) and layer.replaced is not None
+    }
+    if not plain:
+        return
+    for name, module in sorted(sys.modules.items()):
+        names: dict[str, Any] = getattr(module, "__dict__", {})  # anything may be in there
+        if _is_the_libraries(name):
+            continue
+        for key, value in list(names.items()):
+            layer = plain.get(id(value))
+            if layer is not None:
+                yield (
+                    f"{name}.{key} is {_name(layer.owner)}.{layer.name} from before the library "
+                    "was switched on: it carries nothing"
+                )
+
+
+def _is_the_libraries(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top in sys.stdlib_module_names or top == "otel_concurrency"
+
+
+# The other settings, and what was said of them.
+
+
+def _others(settings: _settings.Settings | None) -> list[dict[str, Any]]:
+    if settings is None:
+        return []
+    values = {
+        "excluded": ", ".join(settings.excluded),
+        "link_after": f"{settings.link_after} ms",
+        "flush_timeout": f"{settings.flush_timeout} ms",
+        "metrics": str(settings.metrics).lower(),
+    }
+    return [
+        {"name": name, "value": value, "set_by": settings.sources.get(name)}
+        for name, value in values.items()
+    ]
+
+
+_warnings: list[str] = []
+
+
+class _Collecting(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _warnings.append(record.getMessage())
+
+
+def _collect_warnings() -> None:
+    logging.getLogger("otel_concurrency").addHandler(_Collecting(logging.WARNING))

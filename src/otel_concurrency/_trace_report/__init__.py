@@ -1,0 +1,1 @@
+"""What was seen in a program, as data and as words. Imports nothing else of the library."""

@@ -1,0 +1,26 @@
+"""The small programs of `apps`, which tests run as processes of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+APPS = Path(__file__).parent / "apps"
+
+BROKEN = {
+    "raw_thread": ("raw_thread", {"library": False}),
+    "primitive_off": ("primitive_off", {"OTEL_PYTHON_CONCURRENCY_QUEUE": "off"}),
+    "captured_late": ("captured_late", {"library": False}),
+    "never_detached": ("left_attached", {}),
+    "condition": ("woken", {}),
+    "event": ("woken", {}),
+    "consumer_span": ("consumer_span", {}),
+    "not_exported": ("not_exported", {}),
+    "context_without_span": ("explicit_context", {}),
+    "thread_of_a_library": ("starts_clean", {}),
+}
+"""Programs that lose their context: what is said of each, and how it is run to be broken."""
+
+if sys.platform == "linux":
+    BROKEN["thread_of_c"] = ("unknown_thread", {})
