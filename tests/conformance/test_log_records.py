@@ -15,7 +15,7 @@ from opentelemetry.context import attach, detach, get_current, set_value
 
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import handoff
-from otel_concurrency._items import log_records
+from otel_concurrency._primitives import _logging
 
 NOTHING = (None, None)
 CLASSES = (logging.handlers.QueueHandler, logging.handlers.QueueListener)
@@ -106,7 +106,7 @@ def test_a_record_keeps_the_context_in_which_it_was_logged(kind, sender, spans, 
             journal.log(name)
             journal.wait()
     assert journal.seen == [("a", "of a"), NOTHING, ("b", "of b")]
-    assert not log_records._on_their_way
+    assert not _logging._on_their_way
 
 
 def test_a_listener_never_lends_its_own(spans, instrumented):
@@ -168,7 +168,7 @@ def test_a_context_is_gone_when_its_record_is(spans, instrumented, no_collector)
     assert reference() is not None
     journal.records.get()
     assert reference() is None
-    assert not log_records._on_their_way
+    assert not _logging._on_their_way
 
 
 def test_a_record_is_sent_as_it_is_without_the_library(spans, instrumented):

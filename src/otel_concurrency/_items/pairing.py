@@ -80,7 +80,7 @@ _PASSED_THROUGH = frozenset(
         "otel_concurrency._observer.item_hooks",
         "otel_concurrency._observer.process_hooks",
         "otel_concurrency._items.adoption",
-        "otel_concurrency._items.log_records",
+        "otel_concurrency._primitives._logging",
         "otel_concurrency._primitives._asyncio",
         "otel_concurrency._primitives._multiprocessing._queues",
         "otel_concurrency._crossing.wire_format",

@@ -1,9 +1,10 @@
-"""The hand-offs of the standard library, one file each.
+"""The hand-offs of the standard library: one file a module, and which of them a setting has.
 
-To add one: write ``_<name>.py`` with a constant ``MODULES`` that maps each standard-library module
-to a function ``(module, seam) -> list of patches``, add ``<name>`` to :data:`NAMES`, and give it
-its constant in ``environment_variables.py``, its row in the README and its case in
-``tests/conformance``; a test names what is missing.
+To add one: write ``_<module>.py`` with a constant ``MODULES`` that maps each standard-library
+module to a function ``(module, seam) -> list of patches``, and name it in :data:`FILES` under its
+setting.
+A new setting needs its constant in ``environment_variables.py``, its row in the README and its case
+in ``tests/conformance``; a test names what is missing.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from typing import Final
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Patch
 
-NAMES: Final = (
-    "threading",
-    "futures",
-    "asyncio",
-    "sched",
-    "queue",
-    "multiprocessing",
-    "subprocess",
-)
+FILES: Final[Mapping[str, tuple[str, ...]]] = {
+    "threading": ("_threading",),
+    "futures": ("_futures",),
+    "asyncio": ("_asyncio",),
+    "sched": ("_sched",),
+    "queue": ("_queue", "_logging"),
+    "multiprocessing": ("_multiprocessing",),
+    "subprocess": ("_subprocess",),
+}
+"""By setting: the files of this package that go by it, and share its seam."""
+
+NAMES: Final = tuple(FILES)
 
 Advice = Callable[[ModuleType, Seam], "list[Patch]"]
 
@@ -32,5 +36,7 @@ def modules_of(name: str) -> Mapping[str, Advice]:
     """Return the standard-library modules that the primitive ``name`` patches, and how."""
     from importlib import import_module
 
-    modules: Mapping[str, Advice] = import_module(f"{__name__}._{name}").MODULES
+    modules: dict[str, Advice] = {}
+    for file in FILES[name]:
+        modules |= import_module(f"{__name__}.{file}").MODULES
     return modules

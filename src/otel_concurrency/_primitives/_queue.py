@@ -17,7 +17,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch, StandIn
-from otel_concurrency._items import adoption, log_records, queue_hooks
+from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items import pairing as _pairing
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import Pairing
@@ -43,7 +43,6 @@ def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
 
 MODULES = {
     "queue": _layers,
-    "logging.handlers": log_records.layers,
     "multiprocessing.managers": _manager_layers,
 }
 

@@ -36,8 +36,7 @@ _on_their_way: dict[int, _Record] = {}
 """By the id of the record; gone when that is."""
 
 
-def layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
-    """Return what patches ``logging.handlers``."""
+def _layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
     sender: Any = handlers.QueueHandler
     listener: Any = handlers.QueueListener
     return [
@@ -48,6 +47,9 @@ def layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
         Layer(listener, "_monitor", adoption.abstaining),
         Layer(listener, "handle", lambda raw: _handle(raw, seam)),
     ]
+
+
+MODULES = {"logging.handlers": _layers}
 
 
 def _prepare(original: Any, seam: Seam) -> Any:
