@@ -302,6 +302,31 @@ def test_text_has_no_paths_of_a_machine(path):
     assert not re.findall(machine, path.read_text(encoding="utf-8"))
 
 
+# --- the page that describes the house ---
+
+PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_file_that_the_page_names_exists():
+    """Whoever looks for the place of a change finds it under the name that the page gives."""
+    named = set(re.findall(r"`((?:_\w+/)?_?\w+\.py)`", PAGE))
+    assert named
+    missing = {name for name in named if not (SOURCE / PACKAGE / name).exists()}
+    assert not missing
+
+
+def test_the_page_describes_every_package():
+    """A package without a line of its own in the table cannot be found by a newcomer."""
+    packages = {path.parent.name for path in (SOURCE / PACKAGE).glob("*/__init__.py")}
+    assert not {name for name in packages if f"`{name}/`" not in PAGE}
+
+
+def test_the_glossary_is_short():
+    """Readers learn at most a dozen words that are the project's own."""
+    glossary = PAGE[PAGE.index("## Glossary") :]
+    assert len(re.findall(r"^\| (?!word|---)", glossary, re.MULTILINE)) <= 12
+
+
 # --- what a primitive consists of, and an adapter ---
 
 primitives = pytest.mark.parametrize("name", _primitives.NAMES)
