@@ -16,6 +16,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
@@ -33,6 +34,9 @@ _ENDED = "otel-concurrency-ended"
 
 _LINK = "otel-concurrency-link"
 """Why and by whom the far side is linked to the span in the headers, instead of its child."""
+
+_MORE_LINKS = "otel-concurrency-more-links"
+"""The other origins of a batch: each as a ``traceparent`` has it, separated by spaces."""
 
 
 def capture(seam: Seam, work: object) -> Headers | None:
@@ -77,17 +81,20 @@ def unpack_packed(message: bytes) -> Context:
 def pack(context: Context) -> Headers | None:
     """Return ``context`` as headers, or None where the propagators have nothing to say of it."""
     span = trace.get_current_span(context)
-    link = origins.instead_of(span, context)
+    links = origins.instead_of(span, context)
     headers: Headers = {}
-    if link is None:
+    if not links:
         headers = _inject(context)
     else:
+        link = links[0]
         origin = trace.NonRecordingSpan(link.context)
         propagate.inject(headers, trace.set_span_in_context(origin, context))
         attributes = link.attributes or {}
         headers[_LINK] = " ".join(
             str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE)
         )
+        if len(links) > 1:
+            headers[_MORE_LINKS] = " ".join(traceparent_of(one.context) for one in links[1:])
     if not headers:
         return None
     ended = getattr(span, origins.END, None)
@@ -101,10 +108,27 @@ def unpack(headers: Mapping[str, str]) -> Context:
     context = _extract(headers)
     if _LINK in headers:
         reason, _, primitive = headers[_LINK].partition(" ")
-        return origins.deferred(context, primitive or None, reason)
+        others = headers.get(_MORE_LINKS, "").split()
+        return origins.deferred(context, primitive or None, reason, map(span_of, others))
     if _ENDED in headers:
         context = origins.dated(context, int(headers[_ENDED]))
     return context or NO_CONTEXT
+
+
+_W3C = TraceContextTextMapPropagator()
+
+
+def traceparent_of(span: SpanContext) -> str:
+    """Return a span in the form of the ``traceparent`` header."""
+    headers: Headers = {}
+    _W3C.inject(headers, trace.set_span_in_context(trace.NonRecordingSpan(span), NO_CONTEXT))
+    return headers["traceparent"]
+
+
+def span_of(traceparent: str) -> SpanContext:
+    """Return the span that ``traceparent`` names; one that is not valid where it names none."""
+    context = _W3C.extract({"traceparent": traceparent}, NO_CONTEXT)
+    return trace.get_current_span(context).get_span_context()
 
 
 _PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)

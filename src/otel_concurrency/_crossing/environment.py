@@ -24,20 +24,21 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, Setter
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_concurrency._core import faults, handoff
 from otel_concurrency._core.handoff import NO_CONTEXT
+from otel_concurrency._crossing import carrier
 from otel_concurrency._linking import origins
 
 _logger = logging.getLogger(__name__)
 
 _LINK = "OTEL_CONCURRENCY_LINK"
-"""The origin of what starts a new trace, as in ``TRACEPARENT``; why, and which primitive."""
+"""The origin of what starts a new trace, as in ``TRACEPARENT``; why, and which primitive.
+
+Behind commas the other origins of a batch.
+"""
 
 _BAGGAGE = "BAGGAGE"
-
-_W3C = TraceContextTextMapPropagator()
 
 _inherited: Mapping[str, str] = {}
 """The carrier's variables that this process was started with."""
@@ -88,9 +89,9 @@ def changes_for_child(context: Context, given: Any) -> Changes | None:
     """
     variables: dict[str, str] = {}
     propagate.inject(variables, context, setter=_SETTER)
-    link = origins.instead_of(trace.get_current_span(context), context)
-    if link is not None:
-        variables[_LINK] = _spell(link)
+    links = origins.instead_of(trace.get_current_span(context), context)
+    if links:
+        variables[_LINK] = _spell(links)
     environment = os.environ if given is None else given
     if not variables or not hasattr(environment, "items"):
         return None
@@ -207,20 +208,20 @@ def _is_text(value: str) -> bool:
         return False
 
 
-def _spell(link: trace.Link) -> str:
-    origin: dict[str, str] = {}
-    span = trace.NonRecordingSpan(link.context)
-    _W3C.inject(origin, trace.set_span_in_context(span, NO_CONTEXT))
-    attributes = link.attributes or {}
+def _spell(links: origins.Links) -> str:
+    attributes = links[0].attributes or {}
     words = (str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE))
-    return " ".join((origin["traceparent"], *words))
+    first, *others = (carrier.traceparent_of(link.context) for link in links)
+    return ",".join((" ".join((first, *words)), *others))
 
 
 def _read_link(context: Context, value: str) -> Context | None:
-    """Return ``context`` with the link that ``value`` spells, or None where it spells none."""
-    origin, _, words = value.partition(" ")
+    """Return ``context`` with the links that ``value`` spells, or None where it spells none."""
+    first, *others = value.split(",")
+    origin, _, words = first.partition(" ")
     reason, _, primitive = words.partition(" ")
-    linked = _W3C.extract({"traceparent": origin}, context)
-    if not trace.get_current_span(linked).get_span_context().is_valid:
+    span = carrier.span_of(origin)
+    if not span.is_valid:
         return None
-    return origins.deferred(linked, primitive or None, reason)
+    linked = trace.set_span_in_context(trace.NonRecordingSpan(span), context)
+    return origins.deferred(linked, primitive or None, reason, map(carrier.span_of, others))

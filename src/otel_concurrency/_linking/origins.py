@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from _thread import get_ident
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from opentelemetry import trace
@@ -24,7 +25,8 @@ from otel_concurrency._core.handoff import NO_CONTEXT
 _logger = logging.getLogger(__name__)
 
 REASON = "otel_concurrency.link.reason"
-"""Why it is a link: ``policy``, ``ended`` (the origin had, long before) or ``periodic``."""
+"""Why it is a link: ``policy``, ``ended`` (the origin had, long before), ``periodic``, ``batch``.
+"""
 
 PRIMITIVE = "otel_concurrency.link.primitive"
 """Which primitive handed the work off, where that is known."""
@@ -37,26 +39,41 @@ _SINCE = create_key("otel-concurrency-since")
 _SDK = "opentelemetry.sdk.trace"
 
 
+Links = tuple[Link, ...]
+"""What a span is linked to that is started in the place of a child: of a batch, several origins."""
+
+
 class Origin(Protocol):
-    """What a context remembers in the place of a span, if not the link itself."""
+    """What a context remembers in the place of a span, if not the links themselves."""
 
-    def link(self) -> Link | None:
-        """Return the link that spans are to have which are started now."""
+    def links(self) -> Links:
+        """Return the links that spans are to have which are started now."""
+        ...
 
 
-def deferred(context: Context, primitive: str | None, reason: str = "policy") -> Context:
-    """Return ``context`` without its span, which it remembers; itself where it has none."""
+def deferred(
+    context: Context,
+    primitive: str | None,
+    reason: str = "policy",
+    others: Iterable[SpanContext] = (),
+) -> Context:
+    """Return ``context`` without its span, which it remembers; itself where it has none.
+
+    ``others`` are spans that it remembers besides.
+    """
     span: Any = context.get(_SPAN_KEY)
     if span is None:
         return context
-    return without_span(context, link_to(span.get_span_context(), primitive, reason))
+    spans = (span.get_span_context(), *others)
+    links = [link_to(one, primitive, reason) for one in spans]
+    return without_span(context, tuple(link for link in links if link is not None))
 
 
-def without_span(context: Context, origin: Link | Origin | None) -> Context:
+def without_span(context: Context, origin: Links | Origin | None) -> Context:
     """Return the rest of ``context``, and what its later spans are to be linked to."""
     _check_provider()
     rest = {key: value for key, value in context.items() if key not in (_SPAN_KEY, _SINCE)}
-    if origin is not None:
+    if origin:
         rest[_ORIGIN] = origin
     return Context(rest) if rest else NO_CONTEXT
 
@@ -71,20 +88,29 @@ def link_to(span: SpanContext, primitive: str | None, reason: str) -> Link | Non
     return Link(span, attributes)
 
 
+def keys_of_origin(context: Context) -> dict[str, Any]:
+    """Return that part of ``context`` which is its span, or stands in the place of one."""
+    return {key: context[key] for key in (_SPAN_KEY, _SINCE, _ORIGIN) if key in context}
+
+
 def origin_of(context: Context) -> Any:
-    """Return what ``context`` remembers in the place of a span: a link, an Origin, or None."""
+    """Return what ``context`` remembers in the place of a span: links, an Origin, or None."""
     return context.get(_ORIGIN)
 
 
-def pending(context: Context) -> Link | None:
-    """Return the link that the next root span in ``context`` will have."""
+def pending(context: Context) -> Links:
+    """Return the links that the next root span in ``context`` will have."""
     origin = origin_of(context)
-    return origin if origin is None or type(origin) is Link else origin.link()
+    if origin is None:
+        return ()
+    ask = getattr(origin, "links", None)
+    links: Links = origin if ask is None else ask()
+    return links
 
 
-def instead_of(span: trace.Span, context: Context) -> Link | None:
-    """Return the link that crosses with ``context`` where its current ``span`` is none."""
-    return None if span.get_span_context().is_valid else pending(context)
+def instead_of(span: trace.Span, context: Context) -> Links:
+    """Return the links that cross with ``context`` where its current ``span`` is none."""
+    return () if span.get_span_context().is_valid else pending(context)
 
 
 def dated(context: Context, since: int) -> Context:

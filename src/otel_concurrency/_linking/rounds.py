@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, get_current_span
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._linking import origins
+from otel_concurrency._linking.origins import Links
 
 
 class Job(NamedTuple):
@@ -40,12 +41,14 @@ class Round:
         self.primitive = primitive
         self.over = False
         self._link: Link | None = None
-        self._before: Link | Round | None = None
+        self._before: Links | Round = ()
 
-    def link(self) -> Link | None:
+    def links(self) -> Links:
         """Return a link to the round, or, where it made no span, to what was before it."""
+        if self._link is not None:
+            return (self._link,)
         before = self._before
-        return self._link or (before.link() if isinstance(before, Round) else before)
+        return before.links() if isinstance(before, Round) else before
 
     def learn(self, span: Any, parent: Any) -> None:
         """Note the first span that was started in it.
@@ -59,24 +62,27 @@ class Round:
         if above is None or not (above.is_remote or context is above):
             self._link = origins.link_to(context, self.primitive, "periodic")
             if self._link is not None:
-                self._before = None
+                self._before = ()
 
     def armed_in(self, context: Context) -> None:
         """Remember what was before it: the one to link to if no span is started any more."""
         if self._link is not None:
             return
         span = get_current_span(context).get_span_context()
-        before = origins.link_to(span, self.primitive, "periodic") or origins.origin_of(context)
-        if isinstance(before, Round) and before.over:
-            before = before.link()
-        self._before = before
+        link = origins.link_to(span, self.primitive, "periodic")
+        before = origins.origin_of(context)
+        if link is not None:
+            self._before = (link,)
+        elif isinstance(before, Round) and not before.over:
+            self._before = before
+        else:
+            self._before = origins.pending(context)
 
     def end(self) -> None:
         """Note that it is over. It keeps nothing alive: rounds without spans would be a chain."""
         self.over = True
         self.job = None
-        if self._before is not None:
-            self._before = self.link()
+        self._before = () if self._link is not None else self.links()
 
 
 class Unasked(Protocol):

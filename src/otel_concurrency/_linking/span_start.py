@@ -181,13 +181,13 @@ def _linked(
         ):
             return context, links
         current = context = origins.deferred(current, None, "ended")
-    link = origins.pending(current)
-    if link is None:
+    pending = origins.pending(current)
+    if not pending:
         return context, links
     given = tuple(links or ())
-    if any(one is link for one in given):  # by another layer of ours, above somebody else's
+    if any(one is pending[0] for one in given):  # by another layer of ours, above somebody else's
         return context, given
-    return context, (link, *given)  # at their limit the SDK keeps the last of them
+    return context, (*pending, *given)  # at their limit the SDK keeps the last of them
 
 
 def _runs(span: Any, parent: Any) -> None:

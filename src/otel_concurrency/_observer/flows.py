@@ -304,8 +304,8 @@ def _has_arrived(record: Record) -> bool:
     here = origin_of(context)
     if here is not None:
         return here[:2] == record.origin[:2]
-    link = origins.pending(context)
-    return link is not None and identify(link.context) == record.origin[:2]
+    links = origins.pending(context)
+    return any(identify(link.context) == record.origin[:2] for link in links)
 
 
 def look_at_nothing(flow: Flow) -> None:

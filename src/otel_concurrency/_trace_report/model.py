@@ -29,7 +29,7 @@ class Link:
 
     to: SpanId
     reason: str | None = None
-    """``policy``, ``ended`` or ``periodic``; None: the program's own."""
+    """``policy``, ``ended``, ``periodic`` or ``batch``; None: the program's own."""
     primitive: str | None = None
 
 
