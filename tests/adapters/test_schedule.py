@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import gc
+import threading
 import weakref
 
 import pytest
 import schedule
 from opentelemetry import baggage, context, trace
-from suite import IN_BOTH_ORDERS, check_undo, run_program
+from suite import IN_BOTH_ORDERS, WAIT, check_undo, outside, run_program
 
 
 @pytest.fixture
@@ -64,9 +65,23 @@ def test_each_run_is_linked_to_where_the_job_was_added(scheduler, instrument, tr
     for span, tenant, args in work.seen:
         assert (span.parent, tenant, args) == (None, "acme", ("argument",))
         assert [link.context.span_id for link in span.links] == [origin]
-    parents = [span.parent and span.parent.span_id for span, *_ in other.seen]
-    assert parents == [None, None, None, asks.get_span_context().span_id]
+    assert [(span.parent, list(span.links)) for span, *_ in other.seen] == [(None, [])] * 4
     assert {tenant for _, tenant, _ in other.seen} == {None}
+
+
+def test_a_job_that_was_added_without_a_context_has_none(scheduler, instrument, tracer):
+    """Also where the thread that runs it was started in a request."""
+    instrument()
+    work = Work(tracer)
+    outside(scheduler.every().second.do, work)
+    thread = threading.Thread(target=run_pending, args=(scheduler,))
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    with tracer.start_as_current_span("request"):
+        thread.start()
+    context.detach(token)
+    thread.join(WAIT)
+    ((span, tenant, _),) = work.seen
+    assert (span.parent, list(span.links), tenant) == (None, [], None)
 
 
 def test_what_a_job_says_of_itself_holds(scheduler, instrument, tracer):

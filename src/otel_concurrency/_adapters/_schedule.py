@@ -1,7 +1,7 @@
 """schedule: each run of a job is a trace of its own, linked to where the job was added.
 
-It goes by SCHED. Jobs run in the flow that asks for what is pending. One that was added in no
-context runs in that flow's; and none leaves anything to the next.
+It goes by SCHED. Jobs run in the flow that asks for what is pending. One that was added without a
+context runs without one, whatever that flow is in; and none leaves anything to the next.
 """
 
 from __future__ import annotations
@@ -55,13 +55,11 @@ def _run(original: Any, seam: Seam) -> Any:
     def run(self: Any) -> Any:
         if not seam.active:
             return original(self)
-        context: Context | None = None
+        context = NO_CONTEXT
         try:
-            context = _jobs.get(self)
+            context = _jobs.get(self, NO_CONTEXT)
         except Exception as error:
             handoff.report("run", error)
-        if context is None:
-            context = handoff.current_safely() or NO_CONTEXT
         return handoff.Call(context, original)(self)
 
     return run

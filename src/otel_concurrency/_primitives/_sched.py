@@ -4,6 +4,9 @@
 is a subclass that captures. In the place of the action its instances hold a one-shot call, and only
 the loop of ``scheduler.run``, which unpacks an event to call its action, gets to see that. Whoever
 else looks at the event finds the action that the user gave.
+
+An action that was entered without a context runs without one, also where the loop runs in a
+context: that of the request that started its thread, say.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Call, Seam, capture_nothing
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, capture_nothing
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job, Round, running
@@ -73,7 +76,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             if _asked and (thread := get_ident()) in running:
                 rounds.end(thread)
                 running[thread] = self
-            return held(self)
+            return _clean(held(self)) if handoff.current_safely() and seam.active else held(self)
 
         def _begin_round(self) -> Round:
             return Round(Job(*seen(self)[_ACTION:]), seam.name)
@@ -85,6 +88,15 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
 
     return Event
+
+
+def _clean(values: Any) -> Any:
+    """Return the parts of an event, with an action that has no context of its own in none."""
+    values = list(values)
+    action = values[_ACTION]
+    if type(action) is not Call and callable(action):
+        values[_ACTION] = Call(NO_CONTEXT, action)
+    return iter(values)
 
 
 def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
