@@ -174,9 +174,10 @@ def test_metrics_and_logs_of_a_child_arrive(receiver, method):
     assert set(receiver.metrics) == {("counted", 1), ("counted", 5)}  # the sums so far
 
 
-def test_headers_of_b3_cross_process_boundaries(receiver):
-    """With other propagators than the default ones, it is their headers that cross."""
-    said = run(receiver, "pools.py", "process", "spawn", 2, 1, 0, OTEL_PROPAGATORS="b3multi")
+@pytest.mark.parametrize("propagators", ["b3multi", "none"])
+def test_process_boundaries_need_no_propagator(receiver, propagators):
+    """How a program talks to other services says nothing about its own children."""
+    said = run(receiver, "pools.py", "process", "spawn", 2, 1, 0, OTEL_PROPAGATORS=propagators)
     assert said == ""
     assert parents(receiver.spans) == {
         "submit 0": None,

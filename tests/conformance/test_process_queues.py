@@ -668,7 +668,9 @@ class FaultyPropagator(TextMapPropagator):
         setter.set(carrier, "header", "value")
 
     def extract(self, carrier, context=None, getter=default_getter):
-        raise ZeroDivisionError
+        if self._side == "extract":
+            raise ZeroDivisionError
+        return context
 
 
 class ToQueue(logging.handlers.QueueHandler):
@@ -681,10 +683,13 @@ class ToQueue(logging.handlers.QueueHandler):
 
 @pytest.mark.parametrize("side", ["inject", "extract", "policy"])
 @every_class
-def test_a_fault_costs_the_context_and_nothing_else(
+def test_a_fault_costs_no_more_than_the_context(
     side, name, make, tracer, monkeypatch, propagate_with
 ):
-    """It is reported once, also where the report itself is put to the queue in question."""
+    """It is reported once, also where the report itself is put to the queue in question.
+
+    A propagator's costs nothing: the standard's headers cross all the same.
+    """
     if side == "policy":
         monkeypatch.setattr(policies.origins, "deferred", lambda *_: 1 / 0)
     else:
@@ -697,12 +702,11 @@ def test_a_fault_costs_the_context_and_nothing_else(
         handler = ToQueue(items)
         logger.addHandler(handler)
         flow = FlowOfItsOwn(handle, items, 4)
-        for item in ("a", "b", "c"):
-            put_under(tracer, items.put, item)
+        put = {item: put_under(tracer, items.put, item) for item in ("a", "b", "c")}
         handled = flow.result()
-        assert {seen for _, seen in handled} == {NOTHING}
         reports = [item for item, _ in handled if isinstance(item, logging.LogRecord)]
-        assert [item for item, _ in handled if item not in reports] == ["a", "b", "c"]
+        seen = {item: seen for item, seen in handled if item not in reports}
+        assert seen == (dict.fromkeys(put, NOTHING) if side == "policy" else put)
         assert len(reports) == 1
         assert "ZeroDivisionError" in reports[0].getMessage()
     finally:

@@ -24,8 +24,10 @@ from pathlib import Path
 
 import process_work
 import pytest
-from opentelemetry import baggage, propagate, trace
+from opentelemetry import baggage, propagate
 from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from process_work import NOTHING, Sight
 
@@ -436,46 +438,24 @@ def test_a_consumer_process_adopts_what_it_gets(form, instrumented, tracer):
     assert seen.parent == producer
 
 
-class OneHeader(TextMapPropagator):
-    """Carries the id of the span in a header of its own."""
+class Vendor(TextMapPropagator):
+    """Carries what it says of a work in a header of its own, and finds it as baggage."""
 
-    fields = frozenset(("one",))
+    fields = frozenset(("vendor",))
+
+    def __init__(self, *fails_at):
+        self.count = itertools.count(1)
+        self.fails_at = fails_at
 
     def inject(self, carrier, context=None, setter=default_setter):
-        span = trace.get_current_span(context).get_span_context()
-        setter.set(carrier, "one", f"{span.trace_id:x} {span.span_id:x}")
+        if "inject" in self.fails_at:
+            raise ValueError("a fault of the propagator")
+        setter.set(carrier, "vendor", str(next(self.count)))
 
     def extract(self, carrier, context=None, getter=default_getter):
-        ids = (int(number, 16) for number in getter.get(carrier, "one")[0].split())
-        span = trace.SpanContext(*ids, is_remote=True, trace_flags=trace.TraceFlags(1))
-        return trace.set_span_in_context(trace.NonRecordingSpan(span), context)
-
-
-class Counting(OneHeader):
-    """Says something else each time that it is asked."""
-
-    def __init__(self):
-        self.count = itertools.count(1)
-
-    def inject(self, carrier, context=None, setter=default_setter):
-        setter.set(carrier, "one", f"1 {next(self.count):x}")
-
-
-class Broken(OneHeader):
-    """A propagator that fails on one side."""
-
-    def __init__(self, *sides):
-        self.sides = sides
-
-    def inject(self, carrier, *args, **kwargs):
-        if "inject" in self.sides:
+        if "extract" in self.fails_at:
             raise ValueError("a fault of the propagator")
-        super().inject(carrier, *args, **kwargs)
-
-    def extract(self, carrier, *args, **kwargs):
-        if "extract" in self.sides:
-            raise ValueError("a fault of the propagator")
-        return super().extract(carrier, *args, **kwargs)
+        return baggage.set_baggage("vendor", getter.get(carrier, "vendor")[0], context)
 
 
 @pytest.fixture
@@ -487,30 +467,36 @@ def propagate_with():
 
 
 @every([Process, PoolSubmit], ["fork"])
-def test_headers_are_the_propagators(form, instrumented, tracer, propagate_with):
-    """What crosses is what the configured propagator makes of the context."""
-    propagate_with(OneHeader())
+@pytest.mark.parametrize(
+    "propagator",
+    [CompositePropagator([]), CompositePropagator([B3SingleFormat()]), B3MultiFormat()],
+    ids=["none", "b3", "b3multi"],
+)
+def test_the_standards_headers_always_cross(propagator, form, instrumented, tracer, propagate_with):
+    """A program's own processes get trace context and baggage, whatever the propagators are."""
+    propagate_with(propagator)
     with span_and_baggage(tracer) as expected:
-        assert form.run(process_work.look) == [expected._replace(baggage=())]
+        assert form.run(process_work.look) == [expected]
 
 
 @every([Process, PoolSubmit], ["fork"])
-def test_a_propagator_is_asked_for_each_work(form, instrumented, tracer, propagate_with):
-    """What a propagator of the user's says of a span may change from one work to the next."""
-    propagate_with(Counting())
-    with span_and_baggage(tracer):
-        seen = [form.run(process_work.look)[0].parent for _ in range(3)]
-    assert seen == [1, 2, 3]
+def test_what_a_propagator_adds_crosses_too(form, instrumented, tracer, propagate_with):
+    """A vendor's propagator is asked for each work, and what it carries arrives."""
+    propagate_with(Vendor())
+    with span_and_baggage(tracer) as expected:
+        for count in ("1", "2", "3"):
+            with_vendor = (*expected.baggage, ("vendor", count))
+            assert form.run(process_work.look) == [expected._replace(baggage=with_vendor)]
 
 
 @every([Process, PoolSubmit], ["fork"])
 @pytest.mark.parametrize("side", ["inject", "extract"])
 def test_a_faulty_propagator_is_reported(form, side, instrumented, tracer, propagate_with, caplog):
-    """Where a propagator fails the work runs without a context, and this side says so once."""
-    propagate_with(Broken(side))
-    with span_and_baggage(tracer):
-        assert form.run(process_work.look) == [NOTHING]
-        assert form.run(process_work.look) == [NOTHING]
+    """Where a propagator fails the standard's headers cross, and this side reports it once."""
+    propagate_with(Vendor(side))
+    with span_and_baggage(tracer) as expected:
+        assert form.run(process_work.look) == [expected]
+        assert form.run(process_work.look) == [expected]
     reported = [record for record in caplog.records if "fault of the prop" in record.getMessage()]
     assert len(reported) == (side == "inject")
 

@@ -11,10 +11,11 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from opentelemetry import propagate
+
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Seam, adopted, get_current
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam, adopted, get_current
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._crossing import carrier
 from otel_concurrency._items import adoption
 
 TESTED = ("2.1.5", "3.0.12")
@@ -67,7 +68,8 @@ def _let_go() -> None:
 def _arrive(headers: Any, seam: Seam) -> None:
     """Have the consumer adopt the context that ``headers`` speak of. May raise."""
     texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
-    context = carrier.unpack_safely(texts)
+    # The record may be another service's: the configured propagators have the word.
+    context = propagate.extract(texts, NO_CONTEXT)
     if context and seam.change is not None:
         context = seam.change(context)
     if context or get_current():

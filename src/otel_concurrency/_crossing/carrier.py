@@ -1,8 +1,10 @@
 """A captured context as headers, which cross a process boundary, and back.
 
-What crosses is what the globally configured propagators make of a context (W3C trace context and
-baggage by default), as plain strings: never a live span, no custom keys. On the far side the parent
-is a non-recording remote span, after a fork too: a child must not write to a copy of its parent's.
+What crosses to a program's own processes is always W3C trace context and baggage, whatever the
+configured propagators are: these say how the program talks to other services. What they add, such
+as a vendor's own keys, crosses as well. All of it is plain strings: never a live span, no custom
+keys. On the far side the parent is a non-recording remote span, after a fork too: a child must not
+write to a copy of its parent's.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import ref
 
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
@@ -79,16 +81,17 @@ def unpack_packed(message: bytes) -> Context:
 
 
 def pack(context: Context) -> Headers | None:
-    """Return ``context`` as headers, or None where the propagators have nothing to say of it."""
+    """Return ``context`` as headers, or None where it has neither a valid span nor baggage."""
     span = trace.get_current_span(context)
     links = origins.instead_of(span, context)
-    headers: Headers = {}
     if not links:
         headers = _inject(context)
     else:
         link = links[0]
         origin = trace.NonRecordingSpan(link.context)
-        propagate.inject(headers, trace.set_span_in_context(origin, context))
+        headers = _written(
+            trace.set_span_in_context(origin, context), propagate.get_global_textmap()
+        )
         attributes = link.attributes or {}
         headers[_LINK] = " ".join(
             str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE)
@@ -135,6 +138,8 @@ _PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
 """The default propagators. What they make of a context depends on nothing else, nor does what they
 make of their headers: much work is handed off in one span, and need not be asked about again."""
 
+_STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+
 _packed: tuple[ref[Context], object, int | None, bytes | None] | None = None
 
 _MARSHAL = 2
@@ -148,6 +153,7 @@ _extracted: tuple[object, tuple[str | None, ...], Context] | None = None
 
 
 def _is_pure(propagator: Any) -> bool:
+    """Whether a propagator adds nothing to W3C trace context and baggage."""
     parts = getattr(propagator, "_propagators", (propagator,))
     return type(propagator) is CompositePropagator and all(type(part) in _PURE for part in parts)
 
@@ -158,11 +164,27 @@ def _inject(context: Context) -> Headers:
     last = _injected
     if last is not None and last[0] is propagator and last[1]() is context:
         return last[2].copy()
-    headers: Headers = {}
-    propagate.inject(headers, context)
+    headers = _written(context, propagator)
     if _is_pure(propagator):
         _injected = propagator, ref(context), headers.copy()
     return headers
+
+
+def _written(context: Context, propagator: Any) -> Headers:
+    """Return what the standard says of ``context``, and what ``propagator`` adds to it."""
+    headers: Headers = {}
+    _STANDARD.inject(headers, context)
+    if _is_pure(propagator):
+        return headers
+    added: Headers = {}
+    try:
+        propagator.inject(added, context)
+    except Exception as error:
+        handoff.report("inject", error)
+    # A vendor's entry in ``tracestate`` stands in front of those that were there.
+    if len(added.get("tracestate", "")) > len(headers.get("tracestate", "")):
+        headers["tracestate"] = added["tracestate"]
+    return {**added, **headers}
 
 
 def _extract(headers: Mapping[str, str]) -> Context:
@@ -172,10 +194,30 @@ def _extract(headers: Mapping[str, str]) -> Context:
     last = _extracted
     if last is not None and last[0] is propagator and last[1] == fields:
         return last[2]
-    context = propagate.extract(headers, Context())
+    context = _STANDARD.extract(headers, Context())
     if _is_pure(propagator):
         _extracted = propagator, fields, context
+    else:
+        context = _with_what_is_added(context, headers, propagator)
     return context
+
+
+def _with_what_is_added(context: Context, headers: Mapping[str, str], propagator: Any) -> Context:
+    """Return ``context`` with what ``propagator`` finds in ``headers`` besides."""
+    try:
+        found: Context = propagator.extract(headers, context)
+    except Exception as error:
+        handoff.report("extract", error)
+        return context
+    # Other formats drop a part: half of a trace identifier, the trace state, the baggage.
+    span = trace.get_current_span(context)
+    if span.get_span_context().is_valid and trace.get_current_span(found) is not span:
+        found = trace.set_span_in_context(span, found)
+    entries = baggage.get_all(found)
+    for name, value in baggage.get_all(context).items():
+        if name not in entries:
+            found = baggage.set_baggage(name, value, found)
+    return found
 
 
 def unpack_safely(headers: Mapping[str, str] | None) -> Context | None:
