@@ -47,6 +47,7 @@ NEEDED = {
     "test_trio.py": "trio",
     "test_trio_parallel.py": "trio_parallel",
     "test_twisted.py": "twisted",
+    "test_twisted_reactors.py": "twisted",
     "test_uvloop.py": "uvloop",
     "test_watchdog.py": "watchdog",
 }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Future
 
 import pytest
+import twisted.internet.asyncioreactor
 import twisted.internet.base
+import twisted.internet.posixbase
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore, inlineCallbacks
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 
@@ -76,6 +80,20 @@ class TestCallLater(Calls):
         return result_of(lambda run: in_reactor(reactor.callLater, 0.001, run), work)
 
 
+class TestCooperate(Calls):
+    """The steps of an iterator, which run between those of all others."""
+
+    setting = "threading"
+
+    def hand_off(self, work):
+        def steps(run):
+            yield
+            run()
+            yield
+
+        return result_of(lambda run: in_reactor(task.cooperate, steps(run)), work)
+
+
 class _Deferreds(Calls):
     setting = "futures"
 
@@ -137,15 +155,39 @@ class TestDeferToThread(Calls):
         super().test_under_link_the_work_is_a_trace_of_its_own(instrument, tracer)
 
 
-def test_a_callback_without_context_runs_where_the_deferred_is_fired(instrument, tracer):
-    """There is nothing to carry, so it is as without the library."""
+def test_a_callback_without_context_runs_without_one(instrument, tracer):
+    """Whoever fires the Deferred has nothing to do with it."""
     instrument()
     deferred = Deferred()
     seen = []
-    deferred.addCallback(lambda _: seen.append(trace.get_current_span()))
-    with tracer.start_as_current_span("firing") as span:
+    deferred.addCallback(lambda _: seen.append(context.get_current()))
+    with tracer.start_as_current_span("firing"):
         deferred.callback(None)
-    assert seen == [span]
+    assert seen == [{}]
+
+
+@pytest.mark.parametrize("lock", [DeferredLock, lambda: DeferredSemaphore(1)])
+def test_a_job_that_waits_for_a_lock_is_not_the_holders(lock, instrument, tracer):
+    """Queued outside any span it is a root, queued inside one a child of that."""
+    instrument()
+    lock = lock()
+    parents = {}
+
+    def job(name):
+        with tracer.start_as_current_span(name) as span:
+            parents[name] = span.parent and span.parent.span_id
+
+    with tracer.start_as_current_span("holder"):
+        lock.acquire()
+    lock.run(job, "queued outside")
+    with tracer.start_as_current_span("origin") as origin:
+        lock.run(job, "queued inside")
+    with tracer.start_as_current_span("holder"):
+        lock.release()
+    assert parents == {
+        "queued outside": None,
+        "queued inside": origin.get_span_context().span_id,
+    }
 
 
 def test_a_chain_of_callbacks_passes_results_on(instrument, tracer):
@@ -178,9 +220,6 @@ def test_inline_callbacks_are_as_they_were(instrument, tracer):
 
 def test_a_delayed_call_that_is_cancelled_lets_go(instrument, tracer, exporter):
     """Neither it nor the reactor keeps the span."""
-    import gc
-    import weakref
-
     instrument()
     with tracer.start_as_current_span("origin") as span:
         delayed = in_reactor(reactor.callLater, 3600, int)
@@ -192,9 +231,96 @@ def test_a_delayed_call_that_is_cancelled_lets_go(instrument, tracer, exporter):
     assert reference() is None
 
 
+def steps(count, seen):
+    """Yield ``count`` times; note the value that is seen in each step."""
+    for _ in range(count):
+        seen.append(context.get_value("request"))
+        yield
+
+
+def cooperate_in(request, cooperator, iterator):
+    """Have ``iterator`` stepped by ``cooperator`` in the context of ``request``."""
+    token = context.attach(context.set_value("request", request))
+    try:
+        return cooperator.cooperate(iterator)
+    finally:
+        context.detach(token)
+
+
+def test_cooperative_tasks_share_a_delayed_call_and_not_a_context(instrument):
+    """Each is stepped in its own, whoever has scheduled the next tick or resumes it."""
+    instrument()
+    scheduled = []
+    cooperator = task.Cooperator(
+        terminationPredicateFactory=lambda: lambda: False, scheduler=scheduled.append
+    )
+    seen = {"a": [], "b": [], None: []}
+    tasks = [cooperate_in(name, cooperator, steps(2, seen[name])) for name in seen]
+    tasks[1].pause()
+    token = context.attach(context.set_value("request", "another"))
+    tasks[1].resume()
+    for tick in scheduled:
+        tick()
+    context.detach(token)
+    assert seen == {"a": ["a", "a"], "b": ["b", "b"], None: [None, None]}
+
+
+@pytest.mark.parametrize("end", ["stop", "fail", "finish"])
+def test_a_cooperative_task_that_is_over_keeps_no_span(end, instrument, tracer):
+    """Stopped, failed or finished; the task itself may be kept."""
+    instrument()
+    scheduled = []
+    cooperator = task.Cooperator(scheduler=scheduled.append)
+
+    def work():
+        yield
+        if end == "fail":
+            raise ValueError
+
+    with tracer.start_as_current_span("origin") as span:
+        kept = cooperator.cooperate(work())
+        done = kept.whenDone()
+    done.addErrback(lambda _: None)
+    reference = weakref.ref(span)
+    del span
+    if end == "stop":
+        kept.stop()
+    else:
+        for tick in scheduled:
+            tick()
+    gc.collect()
+    assert done.called
+    assert reference() is None
+
+
+def test_a_cooperative_task_outlives_the_library(instrument):
+    """Switched off in the middle, it goes on to its end, and there is nothing left in the tick."""
+    instrument()
+    scheduled = []
+    cooperator = task.Cooperator(
+        terminationPredicateFactory=lambda: lambda: True, scheduler=scheduled.append
+    )
+    seen = []
+    kept = cooperate_in("a", cooperator, steps(2, seen))
+    scheduled.pop()()
+    instrument.__self__.uninstrument()
+    while scheduled:
+        scheduled.pop()()
+    assert seen == ["a", None]
+    assert kept.whenDone().called
+    assert not context.get_current()
+
+
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    check_undo(twisted.internet.base.ReactorBase, Deferred)
+    check_undo(
+        twisted.internet.base.ReactorBase,
+        twisted.internet.asyncioreactor.AsyncioSelectorReactor,
+        twisted.internet.posixbase._ContinuousPolling,
+        task.Cooperator,
+        task.CooperativeTask,
+        Deferred,
+    )
 
 
 @IN_BOTH_ORDERS

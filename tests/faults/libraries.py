@@ -119,7 +119,7 @@ def streams() -> Any:
 
 
 def channels() -> Any:
-    """Send items through channels of trio."""
+    """Send items through channels of trio, and hand calls to its loop."""
     import trio
 
     async def use() -> Any:
@@ -136,6 +136,10 @@ def channels() -> Any:
                 for number in range(3):
                     await send.send(number)
                 await send.aclose()
+        token, called = trio.lowlevel.current_trio_token(), trio.Event()
+        token.run_sync_soon(lambda: results.append(square(4)))
+        token.run_sync_soon(called.set, idempotent=True)
+        await called.wait()
         return results
 
     return trio.run(use)
@@ -202,6 +206,26 @@ def reactors() -> Any:
     reactor.callLater(0.01, reactor.callFromThread, reactor.stop)
     reactor.run(installSignalHandlers=False)
     return results
+
+
+def cooperative_tasks() -> Any:
+    """Have a cooperator step iterators, one of which fails, and one of which is stopped."""
+    from twisted.internet.task import Cooperator
+
+    results: list[Any] = []
+    scheduled: list[Any] = []
+    cooperator = Cooperator(scheduler=scheduled.append)
+
+    def steps(last: Any) -> Any:
+        yield results.append(square(2))
+        yield last()
+
+    tasks = [cooperator.cooperate(steps(last)) for last in (int, fail, int)]
+    done = [one.whenDone().addErrback(lambda failure: failure.type.__name__) for one in tasks]
+    tasks[2].stop()
+    while scheduled:
+        scheduled.pop()()
+    return results, [one.result if isinstance(one.result, str) else None for one in done]
 
 
 def enqueued_jobs() -> Any:
@@ -717,7 +741,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "tornado": (task_queues,),
     "trio": (channels,),
     "trio_parallel": (workers_of_tasks,),
-    "twisted": (deferreds, reactors),
+    "twisted": (deferreds, reactors, cooperative_tasks),
     "uvloop": (foreign_executors,),
 }
 """What concerns an adapter."""

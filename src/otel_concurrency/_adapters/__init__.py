@@ -71,10 +71,15 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "schedule": {"sched": ("schedule",)},
     "tornado": {"asyncio": ("tornado.queues",)},
-    "trio": {"asyncio": ("trio._channel",)},
+    "trio": {"asyncio": ("trio._channel", "trio._core._entry_queue")},
     "trio_parallel": {"multiprocessing": ("trio_parallel._proc",)},
     "twisted": {
-        "threading": ("twisted.internet.base",),
+        "threading": (
+            "twisted.internet.base",
+            "twisted.internet.posixbase",
+            "twisted.internet.asyncioreactor",
+            "twisted.internet.task",
+        ),
         "futures": ("twisted.internet.defer",),
     },
     "uvloop": {"asyncio": ("uvloop",)},

@@ -1,15 +1,18 @@
-"""trio: memory channels, which are queues of tasks.
+"""trio: memory channels, which are queues of tasks, and calls that are handed to the event loop.
 
 They go by ASYNCIO, of which they are the counterpart. Tasks and threads of trio carry context
-natively.
+natively; ``TrioToken.run_sync_soon``, by which any thread reaches the loop, does not.
 """
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
+from typing import Any
 
+from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam
-from otel_concurrency._core.patching import Patch
+from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items.channels import Channels
 
 TESTED = ("0.26.2", "0.35.0")
@@ -27,4 +30,19 @@ def _layers(channel: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-MODULES = {"asyncio": {"trio._channel": _layers}}
+def _token_layers(entry_queue: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(entry_queue.TrioToken, "run_sync_soon", lambda raw: _run_sync_soon(raw, seam))]
+
+
+MODULES = {
+    "asyncio": {"trio._channel": _layers, "trio._core._entry_queue": _token_layers},
+}
+
+
+def _run_sync_soon(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def run_sync_soon(self: Any, sync_fn: Any, *args: Any, idempotent: bool = False) -> None:
+        # Also without a context: the loop is in that of whoever has called `trio.run`.
+        original(self, handoff.own(seam, sync_fn), *args, idempotent=idempotent)
+
+    return run_sync_soon

@@ -1,8 +1,14 @@
-"""Twisted: what is handed to the reactor, and the callbacks of a Deferred.
+"""Twisted: what is handed to the reactor, cooperative tasks, and the callbacks of a Deferred.
 
-Calls of the reactor, from a thread and later, go by THREADING; a callback goes by FUTURES, and runs
-in the context of its registration. Threads of the reactor's pool, coroutines, ``inlineCallbacks``
-and the asyncio reactor's ``callFromThread`` carry context by themselves.
+Calls of the reactor, from a thread and later, and the steps of a cooperative task go by THREADING;
+a callback goes by FUTURES, and runs in the context of its registration. What was registered without
+a context runs without one: whoever calls it may be in the context of a request. Threads of the
+reactor's pool, coroutines and ``inlineCallbacks`` carry context by themselves.
+
+The reactor serves the whole program, and yet parts of it are set up in the middle of a request. On
+asyncio, its one timer and its readers and writers would run in the context of whoever set them up
+(PEP 567), on any reactor the one delayed call that all cooperative tasks share, and the polling of
+files. They are set up in the empty context.
 """
 
 from __future__ import annotations
@@ -11,17 +17,40 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from opentelemetry.context import Context
+
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 
 TESTED = ("22.10.0", "26.10.0")
+
+_CONTEXT = "_otel_concurrency_context"
 
 
 def _reactor_layers(base: ModuleType, seam: Seam) -> list[Patch]:
     return [
         Layer(base.ReactorBase, "callFromThread", lambda raw: _call_from_thread(raw, seam)),
         Layer(base.ReactorBase, "callLater", lambda raw: _call_later(raw, seam)),
+    ]
+
+
+def _asyncio_reactor_layers(asyncioreactor: ModuleType, seam: Seam) -> list[Patch]:
+    reactor = asyncioreactor.AsyncioSelectorReactor
+    return [_outside(reactor, name, seam) for name in ("_reschedule", "addReader", "addWriter")]
+
+
+def _polling_layers(posixbase: ModuleType, seam: Seam) -> list[Patch]:
+    return [_outside(posixbase._ContinuousPolling, "_checkLoop", seam)]
+
+
+def _task_layers(task: ModuleType, seam: Seam) -> list[Patch]:
+    cooperative = task.CooperativeTask
+    return [
+        _outside(task.Cooperator, "_reschedule", seam),
+        Layer(cooperative, "__init__", lambda raw: _start_task(raw, seam)),
+        Layer(cooperative, "_oneWorkUnit", _step),
+        Layer(cooperative, "_completeWith", _complete),
     ]
 
 
@@ -36,23 +65,20 @@ def _deferred_layers(defer: ModuleType, seam: Seam) -> list[Patch]:
 
 
 MODULES = {
-    "threading": {"twisted.internet.base": _reactor_layers},
+    "threading": {
+        "twisted.internet.base": _reactor_layers,
+        "twisted.internet.asyncioreactor": _asyncio_reactor_layers,
+        "twisted.internet.posixbase": _polling_layers,
+        "twisted.internet.task": _task_layers,
+    },
     "futures": {"twisted.internet.defer": _deferred_layers},
 }
-
-
-def _call(seam: Seam, function: Any) -> Any:
-    try:
-        return (handoff.call(seam, function) if callable(function) else None) or function
-    except Exception as error:
-        handoff.report("hand over", error)
-        return function
 
 
 def _call_from_thread(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def callFromThread(self: Any, f: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        return original(self, _call(seam, f), *args, **kwargs)
+        return original(self, handoff.own(seam, f), *args, **kwargs)
 
     return callFromThread
 
@@ -60,9 +86,65 @@ def _call_from_thread(original: Any, seam: Seam) -> Any:
 def _call_later(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def callLater(self: Any, delay: Any, callable: Any, *args: Any, **kw: Any) -> Any:  # noqa: N802
-        return original(self, delay, _call(seam, callable), *args, **kw)
+        return original(self, delay, handoff.own(seam, callable), *args, **kw)
 
     return callLater
+
+
+def _outside(owner: Any, name: str, seam: Seam) -> Layer:
+    """Have a method called in no context: what it sets up serves the whole program."""
+
+    def wrap(original: Any) -> Any:
+        @functools.wraps(original)
+        def outside(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not (seam.active and handoff.current_safely()):
+                return original(self, *args, **kwargs)
+            return Call(NO_CONTEXT, original)(self, *args, **kwargs)
+
+        return outside
+
+    return Layer(owner, name, wrap)
+
+
+# A cooperative task is stepped many times, and in its context each time.
+
+
+def _start_task(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, iterator: Any, cooperator: Any) -> None:  # noqa: N807
+        if seam.active:
+            setattr(self, _CONTEXT, _captured(seam, iterator))
+        original(self, iterator, cooperator)
+
+    return __init__
+
+
+def _captured(seam: Seam, iterator: Any) -> Context:
+    try:
+        return seam.capture(iterator) or NO_CONTEXT
+    except Exception as error:
+        handoff.report("cooperate", error)
+        return NO_CONTEXT
+
+
+def _step(original: Any) -> Any:
+    @functools.wraps(original)
+    def _oneWorkUnit(self: Any) -> None:  # noqa: N802
+        context = getattr(self, _CONTEXT, None)
+        step = original if context is None else Call(context, original)
+        context = None  # this frame is not to keep it alive
+        step(self)
+
+    return _oneWorkUnit
+
+
+def _complete(original: Any) -> Any:
+    @functools.wraps(original)
+    def _completeWith(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N802
+        self.__dict__.pop(_CONTEXT, None)
+        original(self, *args, **kwargs)
+
+    return _completeWith
 
 
 def _add_callbacks(original: Any, seam: Seam) -> Any:
@@ -70,7 +152,8 @@ def _add_callbacks(original: Any, seam: Seam) -> Any:
     def addCallbacks(  # noqa: N802
         self: Any, callback: Any, errback: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        return original(self, _call(seam, callback), _call(seam, errback), *args, **kwargs)
+        callback, errback = handoff.own(seam, callback), handoff.own(seam, errback)
+        return original(self, callback, errback, *args, **kwargs)
 
     return addCallbacks
 
@@ -78,6 +161,6 @@ def _add_callbacks(original: Any, seam: Seam) -> Any:
 def _add_one(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(self, _call(seam, callback), *args, **kwargs)
+        return original(self, handoff.own(seam, callback), *args, **kwargs)
 
     return add
