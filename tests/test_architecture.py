@@ -66,7 +66,7 @@ LAYERS = (
     Layer(
         "adapters of copies of the standard library",
         " ".join(f"_adapters._{library}" for library in COPIES),
-        f"{BELOW_ADVICE} _primitives._asyncio _primitives._multiprocessing*",
+        f"{BELOW_ADVICE} _primitives._asyncio* _primitives._multiprocessing*",
         API,
     ),
     Layer("adapters", "_adapters _adapters.*", BELOW_ADVICE, API),

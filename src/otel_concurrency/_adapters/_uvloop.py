@@ -1,6 +1,9 @@
-"""uvloop: ``run_in_executor`` of its loops, which do not derive from asyncio's.
+"""uvloop: its loops, which do not derive from asyncio's; they go by ASYNCIO, as these do.
 
-It goes by ASYNCIO, as that of asyncio's own loops; what else a loop calls back carries natively.
+``run_in_executor`` is that of asyncio's. A transport keeps the context that it was made in, also
+where a request goes on reading; but all that one server accepts shares the context of whoever has
+started it, down to one :class:`contextvars.Context` for all connections. So that is emptied where a
+connection is accepted, and a datagram socket that receives from everybody is made in none.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam, attach_safely, leave
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._primitives import _asyncio
+from otel_concurrency._primitives._asyncio_transports import receives_from_everybody
 
 TESTED = ("0.21.0", "0.23.0")
 
@@ -21,12 +26,12 @@ TESTED = ("0.21.0", "0.23.0")
 def _layers(uvloop: ModuleType, seam: Seam) -> list[Patch]:
     futures = importlib.import_module("concurrent.futures")  # asyncio has imported it
     covered = functools.partial(_is_covered, futures)
+    loop = vars(uvloop)["Loop"]
     return [
-        Layer(
-            vars(uvloop)["Loop"],
-            "run_in_executor",
-            lambda raw: _asyncio.run_in_executor(raw, seam, covered),
-        )
+        Layer(loop, "run_in_executor", lambda raw: _asyncio.run_in_executor(raw, seam, covered)),
+        Layer(loop, "create_server", lambda raw: _create_server(raw, seam)),
+        Layer(loop, "create_unix_server", lambda raw: _create_server(raw, seam)),
+        Layer(loop, "create_datagram_endpoint", lambda raw: _create_datagram_endpoint(raw, seam)),
     ]
 
 
@@ -36,3 +41,49 @@ MODULES = {"asyncio": {"uvloop": _layers}}
 def _is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool:
     # The loop refuses a coroutine function, and must be able to tell.
     return inspect.iscoroutinefunction(func) or _asyncio.is_covered(futures, loop, executor, func)
+
+
+def _create_server(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def create_server(self: Any, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
+        if seam.active and callable(protocol_factory):
+            protocol_factory = _accepting(protocol_factory, seam)
+        return original(self, protocol_factory, *args, **kwargs)
+
+    return create_server
+
+
+def _accepting(protocol_factory: Any, seam: Seam) -> Any:
+    """Return what is called in the context of a server for each connection that it accepts."""
+
+    def accept() -> Any:
+        if seam.active:
+            handoff.begin_in(NO_CONTEXT)
+        return protocol_factory()
+
+    return accept
+
+
+def _create_datagram_endpoint(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    async def create_datagram_endpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
+        clean = handoff.is_concerned(seam) and seam.active and _is_open_to_all(*args, **kwargs)
+        token = attach_safely(NO_CONTEXT) if clean else None
+        try:
+            return await original(self, *args, **kwargs)
+        finally:
+            leave(token)
+
+    return create_datagram_endpoint
+
+
+def _is_open_to_all(
+    protocol_factory: Any = None,
+    local_addr: Any = None,
+    remote_addr: Any = None,
+    *,
+    sock: Any = None,
+    **_: Any,
+) -> bool:
+    """Whether the endpoint that these arguments ask for has no peer of its own."""
+    return not remote_addr if sock is None else receives_from_everybody(sock)

@@ -272,6 +272,21 @@ def leave(token: Token[Context] | None) -> None:
         report("detach", error)
 
 
+def begin_in(context: Context) -> None:
+    """Make ``context`` current in a flow that begins, for as long as that runs. Never raises.
+
+    A task of an event loop begins as a copy of the flow that has made it, which may have adopted an
+    item: that is not the task's. There is no token, since it would refer to what was current.
+    """
+    try:
+        if any_adopted:
+            adopted.set(None)
+        if get_current() is not context:
+            attach(context)
+    except Exception as error:
+        report("attach", error)
+
+
 def current_safely() -> Context | None:
     """Return the current context, or None after a reported fault."""
     try:

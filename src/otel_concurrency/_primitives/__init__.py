@@ -19,7 +19,7 @@ from otel_concurrency._core.patching import Patch
 FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "threading": ("_threading",),
     "futures": ("_futures",),
-    "asyncio": ("_asyncio",),
+    "asyncio": ("_asyncio", "_asyncio_transports"),
     "sched": ("_sched",),
     "queue": ("_queue", "_logging"),
     "multiprocessing": ("_multiprocessing",),

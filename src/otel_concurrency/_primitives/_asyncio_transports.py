@@ -1,0 +1,236 @@
+"""``asyncio``'s transports and servers: a connection stays in the context in which it was made.
+
+A transport registers its callbacks in the context of whoever uses it. ``resume_reading()`` inside a
+request leaves that request's context with the connection, so that all later requests on it are its
+children: on CPython up to 3.14, and over TLS on 3.15 too. In the same way a server accepts in the
+context of whoever started it, although a connection belongs to whoever opens it.
+
+So what a transport calls, that is its protocol, is called in the context in which the transport was
+made; and what a listening socket accepts runs in none. Reading and writing are not touched.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from contextvars import copy_context
+from types import ModuleType
+from typing import Any
+
+from opentelemetry.context import Context
+
+from otel_concurrency._core import faults, handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, get_current
+from otel_concurrency._core.patching import Layer, Patch
+
+_logger = logging.getLogger(__name__)
+
+_MADE_IN = "_otel_concurrency_made_in"
+"""Where a transport keeps the context that it was made in, unless that is empty.
+
+One that was made before the library was switched on has none either: nobody knows any more.
+"""
+
+
+def _selector_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
+    transport, datagram = (
+        selector_events._SelectorTransport,
+        selector_events._SelectorDatagramTransport,
+    )
+    return _present(
+        Layer(
+            selector_events.BaseSelectorEventLoop,
+            "_start_serving",
+            lambda raw: _start_serving(raw, seam),
+        ),
+        Layer(datagram, "__init__", lambda raw: _init_datagram(raw, seam)),
+        Layer(transport, "__init__", lambda raw: _init(raw, seam)),
+        Layer(transport, "_add_reader", lambda raw: _registers(raw, seam)),
+        Layer(transport, "_call_connection_lost", lambda raw: _ends(raw, seam)),
+    )
+
+
+def _pipe_layers(unix_events: ModuleType, seam: Seam) -> list[Patch]:
+    read, write = unix_events._UnixReadPipeTransport, unix_events._UnixWritePipeTransport
+    return _present(
+        Layer(read, "__init__", lambda raw: _init(raw, seam)),
+        Layer(read, "resume_reading", lambda raw: _registers(raw, seam)),
+        Layer(read, "_call_connection_lost", lambda raw: _ends(raw, seam)),
+        Layer(write, "__init__", lambda raw: _init(raw, seam)),
+        Layer(write, "_call_connection_lost", lambda raw: _ends(raw, seam)),
+    )
+
+
+def _flow_control_layers(transports: ModuleType, seam: Seam) -> list[Patch]:
+    control = transports._FlowControlMixin
+    return _present(
+        Layer(control, "_maybe_resume_protocol", lambda raw: _maybe_resume_protocol(raw, seam))
+    )
+
+
+def _tls_layers(sslproto: ModuleType, seam: Seam) -> list[Patch]:
+    if sys.version_info < (3, 11):  # there TLS has no callbacks but those of the transport below
+        return []
+    return _present(
+        Layer(
+            sslproto.SSLProtocol, "_resume_reading", lambda raw: _resume_reading_of_tls(raw, seam)
+        )
+    )
+
+
+MODULES = {
+    "asyncio.selector_events": _selector_layers,
+    "asyncio.sslproto": _tls_layers,
+    "asyncio.transports": _flow_control_layers,
+    "asyncio.unix_events": _pipe_layers,
+}
+
+
+def _present(*layers: Layer) -> list[Patch]:
+    """Return the layers of which a method is there; say of the others that they are left out."""
+    found: list[Patch] = []
+    for layer in layers:
+        if callable(getattr(layer.owner, layer.name, None)):
+            found.append(layer)
+            continue
+        faults.in_one_line(
+            _logger,
+            (layer.owner, layer.name),
+            "asyncio is not the known one: %s has no %s(). It is left alone, and a connection may "
+            "stay in the context of a request.",
+            layer.owner.__qualname__ if isinstance(layer.owner, type) else layer.owner.__name__,
+            layer.name,
+        )
+    return found
+
+
+def _init(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        try:
+            context = get_current() if seam.active else None
+            if context:
+                setattr(self, _MADE_IN, context)
+            context = None
+        except Exception as error:
+            handoff.report("make a transport", error)
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _init_datagram(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, loop: Any, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if handoff.is_concerned(seam) and seam.active and receives_from_everybody(sock):
+            _begin(NO_CONTEXT, original, self, loop, sock, *args, **kwargs)
+        else:
+            original(self, loop, sock, *args, **kwargs)
+
+    return __init__
+
+
+def receives_from_everybody(sock: Any) -> bool:
+    """Whether a datagram socket has no peer. Never raises: what is no socket does not."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def _start_serving(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _start_serving(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not seam.active:
+            return original(self, *args, **kwargs)
+        try:
+            # From 3.15 on: a copy that belongs to the server, and that each connection copies.
+            context = kwargs.get("context")
+            if context is not None:
+                context.run(handoff.begin_in, NO_CONTEXT)
+        except Exception as error:
+            handoff.report("start a server", error)
+        return _begin(NO_CONTEXT, original, self, *args, **kwargs)
+
+    return _start_serving
+
+
+def _registers(original: Any, seam: Seam) -> Any:
+    """Have a transport's callback registered in the context of the transport."""
+
+    @functools.wraps(original)
+    def register(self: Any, *args: Any) -> Any:
+        made_in = _other_context(self, seam)
+        return original(self, *args) if made_in is None else _begin(made_in, original, self, *args)
+
+    return register
+
+
+def _ends(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _call_connection_lost(self: Any, *args: Any) -> Any:
+        function = _call(original, _other_context(self, seam))
+        self.__dict__.pop(_MADE_IN, None)
+        return function(self, *args)
+
+    return _call_connection_lost
+
+
+def _maybe_resume_protocol(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _maybe_resume_protocol(self: Any) -> Any:
+        if not self._protocol_paused:
+            return original(self)
+        return _call(original, _other_context(self, seam))(self)
+
+    return _maybe_resume_protocol
+
+
+def _resume_reading_of_tls(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def _resume_reading(self: Any) -> Any:
+        made_in = _other_than_current(self._transport, seam)
+        return original(self) if made_in is None else _begin(made_in, original, self)
+
+    return _resume_reading
+
+
+def _other_context(transport: Any, seam: Seam) -> Context | None:
+    """Return the context of ``transport``, or None where it sees to that. Never raises."""
+    # From 3.15 on a stream's transport runs its callbacks in a copy of what it was made in.
+    if getattr(transport, "_context", None) is not None:
+        return None
+    return _other_than_current(transport, seam)
+
+
+def _other_than_current(transport: Any, seam: Seam) -> Context | None:
+    """Return the context of ``transport``, or None where it is the current one. Never raises."""
+    try:
+        if not seam.active:
+            return None
+        made_in: Any = getattr(transport, _MADE_IN, NO_CONTEXT)
+        current = get_current()
+        return None if current is made_in or not (current or made_in) else made_in
+    except Exception as error:
+        handoff.report("find the context of a transport", error)
+        return None
+
+
+def _call(function: Any, context: Context | None) -> Any:
+    """Return ``function`` so that it runs in ``context``, if that is given."""
+    return function if context is None else Call(context, function)
+
+
+def _begin(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call what registers callbacks as a flow of its own would that began in ``context``."""
+    return copy_context().run(_in_a_copy, context, function, *args, **kwargs)
+
+
+def _in_a_copy(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    if handoff.any_adopted:
+        handoff.adopted.set(None)
+    return Call(context, function)(*args, **kwargs)
