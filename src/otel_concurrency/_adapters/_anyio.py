@@ -24,7 +24,7 @@ from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import pickled_calls
 from otel_concurrency._crossing.carrier import Headers
-from otel_concurrency._items.channels import Channels
+from otel_concurrency._items.channels import Channels, Kind
 
 TESTED = ("4.4.0", "4.16.0")
 
@@ -33,12 +33,22 @@ def _layers(memory: ModuleType, seam: Seam) -> list[Patch]:
     return [
         Channels(
             seam,
-            memory.MemoryObjectSendStream,
-            memory.MemoryObjectReceiveStream,
-            stored=lambda state: len(state.buffer) + len(state.waiting_senders),
-            waiting=lambda state: len(state.waiting_receivers),
+            Kind(
+                memory.MemoryObjectSendStream,
+                memory.MemoryObjectReceiveStream,
+                items=lambda state: [*state.buffer, *state.waiting_senders.values()],
+                size=lambda state: len(state.buffer) + len(state.waiting_senders),
+                waiting=lambda state: tuple(state.waiting_receivers.values()),
+                given=_given,
+                task=lambda: memory.get_current_task().id,
+            ),
         )
     ]
+
+
+def _given(state: Any, receivers: tuple[Any, ...]) -> int | None:
+    """Return the task of the receiver that has an item; those that are cancelled get none."""
+    return next((one.task_info.id for one in receivers if hasattr(one, "item")), None)
 
 
 def _process_layers(to_process: ModuleType, seam: Seam) -> list[Patch]:

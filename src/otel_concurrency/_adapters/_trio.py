@@ -7,13 +7,14 @@ natively; ``TrioToken.run_sync_soon``, by which any thread reaches the loop, doe
 from __future__ import annotations
 
 import functools
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._items.channels import Channels
+from otel_concurrency._items.channels import Channels, Kind
 
 TESTED = ("0.26.2", "0.35.0")
 
@@ -22,12 +23,22 @@ def _layers(channel: ModuleType, seam: Seam) -> list[Patch]:
     return [
         Channels(
             seam,
-            channel.MemorySendChannel,
-            channel.MemoryReceiveChannel,
-            stored=lambda state: len(state.data) + len(state.send_tasks),
-            waiting=lambda state: len(state.receive_tasks),
+            Kind(
+                channel.MemorySendChannel,
+                channel.MemoryReceiveChannel,
+                items=lambda state: [*state.data, *state.send_tasks.values()],
+                size=lambda state: len(state.data) + len(state.send_tasks),
+                waiting=lambda state: tuple(islice(state.receive_tasks, 1)),
+                given=_given,
+                task=lambda: id(channel.trio.lowlevel.current_task()),
+            ),
         )
     ]
+
+
+def _given(state: Any, receivers: tuple[Any, ...]) -> int | None:
+    (first,) = receivers
+    return None if first in state.receive_tasks else id(first)
 
 
 def _token_layers(entry_queue: ModuleType, seam: Seam) -> list[Patch]:

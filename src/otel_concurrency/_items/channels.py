@@ -1,10 +1,15 @@
 """Channels of tasks, in which an item may go straight from a sender to a receiver that waits.
 
-What a channel consists of is its state, which its ends share. The contexts of the items that are on
-their way lie beside it, in the order in which they were sent; whoever receives an item takes the
-first context of that very item. A channel is accompanied from the first item on that is sent in a
-context while nothing is on its way, so that none is taken for another; from then on all items are
-noted. Where nothing can be on its way any more, what is left is dropped.
+What a channel consists of is its state, which its ends share. The contexts of its items lie beside
+it: of those that are in the channel, in the order in which they come out, and of those that were
+given to a receiver that waits, by the task of that receiver.
+
+A channel is accompanied from the first item on that is sent in a context. What it holds then, and
+what was given to a receiver before, has no context; from then on every item is noted.
+
+``send`` and ``receive`` call ``send_nowait`` and ``receive_nowait`` first, and wait where these
+refuse. So the hooks of the two that do not wait see every item, in the task that sends or receives
+it; the hooks of the other two see what becomes of a task that had to wait.
 """
 
 from __future__ import annotations
@@ -12,14 +17,14 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from opentelemetry.context import Context
-
 from otel_concurrency._core import handoff
-from otel_concurrency._core.callers import is_called_by
+from otel_concurrency._core.callers import caller, is_called_by
 from otel_concurrency._core.handoff import Seam, adopted
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._items import adoption
@@ -28,45 +33,91 @@ Entry = list[Any]
 """An item, and its context."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the channels of one library consist of; each function may raise."""
+
+    sender: type
+    receiver: type
+    items: Callable[[Any], list[Any]]
+    """Returns the items in a channel, those of senders that wait among them, in their order."""
+    size: Callable[[Any], int]
+    """Returns how many these are."""
+    waiting: Callable[[Any], tuple[Any, ...]]
+    """Returns the receivers that wait, of which one may be given the next item."""
+    given: Callable[[Any, tuple[Any, ...]], object]
+    """Returns the task whose receiver was given the item that was sent last; None: it is stored."""
+    task: Callable[[], object]
+    """Returns the present task, as :attr:`given` names it."""
+
+
 class _Way:
-    """What is on its way in one channel."""
+    """The items that are on their way through one channel, and their contexts."""
 
-    __slots__ = ("accompanied", "entries", "receiving", "sending", "state")
+    __slots__ = ("given", "inside", "kind", "state")
 
-    def __init__(self, state: weakref.ref[Any]) -> None:
-        self.state = state
-        self.accompanied = False
-        self.entries: list[Entry] = []
-        self.sending = 0
-        """How many are inside a ``send`` of ours: theirs may not be there yet."""
-        self.receiving = 0
-        """How many are inside a ``receive`` of ours: they wait, or have been given an item."""
+    def __init__(self, kind: Kind, state: Any, forget: Callable[[object], object]) -> None:
+        self.kind = kind
+        self.state = weakref.ref(state, forget)
+        self.inside: deque[Entry] = deque([item, None] for item in kind.items(state))
+        self.given: dict[object, Entry] = {}
+        """By task: what a receiver was given that has not gone on yet."""
+
+    def align(self, items: Iterable[object]) -> None:
+        """Note that ``items`` are in the channel: some have come or gone without a call of ours.
+
+        An object has its contexts as long as it is there as often as it was.
+        """
+        items = list(items)
+        counts = Counter(map(id, items))
+        known: dict[int, deque[Entry]] = {}
+        for entry in self.inside:
+            known.setdefault(id(entry[0]), deque()).append(entry)
+        certain = {key for key, entries in known.items() if len(entries) == counts[key]}
+        self.inside = deque(
+            known[id(item)].popleft() if id(item) in certain else [item, None] for item in items
+        )
+
+    def take(self, item: object, state: Any) -> Entry:
+        """Return the entry of ``item``, which has just come out of the channel."""
+        inside = self.inside
+        if len(inside) != self.kind.size(state) + 1 or inside[0][0] is not item:
+            self.align([item, *self.kind.items(state)])
+        return self.inside.popleft()
+
+    def take_given(self, item: object, *, certain: bool) -> Entry | None:
+        """Return the entry of ``item``, which a receiver of the present task was given.
+
+        It is ``certain`` that it was noted if the channel has been accompanied all the while.
+        """
+        tasks = [task for task, entry in self.given.items() if entry[0] is item]
+        if not tasks:
+            return None
+        if len(tasks) == 1 and certain:
+            return self.given.pop(tasks[0])
+        task = self.kind.task()
+        return self.given.pop(task) if task in tasks else None
 
 
 class Channels:
     """The hooks of one library's channels; applied and undone as a layer is."""
 
-    def __init__(
-        self,
-        seam: Seam,
-        sender: type,
-        receiver: type,
-        *,
-        stored: Callable[[Any], int],
-        waiting: Callable[[Any], int],
-    ) -> None:
-        """Take the two ends, and what tells of a state how many items and receivers wait."""
+    def __init__(self, seam: Seam, kind: Kind) -> None:
         self._seam = seam
-        self._stored, self._waiting = stored, waiting
+        self._kind = kind
         self._ways: dict[int, _Way] = {}
+        self._waiting: dict[int, Entry | None] = {}
+        """By frame of a library's ``send`` or ``receive``: what it has sent, or taken out."""
+        sender: Any = kind.sender
+        receiver: Any = kind.receiver
         self.layers = [
             Layer(sender, "send", self._send),
-            Layer(sender, "send_nowait", functools.partial(self._send_nowait, _code(sender.send))),  # type: ignore[attr-defined]
+            Layer(sender, "send_nowait", functools.partial(self._send_nowait, _code(sender.send))),
             Layer(receiver, "receive", self._receive),
             Layer(
                 receiver,
                 "receive_nowait",
-                functools.partial(self._receive_nowait, _code(receiver.receive)),  # type: ignore[attr-defined]
+                functools.partial(self._receive_nowait, _code(receiver.receive)),
             ),
         ]
 
@@ -82,117 +133,124 @@ class Channels:
         self._ways.clear()
         adoption.let_go()  # nobody will tell this flow to do it any more
 
-    # What is on its way.
-
-    def _put(self, state: Any, item: Any) -> Entry | None:
-        """Note an item that is about to be sent."""
-        try:
-            if not self._seam.active:
-                return None
-            context: Context | None = self._seam.current() or None
-            way = self._ways.get(id(state))
-            if way is None or not way.accompanied:
-                if context is None or self._is_anything_on_its_way(state, way):
-                    return None
-                way = way or self._way(state)
-                way.accompanied = True
-            elif way.entries and not self._is_anything_on_its_way(state, way):
-                way.entries.clear()
-            entry = [item, context]
-            way.entries.append(entry)
-        except Exception as error:
-            handoff.report("send", error)
-            return None
-        return entry
-
-    def _way(self, state: Any) -> _Way:
-        key, ways = id(state), self._ways
-        if key not in ways:
-            ways[key] = _Way(weakref.ref(state, lambda _: ways.pop(key, None)))
-        return ways[key]
-
-    def _way_safely(self, state: Any) -> _Way | None:
-        """Return what :meth:`_way` does, or None after a reported fault."""
-        try:
-            return self._way(state)
-        except Exception as error:
-            handoff.report("send", error)
-            return None
-
-    def _is_anything_on_its_way(self, state: Any, way: _Way | None) -> bool:
-        if way is not None and (way.sending or way.receiving > self._waiting(state)):
-            return True
-        return self._stored(state) > 0
-
-    def _take_back(self, state: Any, entry: Entry | None) -> None:
-        try:
-            way = self._ways.get(id(state))
-            if entry is not None and way is not None:
-                way.entries[:] = [one for one in way.entries if one is not entry]
-                entry.clear()  # a traceback leads through here
-        except Exception as error:
-            handoff.report("send", error)
-
-    def _deliver(self, state: Any, item: Any) -> None:
-        """Give the context of an item that has just been received to the receiver."""
-        try:
-            context = None
-            way = self._ways.get(id(state))
-            if way is not None:
-                for place, entry in enumerate(way.entries):
-                    if entry[0] is item:
-                        context = entry[1]
-                        del way.entries[place]
-                        break
-            if context and self._seam.change is not None:
-                context = self._seam.change(context)
-            if self._seam.active and (context or handoff.get_current()):
-                adoption.adopt(context)
-        except Exception as error:
-            handoff.report("receive", error)
-
-    # The hooks.
+    # Sending.
 
     def _send_nowait(self, send: CodeType, original: Any) -> Any:
         @functools.wraps(original)
         def send_nowait(self_: Any, item: Any) -> Any:
-            if is_called_by(send):
+            entry, receivers = self._begin(self_._state, item)
+            if entry is None:
                 return original(self_, item)
-            entry = self._put(self_._state, item)
             try:
-                return original(self_, item)
-            except BaseException:
-                self._take_back(self_._state, entry)
+                result = original(self_, item)
+            except Exception:
+                if is_called_by(send):
+                    self._wait(self_._state, entry)
                 raise
+            else:
+                self._sent(self_._state, entry, receivers)
             finally:
-                del entry
+                del entry, receivers  # a traceback leads through here
+            return result
 
         return send_nowait
 
     def _send(self, original: Any) -> Any:
         @functools.wraps(original)
         async def send(self_: Any, item: Any) -> Any:
-            entry = self._put(self_._state, item)
-            way = self._way_safely(self_._state)
-            if way is not None:
-                way.sending += 1
+            coroutine = original(self_, item)
+            key = id(getattr(coroutine, "cr_frame", None))
+            self._waiting[key] = None
             try:
-                return await original(self_, item)
+                return await coroutine
             except BaseException:
-                self._take_back(self_._state, entry)
+                self._take_back(self_._state, item, key)
                 raise
             finally:
-                if way is not None:
-                    way.sending -= 1
-                del entry
+                self._waiting.pop(key, None)
 
         return send
+
+    def _begin(self, state: Any, item: Any) -> tuple[Entry | None, tuple[Any, ...]]:
+        """Return an entry for an item that is about to be sent, and the receivers that wait.
+
+        Never raises, nor does any of those below. None: there is nothing to note.
+        """
+        try:
+            way = self._ways.get(id(state))
+            context = self._seam.current() or None
+            if (way is None and context is None) or not self._seam.active:
+                return None, ()
+            if way is None:
+                way = self._accompany(state)
+            elif len(way.inside) != self._kind.size(state):
+                way.align(self._kind.items(state))
+            return [item, context], self._kind.waiting(state)
+        except Exception as error:
+            handoff.report("send", error)
+            return None, ()
+
+    def _accompany(self, state: Any) -> _Way:
+        key, ways = id(state), self._ways
+        way = ways[key] = _Way(self._kind, state, lambda _: ways.pop(key, None))
+        return way
+
+    def _sent(self, state: Any, entry: Entry, receivers: tuple[Any, ...]) -> None:
+        """Note where an item has gone: to one of the receivers that waited, or into the channel."""
+        try:
+            way = self._ways.get(id(state))
+            if way is None:
+                return
+            task = self._kind.given(state, receivers) if receivers else None
+            if task is None:
+                way.inside.append(entry)
+            else:
+                way.given[task] = entry
+        except Exception as error:
+            handoff.report("send", error)
+
+    def _wait(self, state: Any, entry: Entry) -> None:
+        """Note that the ``send`` which calls ``send_nowait`` goes on to wait with its item.
+
+        Where it does not, but fails, it takes the item back at once.
+        """
+        try:
+            way = self._ways.get(id(state))
+            if way is None:
+                return
+            way.inside.append(entry)
+            key = id(caller(1))
+            if key in self._waiting:
+                self._waiting[key] = entry
+        except Exception as error:
+            handoff.report("send", error)
+
+    def _take_back(self, state: Any, item: Any, key: int) -> None:
+        """Forget an item of a ``send`` that has failed, by the key of its frame."""
+        try:
+            entry = self._waiting.get(key)
+            way = self._ways.get(id(state))
+            if way is None:
+                return
+            if entry is None and len(way.inside) > self._kind.size(state):
+                # It has waited since before the channel was accompanied.
+                old = [one for one in way.inside if one[0] is item and one[1] is None]
+                entry = old[-1] if old else None
+            if entry is not None:
+                way.inside = deque(one for one in way.inside if one is not entry)
+                entry.clear()  # a traceback leads through here
+        except Exception as error:
+            handoff.report("send", error)
+
+    # Receiving.
 
     def _receive_nowait(self, receive: CodeType, original: Any) -> Any:
         @functools.wraps(original)
         def receive_nowait(self_: Any) -> Any:
             if is_called_by(receive):
-                return original(self_)
+                item = original(self_)
+                self._keep(self_._state, item)
+                return item
             if adopted.get() is not None:
                 adoption.let_go()
             item = original(self_)
@@ -206,18 +264,73 @@ class Channels:
         async def receive(self_: Any) -> Any:
             if adopted.get() is not None:
                 adoption.let_go()
-            way = self._way_safely(self_._state)
-            if way is not None:
-                way.receiving += 1
+            way = self._begin_to_receive(self_._state)
+            coroutine = original(self_)
+            key = id(getattr(coroutine, "cr_frame", None))
+            self._waiting[key] = None
+            entry = None
             try:
-                item = await original(self_)
+                item = await coroutine
+            except BaseException:
+                self._begin_to_receive(self_._state)
+                raise
             finally:
-                if way is not None:
-                    way.receiving -= 1
-            self._deliver(self_._state, item)
+                entry = self._waiting.pop(key, None)
+            self._arrive(self_._state, item, entry, way)
             return item
 
         return receive
+
+    def _begin_to_receive(self, state: Any) -> _Way | None:
+        """Forget what the present task was given and never came for."""
+        try:
+            way = self._ways.get(id(state))
+            if way is not None and way.given:
+                way.given.pop(self._kind.task(), None)
+        except Exception as error:
+            handoff.report("receive", error)
+            return None
+        return way
+
+    def _keep(self, state: Any, item: Any) -> None:
+        """Keep the entry of an item that ``receive_nowait`` has taken out for ``receive``."""
+        try:
+            way = self._ways.get(id(state))
+            if way is None:
+                return
+            key = id(caller(1))
+            entry = way.take(item, state)
+            if key in self._waiting:
+                self._waiting[key] = entry
+            else:  # somebody has wrapped `receive` below us
+                way.given[self._kind.task()] = entry
+        except Exception as error:
+            handoff.report("receive", error)
+
+    def _arrive(self, state: Any, item: Any, entry: Entry | None, before: _Way | None) -> None:
+        """Have a task adopt the context of an item that it has received, maybe after waiting."""
+        try:
+            way = self._ways.get(id(state))
+            if entry is None and way is not None:
+                entry = way.take_given(item, certain=way is before)
+            self._adopt(entry)
+        except Exception as error:
+            handoff.report("receive", error)
+
+    def _deliver(self, state: Any, item: Any) -> None:
+        """Have a task adopt the context of an item that it has taken out without waiting."""
+        try:
+            way = self._ways.get(id(state))
+            self._adopt(None if way is None else way.take(item, state))
+        except Exception as error:
+            handoff.report("receive", error)
+
+    def _adopt(self, entry: Entry | None) -> None:
+        context = None if entry is None else entry[1]
+        if context and self._seam.change is not None:
+            context = self._seam.change(context)
+        if self._seam.active and (context or handoff.get_current()):
+            adoption.adopt(context)
 
 
 def _code(function: Any) -> CodeType:
