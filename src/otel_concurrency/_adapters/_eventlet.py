@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.queue_hooks import QueueHooks
@@ -157,8 +157,7 @@ def _put(original: Any, relay: Relay) -> Any:
 def _get(original: Any, relay: Relay) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         item = original(self, block, timeout)
         taken = relay.taken(item)
         if taken is not None:

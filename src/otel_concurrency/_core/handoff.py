@@ -137,6 +137,12 @@ class Seam:
         """Whether hand-offs are captured at present."""
         return self.capture is not capture_nothing
 
+    def changed(self, context: Context | None) -> Context | None:
+        """Return what the policy makes of the context of an item. May raise."""
+        if context and self.change is not None:
+            context = self.change(context)
+        return context
+
     def switch_off(self) -> None:
         """Carry nothing more, and be as new."""
         self.capture = capture_nothing

@@ -25,7 +25,7 @@ from typing import Any
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller, is_called_by
-from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._items import adoption
 
@@ -251,8 +251,7 @@ class Channels:
                 item = original(self_)
                 self._keep(self_._state, item)
                 return item
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             item = original(self_)
             self._deliver(self_._state, item)
             return item
@@ -262,8 +261,7 @@ class Channels:
     def _receive(self, original: Any) -> Any:
         @functools.wraps(original)
         async def receive(self_: Any) -> Any:
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             way = self._begin_to_receive(self_._state)
             coroutine = original(self_)
             key = id(getattr(coroutine, "cr_frame", None))
@@ -326,11 +324,7 @@ class Channels:
             handoff.report("receive", error)
 
     def _adopt(self, entry: Entry | None) -> None:
-        context = None if entry is None else entry[1]
-        if context and self._seam.change is not None:
-            context = self._seam.change(context)
-        if self._seam.active and (context or handoff.get_current()):
-            adoption.adopt(context)
+        adoption.hand_over(self._seam, None if entry is None else entry[1])
 
 
 def _code(function: Any) -> CodeType:

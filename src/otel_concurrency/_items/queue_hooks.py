@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import adopted, get_current
+from otel_concurrency._core.handoff import get_current
 from otel_concurrency._core.patching import Layer, apply_all, definer, family, method_of, undo_all
 from otel_concurrency._items import adoption
 from otel_concurrency._items.pairing import KEY, Pairing
@@ -31,8 +31,7 @@ def task_done(original: Any) -> Any:
 
     @functools.wraps(original)
     def task_done(self: Any) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         return original(self)
 
     return task_done
