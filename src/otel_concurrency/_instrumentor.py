@@ -17,7 +17,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from otel_concurrency import _adapters, _primitives, _settings, package
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching
-from otel_concurrency._core import faults, handoff, patching
+from otel_concurrency._core import faults, handoff, patching, signatures
 from otel_concurrency._crossing import environment
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
@@ -152,6 +152,7 @@ class _Primitive:
         """
         with self._lock:
             self.failures.clear()
+            self.seam.left_alone.clear()
             self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
             if measure is not None:
@@ -179,15 +180,21 @@ class _Primitive:
                     self.layers[name] = advice(module, self.seam)
                 patching.apply_all(self.layers[name])
             except Exception as error:
-                self.switch_off()
                 self.failures[name] = f"{type(error).__name__}: {error}"
-                self._report(name)
+                self._leave_alone(name)
+                self._report(name, error)
+
+    def _leave_alone(self, name: str) -> None:
+        """Go on without a module of which not all can be patched, and of which nothing is."""
+        self.seam.left_alone.add(name)
 
     def _is_on(self) -> bool:
         return self.seam.active
 
-    def _report(self, module_name: str) -> None:
-        faults.once(
+    def _report(self, module_name: str, error: Exception) -> None:
+        is_changed = isinstance(error, AttributeError | signatures.UnknownSignatureError)
+        report = faults.in_one_line if is_changed else faults.once
+        report(
             _logger,
             (self.name, module_name),
             "OpenTelemetry context will not be propagated through %s: %s cannot be patched (%s)",
@@ -226,7 +233,11 @@ class Adapter(_Primitive):
     def _is_on(self) -> bool:
         return self._on and self.seam.active
 
-    def _report(self, module_name: str) -> None:
+    def _leave_alone(self, name: str) -> None:
+        """Go on without the whole library: its version is not one of those that are known."""
+        self.switch_off()
+
+    def _report(self, module_name: str, error: Exception) -> None:
         first, last = _adapters.tested(self.library)
         faults.in_one_line(
             _logger,

@@ -43,7 +43,10 @@ def _ident_layers(thread: ModuleType, seam: Seam) -> list[Patch]:
         for name, module in list(sys.modules.items())
         if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
     ]
-    return [Layer(module, "get_ident", lambda raw: thread.get_ident) for module in ours]
+    return [
+        Layer(module, "get_ident", lambda raw: thread.get_ident, check_signature=False)
+        for module in ours
+    ]
 
 
 def _pool_layers(threadpool: ModuleType, seam: Seam) -> list[Patch]:

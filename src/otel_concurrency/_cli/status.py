@@ -148,13 +148,17 @@ def _state(told: Mapping[str, Any], *, ran: bool) -> str:
 def _standing(primitive: Mapping[str, Any]) -> tuple[str, str]:
     if primitive["policy"] == "off":
         return "not patched", _QUIET
-    if primitive["failures"]:
-        return "could not be patched", _BAD
+    failed = ", ".join(primitive["failures"])
     waiting = ", ".join(primitive["not_imported"])
-    if not primitive["patched"]:
+    if not (primitive["patched"] or failed):
         return f"will be patched when it is imported ({waiting})", _QUIET
-    patched = f"patched ({', '.join(primitive['patched'])})"
-    return f"{patched}; not imported: {waiting}" if waiting else patched, _GOOD
+    words = {
+        "patched (%s)": ", ".join(primitive["patched"]),
+        "could not be patched (%s)": failed,
+        "not imported: %s": waiting,
+    }
+    told = "; ".join(phrase % modules for phrase, modules in words.items() if modules)
+    return told, _BAD if failed else _GOOD
 
 
 def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

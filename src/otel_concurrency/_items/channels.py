@@ -18,7 +18,7 @@ import functools
 import inspect
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -137,12 +137,12 @@ class Channels:
 
     def _send_nowait(self, send: CodeType, original: Any) -> Any:
         @functools.wraps(original)
-        def send_nowait(self_: Any, item: Any) -> Any:
-            entry, receivers = self._begin(self_._state, item)
+        def send_nowait(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            entry, receivers = self._begin(self_._state, _only(args, kwargs))
             if entry is None:
-                return original(self_, item)
+                return original(self_, *args, **kwargs)
             try:
-                result = original(self_, item)
+                result = original(self_, *args, **kwargs)
             except Exception:
                 if is_called_by(send):
                     self._wait(self_._state, entry)
@@ -157,8 +157,8 @@ class Channels:
 
     def _send(self, original: Any) -> Any:
         @functools.wraps(original)
-        async def send(self_: Any, item: Any) -> Any:
-            coroutine = original(self_, item)
+        async def send(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            coroutine = original(self_, *args, **kwargs)
             key = id(getattr(coroutine, "cr_frame", None))
             self._waiting[key] = None
             try:
@@ -325,6 +325,11 @@ class Channels:
 
     def _adopt(self, entry: Entry | None) -> None:
         adoption.hand_over(self._seam, None if entry is None else entry[1])
+
+
+def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the argument that ``send`` takes: its name is each library's own."""
+    return next(iter((*args, *kwargs.values())), None)
 
 
 def _code(function: Any) -> CodeType:

@@ -83,7 +83,8 @@ class QueueHooks:
         for layer in self.layers:
             layer.apply()
         for kind in family(pairing.stock):
-            self._cover_safely(kind)
+            is_stock = kind.__module__ == pairing.stock.__module__
+            (self._cover if is_stock else self._cover_safely)(kind)
         pairing.on_first = self._apply_later if self._later else None
 
     def _apply_later(self) -> None:
@@ -150,7 +151,11 @@ class QueueHooks:
                     and not inspect.iscoroutinefunction(own)
                 ):
                     layers.append(Layer(kind, name, adoption.abstaining))
-            apply_all(layers)
+            try:
+                apply_all(layers)
+            except Exception:
+                self._covered.discard(kind)
+                raise
             self.layers += layers
             self._hooked |= {(kind, layer.name) for layer in layers}
 
@@ -164,7 +169,7 @@ class QueueHooks:
         plain = adoption.abstaining(method_of(owner, "_put", plain))  # it may take out another item
 
         @functools.wraps(plain)
-        def _put(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def _put(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 if self._otel_concurrency_pairs is pairing.at_first and pairing.seam.concerned():
                     accompany(self, owner)
@@ -192,7 +197,7 @@ class QueueHooks:
         plain = method_of(owner, "_get", plain)
 
         @functools.wraps(plain)
-        def _get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def _get(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 item = plain(self, *args, **kwargs)
             except BaseException:
@@ -216,7 +221,7 @@ class QueueHooks:
         plain = method_of(owner, pairing.waits, plain)
 
         @functools.wraps(plain)
-        def ask(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
             answer = plain(self, *args, **kwargs)
             if bool(answer) is waits_when:
                 try:

@@ -158,7 +158,7 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
         return told
     layers = list(_layers(in_use.layers.values()))
     return told | {
-        "patched": [] if in_use.failures else sorted(in_use.layers),
+        "patched": sorted(in_use.layers.keys() - in_use.failures.keys()),
         "not_imported": sorted(
             module
             for module in in_use.modules
