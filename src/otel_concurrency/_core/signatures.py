@@ -68,9 +68,7 @@ def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
     if _is_alike(function, plain):
         return
     ours, theirs = _signature(function), _signature(plain)
-    if ours is None or theirs is None or _takes_all(theirs, ours):
-        return
-    if not _fits(ours, theirs, bound):
+    if ours is not None and theirs is not None and not _fits(ours, theirs, bound):
         raise UnknownSignatureError(f"{name} takes {theirs}, and not {ours}")
 
 
@@ -86,36 +84,34 @@ def check_class(replacement: type, original: type, name: str) -> None:
         check(function, plain, f"{name}.{attribute}", bound=True)
 
 
-def _takes_all(theirs: _Signature, ours: _Signature) -> bool:
-    """Whether it is a wrapper that leaves it to what it wraps what it takes."""
-    less = len(theirs.positional) < len(ours.positional)
-    return theirs.any_positional and (theirs.any_keyword or less)
-
-
 def _fits(ours: _Signature, theirs: _Signature, bound: bool) -> bool:
-    shared = ours.positional
-    while len(shared) > len(theirs.positional) and ours.defaults.get(shared[-1]) is NOT_GIVEN:
-        shared = shared[:-1]
-    if len(theirs.positional) < len(shared) or len(theirs.positional) < theirs.positional_only:
-        return False
-    for place, name in enumerate(shared):
+    mine = ours.positional
+    while len(mine) > len(theirs.positional) and ours.defaults.get(mine[-1]) is NOT_GIVEN:
+        mine = mine[:-1]
+    shared = min(len(mine), len(theirs.positional))
+    for place in range(shared):
+        name, their_name = mine[place], theirs.positional[place]
         by_keyword = place >= theirs.positional_only and not (bound and place == 0)
-        if by_keyword and (place < ours.positional_only or theirs.positional[place] != name):
+        if by_keyword and (place < ours.positional_only or their_name != name):
             return False
-        if not _is_same_default(ours, name, theirs, theirs.positional[place]):
+        if not _is_same_default(ours, name, theirs, their_name):
             return False
-    more = theirs.positional[len(shared) :]
-    if (more or theirs.any_positional) and not ours.any_positional:
+    less, more = mine[shared:], theirs.positional[shared:]
+    if theirs.any_positional and (theirs.any_keyword or less):
+        return not more or ours.any_positional  # somebody else's wrapper, which passes all on
+    if less or ((more or theirs.any_positional) and not ours.any_positional):
         return False
-    if more[max(theirs.positional_only - len(shared), 0) :] and not ours.any_keyword:
+    if ours.any_keyword:
+        named = {*ours.keyword_only}
+    elif theirs.any_keyword or more[max(theirs.positional_only - shared, 0) :]:
         return False
-    if theirs.any_keyword and not ours.any_keyword:
-        return False
-    if not ours.any_keyword and not set(theirs.keyword_only) <= set(ours.keyword_only):
-        return False
+    else:
+        named = {*ours.keyword_only, *theirs.keyword_only}
     return all(
-        name in theirs.keyword_only and _is_same_default(ours, name, theirs, name)
-        for name in ours.keyword_only
+        name in theirs.keyword_only
+        and name in ours.keyword_only
+        and _is_same_default(ours, name, theirs, name)
+        for name in named
     )
 
 

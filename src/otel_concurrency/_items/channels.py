@@ -164,7 +164,7 @@ class Channels:
             try:
                 return await coroutine
             except BaseException:
-                self._take_back(self_._state, item, key)
+                self._take_back(self_._state, _only(args, kwargs), key)
                 raise
             finally:
                 self._waiting.pop(key, None)

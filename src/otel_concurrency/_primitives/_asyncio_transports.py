@@ -163,19 +163,21 @@ def _registers(original: Any, seam: Seam) -> Any:
     """Have a transport's callback registered in the context of the transport."""
 
     @functools.wraps(original)
-    def register(self: Any, *args: Any) -> Any:
+    def register(self: Any, *args: Any, **kwargs: Any) -> Any:
         made_in = _other_context(self, seam)
-        return original(self, *args) if made_in is None else _begin(made_in, original, self, *args)
+        if made_in is None:
+            return original(self, *args, **kwargs)
+        return _begin(made_in, original, self, *args, **kwargs)
 
     return register
 
 
 def _ends(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def _call_connection_lost(self: Any, *args: Any) -> Any:
+    def _call_connection_lost(self: Any, *args: Any, **kwargs: Any) -> Any:
         function = _call(original, _other_context(self, seam))
         self.__dict__.pop(_MADE_IN, None)
-        return function(self, *args)
+        return function(self, *args, **kwargs)
 
     return _call_connection_lost
 
