@@ -14,9 +14,10 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import _adapters, _primitives, _settings, package
+from otel_concurrency import _adapters, _configuration, _primitives, _settings, package
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching
+from otel_concurrency._configuration import Configuration
 from otel_concurrency._core import faults, handoff, patching, signatures
 from otel_concurrency._crossing import environment
 from otel_concurrency._linking import policies as _policy
@@ -26,6 +27,9 @@ _logger = logging.getLogger(__name__)
 
 inherited = False
 """Whether the library is on in this process because it is in the one that started it."""
+
+disabled_by_file = False
+"""Whether the loader's call was not followed, since the configuration file disables the library."""
 
 
 _AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
@@ -49,6 +53,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
 
+    configuration = Configuration
+    """The keys of a configuration file, where ``opentelemetry-configuration`` looks for them."""
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return no requirement: what is instrumented comes with Python."""
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
@@ -57,10 +64,18 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         """Switch the library on, unless it is on.
 
         In a process that was only instrumented like the one that started it, this is the program's
-        own word, and takes the place of what was inherited.
+        own word, and takes the place of what was inherited. A call that brings nothing new changes
+        nothing, silently: ``opentelemetry-instrument`` calls again after a configuration file has.
         """
+        global disabled_by_file  # noqa: PLW0603
         if inherited:
             self.uninstrument()
+        if self.is_instrumented_by_opentelemetry and not _brings_something_new(kwargs):
+            return
+        by_loader = bool(kwargs) and kwargs.keys() <= _KEYWORDS_OF_LOADER
+        disabled_by_file = by_loader and _configuration.is_disabled()
+        if disabled_by_file:
+            return
         super().instrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -97,6 +112,20 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
                 switch_off()
             except Exception:
                 _logger.exception("otel-concurrency could not be switched off for %s", what)
+
+
+def _brings_something_new(keywords: Mapping[str, Any]) -> bool:
+    """Whether ``instrument()`` with ``keywords`` asks for other settings than are in force."""
+    given = {name: value for name, value in keywords.items() if name in _KEYWORDS}
+    if not given:
+        return False
+    return _settings.read(_primitives.NAMES, given, _adapters.ADAPTERS) != _settings.in_force
+
+
+_KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}
+"""What ``opentelemetry-instrument`` calls ``instrument()`` with; it does not read the file."""
+
+_KEYWORDS = frozenset(_configuration.known_keys())
 
 
 @contextlib.contextmanager

@@ -138,6 +138,8 @@ def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _state(told: Mapping[str, Any], *, ran: bool) -> str:
+    if told["disabled_by_file"]:
+        return "The library is off, by the configuration file (enabled: false)."
     if not told["on"]:
         return "The library was off." if ran else "The library cannot be switched on here."
     if not ran:
