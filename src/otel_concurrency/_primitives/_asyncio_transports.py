@@ -12,19 +12,21 @@ made; and what a listening socket accepts runs in none. Reading and writing are 
 from __future__ import annotations
 
 import functools
-import logging
 import sys
-from contextvars import copy_context
 from types import ModuleType
 from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import faults, handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, get_current
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import (
+    NO_CONTEXT,
+    Call,
+    Seam,
+    as_flow_that_begins,
+    get_current,
+)
 from otel_concurrency._core.patching import Layer, Patch
-
-_logger = logging.getLogger(__name__)
 
 _MADE_IN = "_otel_concurrency_made_in"
 """Where a transport keeps the context that it was made in, unless that is empty.
@@ -38,7 +40,7 @@ def _selector_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
         selector_events._SelectorTransport,
         selector_events._SelectorDatagramTransport,
     )
-    return _present(
+    return [
         Layer(
             selector_events.BaseSelectorEventLoop,
             "_start_serving",
@@ -48,35 +50,33 @@ def _selector_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
         Layer(transport, "__init__", lambda raw: _init(raw, seam)),
         Layer(transport, "_add_reader", lambda raw: _registers(raw, seam)),
         Layer(transport, "_call_connection_lost", lambda raw: _ends(raw, seam)),
-    )
+    ]
 
 
 def _pipe_layers(unix_events: ModuleType, seam: Seam) -> list[Patch]:
     read, write = unix_events._UnixReadPipeTransport, unix_events._UnixWritePipeTransport
-    return _present(
+    return [
         Layer(read, "__init__", lambda raw: _init(raw, seam)),
         Layer(read, "resume_reading", lambda raw: _registers(raw, seam)),
         Layer(read, "_call_connection_lost", lambda raw: _ends(raw, seam)),
         Layer(write, "__init__", lambda raw: _init(raw, seam)),
         Layer(write, "_call_connection_lost", lambda raw: _ends(raw, seam)),
-    )
+    ]
 
 
 def _flow_control_layers(transports: ModuleType, seam: Seam) -> list[Patch]:
     control = transports._FlowControlMixin
-    return _present(
-        Layer(control, "_maybe_resume_protocol", lambda raw: _maybe_resume_protocol(raw, seam))
-    )
+    return [Layer(control, "_maybe_resume_protocol", lambda raw: _maybe_resume_protocol(raw, seam))]
 
 
 def _tls_layers(sslproto: ModuleType, seam: Seam) -> list[Patch]:
     if sys.version_info < (3, 11):  # there TLS has no callbacks but those of the transport below
         return []
-    return _present(
+    return [
         Layer(
             sslproto.SSLProtocol, "_resume_reading", lambda raw: _resume_reading_of_tls(raw, seam)
         )
-    )
+    ]
 
 
 MODULES = {
@@ -85,24 +85,6 @@ MODULES = {
     "asyncio.transports": _flow_control_layers,
     "asyncio.unix_events": _pipe_layers,
 }
-
-
-def _present(*layers: Layer) -> list[Patch]:
-    """Return the layers of which a method is there; say of the others that they are left out."""
-    found: list[Patch] = []
-    for layer in layers:
-        if callable(getattr(layer.owner, layer.name, None)):
-            found.append(layer)
-            continue
-        faults.in_one_line(
-            _logger,
-            (layer.owner, layer.name),
-            "asyncio is not the known one: %s has no %s(). It is left alone, and a connection may "
-            "stay in the context of a request.",
-            layer.owner.__qualname__ if isinstance(layer.owner, type) else layer.owner.__name__,
-            layer.name,
-        )
-    return found
 
 
 def _init(original: Any, seam: Seam) -> Any:
@@ -124,7 +106,7 @@ def _init_datagram(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, loop: Any, sock: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         if handoff.is_concerned(seam) and seam.active and receives_from_everybody(sock):
-            _begin(NO_CONTEXT, original, self, loop, sock, *args, **kwargs)
+            as_flow_that_begins(NO_CONTEXT, original, self, loop, sock, *args, **kwargs)
         else:
             original(self, loop, sock, *args, **kwargs)
 
@@ -154,7 +136,7 @@ def _start_serving(original: Any, seam: Seam) -> Any:
                 context.run(handoff.begin_in, NO_CONTEXT)
         except Exception as error:
             handoff.report("start a server", error)
-        return _begin(NO_CONTEXT, original, self, *args, **kwargs)
+        return as_flow_that_begins(NO_CONTEXT, original, self, *args, **kwargs)
 
     return _start_serving
 
@@ -167,17 +149,17 @@ def _registers(original: Any, seam: Seam) -> Any:
         made_in = _other_context(self, seam)
         if made_in is None:
             return original(self, *args, **kwargs)
-        return _begin(made_in, original, self, *args, **kwargs)
+        return as_flow_that_begins(made_in, original, self, *args, **kwargs)
 
     return register
 
 
 def _ends(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def _call_connection_lost(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def _call_connection_lost(self: Any, exc: Any) -> Any:
         function = _call(original, _other_context(self, seam))
         self.__dict__.pop(_MADE_IN, None)
-        return function(self, *args, **kwargs)
+        return function(self, exc)
 
     return _call_connection_lost
 
@@ -196,7 +178,7 @@ def _resume_reading_of_tls(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _resume_reading(self: Any) -> Any:
         made_in = _other_than_current(self._transport, seam)
-        return original(self) if made_in is None else _begin(made_in, original, self)
+        return original(self) if made_in is None else as_flow_that_begins(made_in, original, self)
 
     return _resume_reading
 
@@ -225,14 +207,3 @@ def _other_than_current(transport: Any, seam: Seam) -> Context | None:
 def _call(function: Any, context: Context | None) -> Any:
     """Return ``function`` so that it runs in ``context``, if that is given."""
     return function if context is None else Call(context, function)
-
-
-def _begin(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call what registers callbacks as a flow of its own would that began in ``context``."""
-    return copy_context().run(_in_a_copy, context, function, *args, **kwargs)
-
-
-def _in_a_copy(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    if handoff.any_adopted:
-        handoff.adopted.set(None)
-    return Call(context, function)(*args, **kwargs)

@@ -1,0 +1,233 @@
+"""Functions and tasks of libraries that start clean: how they are found, and what they begin in.
+
+The libraries themselves are tested in ``tests/adapters`` and ``tests/keep_alive``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+import types
+import weakref
+
+import anyio
+import pytest
+from opentelemetry import context as context_api
+from opentelemetry.context import attach, detach, get_value, set_value
+
+from otel_concurrency._clean_starts import patches
+from otel_concurrency._clean_starts.functions import FLOWS, TASKS
+from otel_concurrency._core import handoff
+from otel_concurrency._core.patching import apply_all, undo_all
+
+LIBRARY = '''
+import asyncio
+
+def listen(seen, /, *, name):
+    """Start to listen."""
+    seen(name)
+    return name
+
+async def connect(seen):
+    seen("before")
+    await asyncio.sleep(0)
+    seen("after")
+    return "connected"
+
+class Client:
+    async def read(self, seen):
+        seen("before")
+        await asyncio.sleep(0)
+        seen("after")
+        return self
+
+    async def fails(self):
+        raise ValueError("of the library")
+'''
+
+FLOWS_OF_IT = ("listen", "connect", "renamed_since")
+TASKS_OF_IT = ("Client.read", "Client.fails", "Client.renamed_since", "Gone.read")
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """Return a library that is in the table, and the seam of the table."""
+    module = types.ModuleType("library")
+    exec(LIBRARY, vars(module))
+    monkeypatch.setattr(patches, "FLOWS", {"library": FLOWS_OF_IT})
+    monkeypatch.setattr(patches, "TASKS", {"library": TASKS_OF_IT})
+    seam = handoff.Seam("tests")
+    seam.capture = handoff.capture
+    layers = patches._layers(module, seam)
+    before = dict(vars(module)), dict(vars(module.Client))
+    apply_all(layers)
+    module.seam = seam
+    yield module
+    del module.seam
+    undo_all(layers)
+    del handoff.seams["tests"]
+    assert (dict(vars(module)), dict(vars(module.Client))) == before
+
+
+class Seen:
+    """Notes which request's context is current, at each call."""
+
+    def __init__(self):
+        self.values = []
+
+    def __call__(self, name):
+        self.values.append((name, get_value("request")))
+
+
+@pytest.fixture
+def seen():
+    """Return what notes which request's context is current."""
+    return Seen()
+
+
+@pytest.fixture
+def request_():
+    """Have the context of a request current."""
+    token = attach(set_value("request", "a"))
+    yield
+    assert get_value("request") == "a"
+    detach(token)
+
+
+@pytest.mark.usefixtures("request_")
+class TestInsideARequest:
+    def test_a_flow_begins_in_no_context(self, library, seen):
+        """What it is given and what it returns is what it is without the library."""
+        assert library.listen(seen, name="b") == "b"
+        assert seen.values == [("b", None)]
+        with pytest.raises(TypeError, match="name"):
+            library.listen(seen)
+
+    def test_an_asynchronous_flow_begins_in_no_context(self, library, seen):
+        """As long as it is awaited; whoever awaits it goes on where he was."""
+
+        async def main():
+            result = await library.connect(seen)
+            seen("the request")
+            return result
+
+        assert asyncio.run(main()) == "connected"
+        assert seen.values == [("before", None), ("after", None), ("the request", "a")]
+
+    def test_a_task_begins_in_no_context(self, library, seen):
+        """In whichever way it was made; the request itself goes on where it was."""
+        client = library.Client()
+
+        async def main():
+            assert await asyncio.create_task(client.read(seen)) is client
+            assert await asyncio.gather(client.read(seen)) == [client]
+            seen("the request")
+
+        asyncio.run(main())
+        assert seen.values == [*[("before", None), ("after", None)] * 2, ("the request", "a")]
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks do not begin at once")
+    def test_a_task_that_begins_at_once_leaves_the_request_where_it_was(self, library, seen):
+        """With an eager task factory, its first part runs while the task is made."""
+
+        async def main():
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            task = asyncio.create_task(library.Client().read(seen))
+            seen("the request")
+            await task
+
+        asyncio.run(main())
+        assert seen.values == [("before", None), ("the request", "a"), ("after", None)]
+
+    def test_a_task_of_anyio_begins_in_no_context(self, library, seen):
+        """A task group runs it inside a coroutine of its own."""
+
+        async def main():
+            async with anyio.create_task_group() as group:
+                group.start_soon(library.Client().read, seen)
+
+        asyncio.run(main())
+        assert seen.values == [("before", None), ("after", None)]
+
+    def test_what_is_awaited_is_part_of_the_request(self, library, seen):
+        """A coroutine that somebody waits for is in the context of who waits."""
+
+        async def main():
+            await library.Client().read(seen)
+            await asyncio.create_task(waits())
+
+        async def waits():
+            await library.Client().read(seen)
+
+        asyncio.run(main())
+        assert seen.values == [("before", "a"), ("after", "a")] * 2
+
+    def test_errors_pass_untouched(self, library):
+        """A task that fails does so as it did."""
+
+        async def main():
+            await asyncio.create_task(library.Client().fails())
+
+        with pytest.raises(ValueError, match="of the library"):
+            asyncio.run(main())
+
+    def test_switched_off_it_passes_through(self, library, seen):
+        """Where a layer stays, since somebody else has patched on top, it does nothing."""
+        library.seam.switch_off()
+
+        async def main():
+            await library.connect(seen)
+            await asyncio.create_task(library.Client().read(seen))
+
+        library.listen(seen, name="b")
+        asyncio.run(main())
+        assert {value for _, value in seen.values} == {"a"}
+
+
+def test_a_task_keeps_nothing_of_who_has_made_it(library, tracer):
+    """While it waits, and for ever, nothing of ours refers to the request's span."""
+
+    class Waiting:
+        async def read(self):
+            await asyncio.Event().wait()
+
+    async def main():
+        forever = asyncio.Event()
+
+        async def reads(self, seen):
+            await forever.wait()
+
+        with tracer.start_as_current_span("request") as span:
+            task = asyncio.create_task(library.Client().read(lambda name: None))
+            reference = weakref.ref(span)
+        del span
+        await asyncio.sleep(0)
+        gc.collect()
+        found = reference()
+        await task
+        return found
+
+    assert asyncio.run(main()) is None
+
+
+def test_functions_stay_what_they_are(library):
+    """Names, signatures, and whether they are coroutine functions."""
+    assert inspect.signature(library.listen).parameters.keys() == {"seen", "name"}
+    assert library.listen.__doc__ == "Start to listen."
+    assert not inspect.iscoroutinefunction(library.listen)
+    assert inspect.iscoroutinefunction(library.connect)
+    assert inspect.iscoroutinefunction(library.Client().read)
+    assert library.Client.read.__qualname__ == "Client.read"
+
+
+def test_the_table_is_well_formed():
+    """Each entry names a function, of a module that no other entry is about twice."""
+    for table in (FLOWS, TASKS):
+        for module, names in table.items():
+            assert all(part.isidentifier() for part in module.split("."))
+            assert names
+            assert len(set(names)) == len(names)
+            assert all(part.isidentifier() for name in names for part in name.split("."))
+    assert not context_api.get_current()
