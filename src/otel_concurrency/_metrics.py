@@ -1,11 +1,11 @@
-"""Metrics of hand-offs, for who asks for them: how many there are, and how long work waits.
+"""Metrics of hand-offs, where they are switched on: how many there are, and how long work waits.
 
 Nothing here is imported unless it is switched on, and nothing on the hot path asks whether it is:
 the seams' own functions are replaced, and ``attach``. A context that is captured travels as a copy
 that knows when and by whom it was captured; the first time that it is attached is its arrival.
 
 Hand-offs are made in finalizers and under locks, also while metrics are collected. So they are
-counted here, under a lock that the same thread can take again, and whoever collects asks for them.
+counted here, under a lock that the same thread can take again, and read when metrics are collected.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Meter:
         ]
 
     def count(self, primitive: str, context: Context | None) -> Any:
-        """Count a hand-off; return what is to be carried."""
+        """Count a hand-off; return the context to carry."""
         carried = bool(context)
         with self._lock:
             key = primitive, carried
@@ -144,7 +144,7 @@ class Meter:
         def counted(work: object) -> Context | None:
             context = capture(work)
             if context is NO_CONTEXT:
-                return context  # a thread of nobody's, not work
+                return context  # an infrastructure thread, not work
             if _is_the_sdks(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
                 return context
             if context is None and seam.starts_clean is not None and seam.starts_clean(work):

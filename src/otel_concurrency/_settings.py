@@ -45,7 +45,7 @@ class Settings:
     policies: Mapping[str, Policy]
     excluded: tuple[str, ...] = ()
     link_after: int = 60_000
-    """Milliseconds after its end from which on a span is nobody's implicit parent; 0: never."""
+    """Milliseconds after its end from which on a span is no implicit parent any more; 0: never."""
     flush_timeout: int = 5_000
     """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
     metrics: bool = False
@@ -152,7 +152,7 @@ class _Given:
     def of(self, name: str) -> Iterator[tuple[str, Any]]:
         """Yield what was given for a setting, the strongest first, as (where, value).
 
-        Whoever asks for the next one could not use the last.
+        To ask for the next one is to say that the last could not be used.
         """
         for where, value in (
             (self._keyword(name), self._keywords.get(name)),

@@ -271,7 +271,7 @@ def _seen(library: bool) -> Generator[Spans, None, None]:
 
 
 def _observe(library: bool) -> Callable[[], None]:
-    """Have this process observed; somebody may observe it already, and goes on."""
+    """Have this process observed; an observer that is on already stays on."""
     other = state.emit
     if other is None:
         observer.start(_tell, library=library)
@@ -297,7 +297,7 @@ def _also(other: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]],
     return tell
 
 
-# What is said.
+# Messages.
 
 _UNIQUE = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """What OpenTelemetry appends to the name of a key."""

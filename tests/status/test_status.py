@@ -220,10 +220,10 @@ def test_a_program_that_does_not_tell(program):
     """One that is killed, or that runs without this library, is named as such."""
     result = command("status", *program("import os\nos.kill(os.getpid(), 9)\n"))
     assert result.returncode == 128 + 9
-    assert "has not told its status" in result.stderr
+    assert "left no status" in result.stderr
     result = command("status", "--", sys.executable, "-I", "-c", "")
     assert result.returncode == 1
-    assert "has not told its status" in result.stderr
+    assert "left no status" in result.stderr
 
 
 def test_somebody_elses_patch_on_top_is_told(told, monkeypatch):

@@ -140,7 +140,7 @@ class Departure:
 
     def _flush_all(self, deadline: float) -> None:
         new_spans = self._new_spans()
-        # No fault is worth a word where all that is known of has been exported before.
+        # Where everything was exported before, a fault loses nothing and is not reported.
         report = _report_fault if new_spans or not self._has_spans else _say_nothing
         self._has_spans |= new_spans
         threads = [

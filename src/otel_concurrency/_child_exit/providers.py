@@ -1,7 +1,7 @@
 """The providers of the SDK that there are: those of which a child exports the telemetry at its end.
 
-The global ones are known by their API. A program may have others beside them, which nobody lists:
-they are noted as they are made.
+The API knows the global ones. A program may have others beside them, which no list contains: they
+are noted when they are created.
 """
 
 from __future__ import annotations

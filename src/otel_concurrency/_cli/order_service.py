@@ -99,7 +99,7 @@ class Notification(threading.Thread):
 
 
 def send_receipts() -> None:
-    """Work for whoever puts something: the loop of a thread that has run since start-up."""
+    """Send receipts: the loop of a thread that has run since start-up."""
     for _receipt in iter(receipts.get, None):
         with step("send_receipt"):
             time.sleep(0.04)

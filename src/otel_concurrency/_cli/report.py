@@ -34,10 +34,10 @@ _ROWS = 60
 """Rows of a tree that are drawn."""
 
 _FAULTS = 20
-"""Orphans, leaks and call sites that are told of, those of a line being one."""
+"""How many orphans, leaks and call sites are shown; those of one line count as one."""
 
 _NARROW = 100
-"""Columns of a terminal in fewer of which what is said of a span or a line stands below it."""
+"""In a terminal with fewer columns the details of a span or a line stand below it."""
 
 _UNKNOWN = "-"
 
@@ -328,7 +328,7 @@ def _side_by_side(rows: Iterable[_Row]) -> Table:
 
 
 def _stacked(rows: Sequence[_Row], width: int) -> RenderableType:
-    """Draw trees so that what is to be said of a span stands in a line of its own."""
+    """Draw trees with the details of each span in a separate line."""
     from rich.console import Group
     from rich.text import Text
 

@@ -32,8 +32,8 @@ def run(
     That is 128 and the number of the signal where it was ended by one. Raises CommandError where
     there is no such program.
     """
-    # Where we are in the foreground, a terminal's Ctrl-C is for both of us. Elsewhere, whoever
-    # sends us or our process group a signal has us pass it on, once, to a group of its own.
+    # In the foreground, a terminal's Ctrl-C reaches the program as well. Elsewhere the program has
+    # its own process group, and each signal that this process gets is passed on to it once.
     shared = _in_the_foreground()
     try:
         program = subprocess.Popen(command, env=environment, start_new_session=not shared)  # noqa: S603

@@ -27,7 +27,7 @@ _IN_USE = "in-use"
 
 @contextlib.contextmanager
 def directory() -> Generator[Path, None, None]:
-    """Make a directory for the time, and remove those that nobody uses any more."""
+    """Make a temporary directory, and remove those that no process uses any more."""
     _remove_the_forgotten()
     with (
         tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name,
@@ -38,7 +38,7 @@ def directory() -> Generator[Path, None, None]:
 
 @contextlib.contextmanager
 def _used(path: Path) -> Generator[None, None, None]:
-    # Renamed when it is locked: nobody sees one that is not.
+    # Renamed when it is locked, so that an unlocked one is never seen.
     with (path / f"{_IN_USE}-soon").open("w") as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ def _remove_the_forgotten() -> None:
     if fcntl is None:
         return
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # it is in use, or somebody else's, or gone by now
+        with contextlib.suppress(OSError):  # it is in use, another user's, or gone by now
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
                 with (path / _IN_USE).open("r+") as file:

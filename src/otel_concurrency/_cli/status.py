@@ -1,7 +1,7 @@
-"""``otel-concurrency status``: what the library does here, and what it cannot.
+"""``otel-concurrency status``: what the library patches, and what it cannot patch.
 
-Without a program it tells what would be patched in this environment; with one, what was patched in
-it, when it has ended.
+Without a program it shows what would be patched in this environment; with one, what was patched in
+that program, when it has ended.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def add_to(verbs: Any) -> None:
     parser = verbs.add_parser(
         "status",
         usage="%(prog)s [--json] [-- program [arguments ...]]",
-        help="tell what is patched, by which setting, and what is not",
+        help="show what is patched, by which setting, and what is not",
         description=(
-            "Tells versions, which primitives are patched under which policy and where that was "
+            "Shows versions, which primitives are patched under which policy and where that was "
             "set, what could not be patched and why, and which other libraries patch the same. "
-            "With a program: runs it as opentelemetry-instrument would, and tells it of the "
-            "program when that has ended. The exit status is the program's; 1 where that is 0 and "
-            "a primitive that is on could not be patched."
+            "With a program: runs it as opentelemetry-instrument would, and shows the same about "
+            "it when it has ended. The exit status is the program's; 1 where that is 0 and a "
+            "primitive that is on could not be patched."
         ),
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -71,7 +71,7 @@ def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
         left = file.read_text(encoding="utf-8") if file.exists() else ""
     if not left:
         raise CommandError(
-            f"the program ended with status {exit_status}, and has not told its status: is "
+            f"the program ended with status {exit_status}, and left no status: is "
             "otel-concurrency installed where it runs, and did it end by itself?",
             exit_status or 1,
         )
@@ -175,7 +175,7 @@ def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield "Could not be patched", failures
     remarks = [f"{each['name']}: {remark}" for each in each_of_all for remark in each["remarks"]]
     if remarks:
-        yield "What else is to be known", remarks
+        yield "Notes", remarks
     if told["warnings"]:
         yield "Warnings", list(told["warnings"])
     found: list[Mapping[str, Any]] = told["neighbours"]

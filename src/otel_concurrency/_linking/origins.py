@@ -157,7 +157,7 @@ _checked = False
 
 
 def _check_provider() -> None:
-    """Warn once if spans are made by somebody whom we cannot give links to."""
+    """Warn once if spans come from a provider that links cannot be given to."""
     global _checked  # noqa: PLW0603
     if _checked:
         return

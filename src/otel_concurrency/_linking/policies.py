@@ -36,8 +36,8 @@ def capture_for(
 ) -> handoff.Capture:
     """Return what the seam of ``primitive`` captures with under ``policy``.
 
-    ``starts_clean`` tells of a piece of work (a thread or a callable) that it must not run in
-    anybody's context. It is asked only where there is a context.
+    ``starts_clean`` tells whether a piece of work (a thread or a callable) must run in the empty
+    context. It is asked only where there is a context.
     """
     if policy is Policy.OFF:
         return handoff.capture_nothing

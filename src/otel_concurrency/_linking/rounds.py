@@ -86,7 +86,7 @@ class Round:
 
 
 class Unasked(Protocol):
-    """What stands for a round until somebody asks for it."""
+    """What stands for a round until it is needed."""
 
     def _begin_round(self) -> Round | None: ...
 
@@ -113,7 +113,7 @@ def current() -> Round | None:
 def begin(thread: int, job: Job, primitive: str) -> None:
     """Have a round of ``job`` run on ``thread``, the present one, until :func:`end`. Never raises.
 
-    Whoever begins one keeps the number: a thread may have another one by its end (gevent's).
+    The caller keeps the number: a thread may have another one by its end (gevent's).
     """
     try:
         running[thread] = Round(job, primitive)

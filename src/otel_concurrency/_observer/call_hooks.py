@@ -122,7 +122,7 @@ def _submit(original: Any) -> Any:
 
 
 def _crosses(executor: Any) -> bool:
-    """Whether its work runs in another interpreter, where nobody watches."""
+    """Whether its work runs in another interpreter, which is not watched."""
     return any(base.__module__ == _OTHER_INTERPRETERS for base in type(executor).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""Watches spans that wait to be exported, so that it is known of which processes they were not.
+"""Watches spans that wait to be exported, to find the processes that ended without exporting them.
 
 Only the SDK's batch processors keep spans. Each is counted by itself: another one, or a simple one,
 may have exported the same spans. What an exporter makes of them is not looked at.

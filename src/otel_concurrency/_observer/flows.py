@@ -1,6 +1,6 @@
 """What the observer knows of a flow: the hand-off by which the work that runs here got here.
 
-It travels beside the context, not in it: whether a context arrives is what is to be found out, with
+It travels beside the context, not in it: the observer finds out whether a context arrives, with
 this library or without it. Where work is handed off a :class:`Record` is made of it. It goes along
 with the callable or the item, as the observer's own affair, and where the work is picked up it
 begins a :class:`Flow`. A flow is a context variable, which asyncio hands on to tasks by itself.
@@ -100,7 +100,7 @@ _picked_up: OrderedDict[str, None] = OrderedDict()
 
 
 def forget() -> None:
-    """Start anew: in a forked child, and when nobody watches any more."""
+    """Start anew: in a forked child, and when watching ends."""
     threads.clear()
     _picked_up.clear()
 
@@ -208,8 +208,8 @@ def hand_off(
 
     ``call`` is what was called, or that by the name of the function which the program's line has
     called, "" being the default. With ``always`` it is also observed where no line of the program
-    has led to it. It is not told of where it is ``quiet`` or starts clean: who sees a span that
-    has got lost by it will do so. It is ``native`` where the context goes along by itself.
+    has led to it. It is not reported where it is ``quiet`` or starts clean: a span that has lost
+    its parent by it is. It is ``native`` where the context goes along by itself.
     """
     if not state.watching():
         return None
@@ -262,7 +262,7 @@ def hand_off(
 def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flow | None:
     """Note that the work of ``record`` is picked up here; return its flow. Never raises.
 
-    ``source`` is what an item has come out of, which is ``adopted`` by who has no span of its own.
+    ``source`` is the queue of an item; it is ``adopted`` by a consumer without a span.
     """
     if not state.watching():
         return None
@@ -297,7 +297,7 @@ def _cannot_tell(flow: Flow) -> bool:
 
 
 def _has_arrived(record: Record) -> bool:
-    """Whether there is here what the record's flow had: its span, or what is to be linked to it."""
+    """Whether the span of the record's flow is current here, or is the origin of later spans."""
     context = handoff.get_current()
     if record.origin is None:
         return bool(context)
@@ -332,7 +332,7 @@ def end(flow: Flow) -> None:
 def next_item() -> bool:
     """Note that this flow asks for an item, and is done with its last. Never raises.
 
-    Return whether it has a span of its own, in which it will work on the next.
+    Return whether it has its own span, in which it will work on the next.
     """
     try:
         has_its_own = _has_its_own()
@@ -371,7 +371,7 @@ def _has_its_own() -> bool:
 class Observed(functools.partial[Any]):
     """A callable on its way to where it is called, with the record of its hand-off.
 
-    A partial, as which it pickles, and by which whoever looks for the function finds it.
+    It is a partial: it pickles as one, and code that unwraps partials finds the function.
     """
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -394,7 +394,7 @@ def observed(function: Any, record: Record | None) -> Any:
     """Return ``function`` so that it is seen where it is called."""
     if record is None or not callable(function):
         return function
-    if isinstance(function, handoff.Call):  # whoever is asked last is to be called last
+    if isinstance(function, handoff.Call):  # the layer that was asked last is called last
         function._function = observed(function._function, record)  # pyright: ignore[reportPrivateUsage]
         return function
     call = Observed(function)

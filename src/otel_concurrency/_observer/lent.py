@@ -1,4 +1,4 @@
-"""A tracer provider for the time in which somebody looks, where the program has none.
+"""A tracer provider for a program that has none, for as long as it is watched.
 
 Without one a program's spans are not even made. Tracers that are asked for meanwhile are kept by
 programs for good, so these stand for whichever provider is there when a span is started.

@@ -1,8 +1,8 @@
 """Watches one process, and tells event by event what happens there.
 
-It is on only where somebody looks: under ``otel-concurrency trace``, and in tests. All that it sees
-it sees from outside: how the library works is not changed by being watched, and a program without
-it is watched in the same way.
+It is on under ``otel-concurrency trace``, and in tests. All that it sees it sees from outside: how
+the library works is not changed by being watched, and a program without it is watched in the same
+way.
 
 Events are plain dictionaries, each with ``event`` and ``pid``: ``process`` and ``process_end``,
 ``hand_off`` and ``attach``, ``span`` and ``span_end``, ``queued`` and ``exported``, ``leak`` and
@@ -128,7 +128,7 @@ def _tell_end() -> None:
 
 
 def _forked() -> None:
-    """Watch the child of a fork: it knows nothing but who has forked it."""
+    """Watch a forked child: all that it knows is its parent."""
     if state.emit is None:
         return
     record = process_hooks.after_fork_in_child()

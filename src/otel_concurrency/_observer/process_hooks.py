@@ -48,7 +48,7 @@ _COMMANDS = {
 }
 
 reaches: Callable[[Mapping[str, str]], bool] | None = None
-"""Tells of an environment whether a command in it is watched; None: no command is."""
+"""Tells whether a command with this environment is watched; None: no command is."""
 
 _starting: dict[int, str] = {}
 """By thread: what it is about to start, which may fork."""
@@ -285,7 +285,7 @@ def _telling_of(record: Record, args: Any, kwargs: Any) -> tuple[Any, Any]:
     given = args[_ENV] if len(args) > _ENV else kwargs.get("env")
     inherited = os.environ if given is None else given
     if reaches is None or not hasattr(inherited, "items") or not reaches(inherited):
-        return args, kwargs  # nobody would read it, or `Popen` is about to say what is wrong
+        return args, kwargs  # no reader, or `Popen` is about to raise
     environment = {**inherited, VARIABLE: json.dumps(record.facts())}
     if len(args) > _ENV:
         return (*args[:_ENV], environment, *args[_ENV + 1 :]), kwargs

@@ -1,6 +1,6 @@
 """The tracer provider of a program that is looked at and does not configure one.
 
-Its spans are to be seen without any exporter. But a program that sets a provider of its own, be it
+Its spans are seen without any exporter. But a program that sets a provider of its own, be it
 after its first spans, keeps it, with all that it exports: this one then stands back, and the
 tracers that it has given go over to the program's.
 """

@@ -1,4 +1,4 @@
-"""What is known of a hand-off, which travels along with it, to other processes too."""
+"""A record of a hand-off, which travels along with it, to other processes too."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Shared:
 
     @property
     def is_used(self) -> bool:
-        """Whether somebody needs it at present."""
+        """Whether it is in use at present."""
         return self._users > 0
 
     @contextmanager

@@ -47,7 +47,7 @@ def _start_span(original: Any) -> Any:
 
 def _started(span: Any, given: Any) -> None:
     if isinstance(span, NonRecordingSpan):
-        return  # nobody will see it
+        return  # it will not be exported
     here = handoff.get_current()
     flow = flows.current()
     parent: Any = (here if given is None else given).get(_SPAN_KEY)

@@ -104,7 +104,7 @@ def _start(directory: str | None, *, library: bool) -> None:
 
 
 def _is_configured(variables: Mapping[str, str]) -> bool:
-    """Whether the environment says where to export to, or who is to say so."""
+    """Whether the environment names an exporter, or a configurator that chooses one."""
     return (
         bool(variables.get("OTEL_CONFIG_FILE"))
         or bool(variables.get(_CONFIGURATOR))
@@ -127,7 +127,7 @@ def _instrument(*, configure: bool) -> None:
 
 
 def _keep_the_library_off() -> None:
-    """Have nobody switch this library on: neither the environment nor the program's own code."""
+    """Keep this library off, whether the environment or the program's own code switches it on."""
     from otel_concurrency import ConcurrencyInstrumentor
 
     def do_nothing(*_: Any, **__: Any) -> None: ...
@@ -170,7 +170,7 @@ def _set(variables: MutableMapping[str, str], name: str, value: str) -> Generato
 
 @contextlib.contextmanager
 def _quiet_about_configurators() -> Generator[None, None, None]:
-    """Drop the warnings that installed configurators are not used: nobody has asked for them."""
+    """Drop the warnings that installed configurators are not used."""
     logger = logging.getLogger("opentelemetry.instrumentation.auto_instrumentation._load")
 
     def is_told(record: logging.LogRecord) -> bool:

@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 Emit = Callable[[dict[str, Any]], None]
 
 emit: Emit | None = None
-"""Takes each event, a plain dictionary; None while nobody watches."""
+"""Takes each event, a plain dictionary; None while the process is not watched."""
 
 _telling: set[int] = set()
 """The threads that are about to tell something: what they do meanwhile is ours."""

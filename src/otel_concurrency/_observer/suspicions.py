@@ -1,7 +1,7 @@
 """Whether a span that is being started has lost its parent, and all that tells why.
 
-This is asked in the process and at the moment in which it starts, where all of it can be seen. What
-is said of it in words is the business of ``reasons``. Where it is not certain, nothing is said: a
+This is asked in the process and at the moment in which it starts, where all of it can be seen. The
+words for it are in ``_trace_report.explanations``. Where it is not certain, nothing is reported: a
 false alarm is worse than a missing line.
 """
 
@@ -36,7 +36,7 @@ _BEGIN_NOTHING = ("asyncio.", "concurrent.", "multiprocessing.", "opentelemetry.
 
 
 _LONG = 60_000_000_000
-"""Nanoseconds after its end from which on nobody should be a child of a span."""
+"""Nanoseconds after its end from which on a span should have no new children."""
 
 
 class Seen:
@@ -125,7 +125,7 @@ def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
 def _woken(woken: wake_hooks.Woken | None, flow: Flow | None) -> dict[str, Any] | None:
     """Return what this thread was woken up by, if that is the last that it has begun with.
 
-    Not where it has waited for work that it, or who has handed work to it, has handed off.
+    Not where it waited for work that it handed off itself, or that its own origin handed off.
     """
     if woken is None:
         return None

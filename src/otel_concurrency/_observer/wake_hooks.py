@@ -1,7 +1,7 @@
 """Watches threads that wake each other up, and hand work over in between: in a list, say.
 
-That is no hand-off that anybody could carry a context over. But where a thread is woken inside a
-span, and then starts a span of its own without a parent, it is known what it has lost.
+No hook can carry a context over such a hand-off. But where a thread is woken inside a span, and
+then starts a span without a parent, the parent that it lost is known.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Signals:
         return thread in self.clears or (waiter is not None and waiter.takes_work)
 
     def waiter(self) -> _Waiter:
-        """Return what is known of this thread."""
+        """Return the record of this thread."""
         return self.waiters.setdefault(get_ident(), _Waiter())
 
 
@@ -170,7 +170,7 @@ def _wait(original: Any) -> Any:
             frame = caller()
             if frame is not None and _is_the_programs(frame):
                 signals = _of(self)
-                signals.pending.clear()  # who has to wait has found that all of it is done
+                signals.pending.clear()  # a thread that waits has found all of it done
                 signals.waiter().waits_at(_line(frame))
         except Exception as error:
             state.fault("wait", error)

@@ -2,8 +2,9 @@
 
 Each process appends lines of JSON to files of its own, in a directory that the command reads. An
 event is in the file when :meth:`Writer.emit` returns, so it is there however the process ends: by
-``os._exit``, by SIGKILL, with its parent or long after it. Nobody is waited for. A reader that is
-slow or gone costs disk space, up to :data:`BACKLOG`; what does not fit is counted, and not kept.
+``os._exit``, by SIGKILL, with its parent or long after it. No process waits for another. A reader
+that is slow or gone costs disk space, up to :data:`BACKLOG`; what does not fit is counted, and not
+kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SEGMENT = 4 * 1024 * 1024
 """Bytes after which a process goes on to its next file; the reader removes the one before."""
 
 BACKLOG = 64
-"""How many files that nobody has read yet a process may have."""
+"""How many unread files a process may have."""
 
 LOST = "lost"
 """The event that tells how many others (its ``count``) there was no room for."""
@@ -146,7 +147,7 @@ class Reader:
         count = 0
         files = sorted(path.name for path in self.directory.glob(f"*{_SUFFIX}"))
         for name, follower in zip(files, [*files, ""][1:], strict=True):
-            # Asked before: whoever has a follower is not written to any more.
+            # Asked before: a file that has a follower is not written to any more.
             complete = follower.split(".")[0] == name.split(".")[0]
             count += self._read(name, feed)
             if complete:

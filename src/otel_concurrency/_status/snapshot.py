@@ -1,7 +1,7 @@
-"""How things stand in a process: what is patched there, by which setting, and what is not.
+"""A snapshot of a process: what is patched there, by which setting, and what is not.
 
-It is plain data, which ``otel-concurrency status`` prints. A program that it is asked of tells it
-where it ends, when everything that it imports has been imported.
+It is plain data, which ``otel-concurrency status`` prints. A program writes its snapshot when it
+ends, when everything that it imports has been imported.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _import_all_of(library: str) -> None:
     for modules in _adapters.ADAPTERS[library].values():
         for module in modules:
             with contextlib.suppress(Exception), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # nobody has asked to use it
+                warnings.simplefilter("ignore")  # the program does not use it
                 importlib.import_module(module)  # it may be in another version, or for others
 
 
@@ -200,7 +200,7 @@ def _layers(patches: Iterable[Iterable[Any]]) -> Iterator[Layer]:
 
 
 def _covered(layers: Sequence[Layer]) -> Iterator[str]:
-    """Yield what somebody else has done to what is patched."""
+    """Yield how other libraries have changed what is patched."""
     ours = {(layer.owner, layer.name) for layer in layers if layer.is_on_top}
     for layer in layers:
         if (layer.owner, layer.name) in ours:
@@ -217,7 +217,7 @@ def _maker(wrapper: Any) -> str:
     """Return the module that a wrapper, which may look like what it wraps, was made by."""
     function = getattr(wrapper, "_self_wrapper", wrapper)  # wrapt's
     names: Mapping[str, Any] = getattr(function, "__globals__", {})
-    return str(names.get("__name__", "somebody else"))
+    return str(names.get("__name__", "another library"))
 
 
 def _name(owner: type | ModuleType) -> str:

@@ -35,14 +35,14 @@ LIMIT = 200_000
 """How many spans are kept by default, and how many hand-offs."""
 
 _MOST_LINES = 10_000
-"""How many lines of the program are told apart, for each thing that is said of lines."""
+"""How many lines of the program are told apart, for each kind of entry."""
 
 _SAMPLE = 512
 """How many of the times that work has waited are kept of a call site."""
 
 
 class _CallSite:
-    """What is known of the hand-offs from one line."""
+    """The hand-offs from one line."""
 
     __slots__ = ("carried", "count", "longest", "waits", "waits_seen")
 
@@ -114,7 +114,7 @@ class _Leaks:
 
 
 class _Ending:
-    """What is known of a process's end, and of the spans that it had still to export."""
+    """How a process ended, and the spans that it had still to export."""
 
     __slots__ = ("call", "pending", "site")
 
@@ -339,7 +339,7 @@ class Collection:
 
 
 def _is_there(pid: int) -> bool:
-    """Whether a process runs; one that nobody has asked how it has ended does not."""
+    """Whether a process runs; a zombie does not."""
     if pid == os.getpid():
         return True
     if sys.platform == "win32":  # there, to ask would end it

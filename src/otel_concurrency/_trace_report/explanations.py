@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Reason(NamedTuple):
-    """What is said of an orphan."""
+    """The reason for an orphan, in words, and what to do about it."""
 
     name: str
     words: str
@@ -134,7 +134,7 @@ def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
 def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
     where = f": its Python begins at {suspect['at']}" if suspect["at"] else ""
     return (
-        f"It was started from a thread that no known primitive made{where}. Somebody's C code has "
+        f"It was started from a thread that no known primitive made{where}. C code has "
         "made it, or a function that was bound before the observer was there.",
         "Capture the context where the callback is registered, and attach it in the callback.",
         suspect["at"],
@@ -145,8 +145,8 @@ def _starts_clean(suspect: Mapping[str, Any]) -> _Said:
     by = suspect["by"]
     return (
         f"Its thread was started at {by['site']}{_inside(suspect)} and runs {by['work']}, which "
-        "starts clean by design: it belongs to its library, and outlives who has started it.",
-        "Start it outside of spans; where its work belongs to somebody, attach that context there.",
+        "starts clean by design: it belongs to its library, and outlives the request.",
+        "Start it outside of spans; where its work belongs to a request, attach its context there.",
         by["site"],
     )
 
