@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import email.parser
 import importlib
+import inspect
 import json
 import pickle
+import pydoc
 import re
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 
 import otel_concurrency
 from otel_concurrency import _instrumentor, environment_variables
+from otel_concurrency._by_hand import handoffs
 from otel_concurrency._linking import policies
 
 REPOSITORY = Path(__file__).parents[1]
@@ -189,11 +192,25 @@ def test_instrumenting_imports_nothing_that_it_patches():
     assert {name.split(".")[0] for name in added} == {"otel_concurrency"}
 
 
+def test_handing_off_by_hand_imports_neither_the_sdk_nor_the_instrumentor():
+    """What is imported with it is the API of OpenTelemetry, and of ours only what is used."""
+    needed = "import inspect, logging, wrapt, opentelemetry.propagate"
+    used = (
+        "import otel_concurrency as o\n"
+        "with o.capture(): o.HandOff.from_headers(o.wrap(o.clean)().headers())"
+    )
+    added = imported_by(f"{needed}; {used}") - imported_by(needed)
+    assert {name.split(".")[0] for name in added} == {"otel_concurrency"}
+    assert "otel_concurrency._instrumentor" not in added
+
+
 # --- the façade ---
 
 
 def test_facade_gives_the_public_names():
-    """The three public names are there, and are the objects of the modules that define them."""
+    """The public names are there, and are the objects of the modules that define them."""
+    for name in ("HandOff", "batch", "capture", "clean", "wrap"):
+        assert getattr(otel_concurrency, name) is getattr(handoffs, name)
     assert otel_concurrency.ConcurrencyInstrumentor is _instrumentor.ConcurrencyInstrumentor
     assert otel_concurrency.Policy is policies.Policy
     assert re.fullmatch(r"\d+\.\d+\.\d+([ab]\d+|rc\d+|\.dev\d+)?", otel_concurrency.__version__)
@@ -210,6 +227,19 @@ def test_star_import_gives_the_public_names():
     names = {}
     exec("from otel_concurrency import *", names)
     assert set(otel_concurrency.__all__) == set(names) - {"__builtins__"}
+
+
+def test_help_reads_well():
+    """`help()` shows every public name with its contract, and no word of how it is made."""
+    text = pydoc.plain(pydoc.render_doc(otel_concurrency))
+    for name in set(otel_concurrency.__all__) - {"__version__"}:
+        assert name in text
+        assert getattr(otel_concurrency, name).__doc__.split("\n")[0] in text
+    for _, method in inspect.getmembers(handoffs.HandOff, inspect.isroutine):
+        if not method.__name__.startswith("_"):
+            assert method.__doc__
+    assert "Self" not in text
+    assert "Unknown" not in text
 
 
 def test_dir_gives_the_public_names():

@@ -11,9 +11,6 @@ import contextvars
 import functools
 import itertools
 import logging
-import logging.handlers
-import multiprocessing.pool
-import multiprocessing.process
 import queue
 import sched
 import subprocess
@@ -255,61 +252,42 @@ def test_instrumenting_from_eight_threads(instrumentor, untouched):
 
 
 ESSENTIAL = {
-    ("threading", "threading"): [
-        (threading.Thread, "start"),
-        (threading.Thread, "_bootstrap_inner"),
-    ],
-    ("futures", "concurrent.futures._base"): [(concurrent.futures.Future, "add_done_callback")],
-    ("futures", "concurrent.futures.thread"): [
+    "threading": [(threading.Thread, "start"), (threading.Thread, "_bootstrap_inner")],
+    "futures": [
+        (concurrent.futures.Future, "add_done_callback"),
         (concurrent.futures.Future, "set_exception"),
         (concurrent.futures.thread, "_WorkItem"),
         (concurrent.futures.thread, "_worker"),
     ],
-    ("sched", "sched"): [(sched, "Event"), (sched.scheduler, "cancel")],
-    ("queue", "queue"): [(queue.Queue, "_put"), (queue.Queue, "_qsize"), (queue, "SimpleQueue")],
-    ("queue", "logging.handlers"): [(logging.handlers.QueueListener, "_monitor")],
-    ("asyncio", "asyncio.queues"): [(asyncio.Queue, "_get"), (asyncio.Queue, "task_done")],
-    ("multiprocessing", "multiprocessing.pool"): [
-        (multiprocessing.pool.Pool, "_guarded_task_generation"),
-        (multiprocessing.pool, "worker"),
-    ],
-    ("multiprocessing", "multiprocessing.process"): [
-        (multiprocessing.process.BaseProcess, "_bootstrap")
-    ],
+    "sched": [(sched, "Event"), (sched.scheduler, "cancel")],
 }
 
 
 @pytest.mark.parametrize(
-    ("setting", "module", "owner", "name"),
+    ("setting", "owner", "name"),
     [
-        pytest.param(setting, module, owner, name, id=f"{module}, {name}")
-        for (setting, module), attributes in ESSENTIAL.items()
+        pytest.param(setting, owner, name, id=f"{setting}, {name}")
+        for setting, attributes in ESSENTIAL.items()
         for owner, name in attributes
     ],
 )
-def test_a_module_that_cannot_be_patched_whole_is_not_patched(
-    setting, module, owner, name, instrumentor, untouched, monkeypatch, caplog
+def test_a_primitive_that_cannot_be_patched_whole_is_not_patched(
+    setting, owner, name, instrumentor, untouched, monkeypatch, caplog
 ):
-    """Where Python lacks an attribute, its module is left alone, with one line of log.
-
-    The other modules of the same primitive are patched, and so is every other primitive.
-    """
+    """Where Python lacks an attribute, its primitive is left alone, with one warning."""
     with monkeypatch.context() as patch:
         patch.delattr(owner, name)
         before = snapshot()
         instrumentor.instrument()
-        changed = differences(before)
+        changed = {owner for owner, _ in differences(before)}
+    caplog_records = [r for r in caplog.records if r.name.startswith("otel_concurrency")]
     try:
-        for primitive in _instrumentor.primitives_in_use.values():
-            for each, layers in primitive.layers.items():
-                is_it = (primitive.name, each) == (setting, module)
-                for layer in itertools.chain(*(getattr(one, "layers", (one,)) for one in layers)):
-                    assert layer.is_on_top is not is_it, (each, layer.owner, layer.name)
-                    assert not is_it or (layer.owner, layer.name) not in changed
-        assert are_on() >= {*SETTINGS} - {setting}
-        (record,) = [r for r in caplog.records if r.name.startswith("otel_concurrency")]
+        mine = {owner for owner, _ in ESSENTIAL[setting]}
+        assert changed & mine == set()
+        assert changed
+        assert are_on() == {*SETTINGS} - {setting}
+        (record,) = caplog_records
         assert record.levelno == logging.WARNING
-        assert not record.exc_info
         assert setting in record.getMessage()
         assert name in record.getMessage()
     finally:

@@ -82,33 +82,41 @@ def unpack_packed(message: bytes) -> Context:
 
 def pack(context: Context) -> Headers | None:
     """Return ``context`` as headers, or None where it has neither a valid span nor baggage."""
-    span = trace.get_current_span(context)
-    links = origins.instead_of(span, context)
-    if not links:
+    named, note = named_in(context)
+    if named is context:
         headers = _inject(context)
     else:
-        link = links[0]
-        origin = trace.NonRecordingSpan(link.context)
-        headers = _written(
-            trace.set_span_in_context(origin, context), propagate.get_global_textmap()
-        )
-        attributes = link.attributes or {}
-        headers[_LINK] = " ".join(
-            str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE)
-        )
-        if len(links) > 1:
-            headers[_MORE_LINKS] = " ".join(traceparent_of(one.context) for one in links[1:])
-    if not headers:
-        return None
+        headers = _written(named, propagate.get_global_textmap())
+    return {**headers, **note} if headers else None
+
+
+def named_in(context: Context) -> tuple[Context, Headers]:
+    """Return what propagators are to be given in the place of ``context``, and a note on it.
+
+    They can name a span that is to be the parent on the far side. The note says what they cannot:
+    that it is to be linked to, and with which others, or when it has ended.
+    """
+    span = trace.get_current_span(context)
+    links = origins.instead_of(span, context)
+    if links:
+        first, *others = links
+        attributes = first.attributes or {}
+        words = (str(attributes.get(key, "")) for key in (origins.REASON, origins.PRIMITIVE))
+        note = {_LINK: " ".join(words)}
+        if others:
+            note[_MORE_LINKS] = " ".join(traceparent_of(one.context) for one in others)
+        return trace.set_span_in_context(trace.NonRecordingSpan(first.context), context), note
     ended = getattr(span, origins.END, None)
-    if ended is not None:
-        headers[_ENDED] = str(ended)
-    return headers
+    return context, {} if ended is None else {_ENDED: str(ended)}
 
 
 def unpack(headers: Mapping[str, str]) -> Context:
     """Return the context that ``headers`` speak of. Raises what a propagator raises."""
-    context = _extract(headers)
+    return noted(_extract(headers), headers)
+
+
+def noted(context: Context, headers: Mapping[str, str]) -> Context:
+    """Return what propagators have found in ``headers`` as the note among these has it."""
     if _LINK in headers:
         reason, _, primitive = headers[_LINK].partition(" ")
         others = headers.get(_MORE_LINKS, "").split()

@@ -118,6 +118,11 @@ def dated(context: Context, since: int) -> Context:
     return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})
 
 
+def is_dated(context: Context) -> bool:
+    """Whether it is known from when on the span of ``context`` grows old."""
+    return _SINCE in context
+
+
 def is_dead(context: Context, span: Any, after: int, now: int | None = None) -> bool:
     """Whether ``span``, the current one in ``context``, ended more than ``after`` ns ago.
 

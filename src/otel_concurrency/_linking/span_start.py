@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import threading
 import time
 from types import ModuleType
 from typing import Any
@@ -19,8 +20,8 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Seam, capture_nothing, get_current
-from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._core.handoff import Seam, capture_nothing, get_current, seams
+from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all, when_imported
 from otel_concurrency._linking import origins
 from otel_concurrency._linking.origins import is_dead
 from otel_concurrency._linking.rounds import learn, running
@@ -37,8 +38,9 @@ def started_since() -> bool:
 
 
 def _begin() -> None:
-    global started  # noqa: PLW0603
+    global started, _giving_links  # noqa: PLW0603
     started = False
+    _giving_links = threading.Lock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):
@@ -56,6 +58,48 @@ def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
 
 
 MODULES = {"opentelemetry.sdk.trace": _layers}
+
+_BY_HAND = "links by hand"
+
+_giving_links = threading.Lock()
+
+
+def give_links() -> None:
+    """Have the SDK asked for links where the library is off: the program has linked by hand.
+
+    Nothing takes that back but :func:`give_none`. Never raises.
+    """
+    try:
+        of_library = seams.get("spans")
+        if of_library is not None and of_library.active:
+            return
+        with _giving_links:
+            seam = seams.get(_BY_HAND) or Seam(_BY_HAND)
+            if seam.active:
+                return
+            seam.capture = handoff.capture
+        when_imported("opentelemetry.sdk.trace", _give, owner=_BY_HAND)
+    except Exception as error:
+        handoff.report("link", error)
+
+
+_given: list[Patch] = []
+
+
+def _give(sdk: ModuleType) -> None:
+    with _giving_links:
+        seam = seams[_BY_HAND]
+        if seam.active:
+            _given[:] = _given or _layers(sdk, seam)
+            apply_all(_given)
+
+
+def give_none() -> None:
+    """Leave the SDK as it was before :func:`give_links`."""
+    with _giving_links:
+        if _BY_HAND in seams:
+            seams[_BY_HAND].switch_off()
+            undo_all(_given)
 
 
 _END = origins.END
