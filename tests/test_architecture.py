@@ -56,6 +56,7 @@ LAYERS = (
     _package("_child_exit", "_core.*"),
     Layer("settings", "_settings", "environment_variables _core.* _linking.*", API),
     _package("_crossing", "_core.* _linking.* _settings", f"{API} opentelemetry.propagators"),
+    Layer("configuration", "_configuration", "_settings _core.*", "opentelemetry.configuration"),
     _package(
         "_by_hand", "_core.* _items.* _linking.* _crossing.*", f"{API} opentelemetry.propagators"
     ),
@@ -76,12 +77,12 @@ LAYERS = (
     Layer(
         "instrumentor",
         "_instrumentor",
-        f"version package {BELOW_ADVICE} _primitives _adapters _metrics",
+        f"version package {BELOW_ADVICE} _configuration _primitives _adapters _metrics",
         f"{API} opentelemetry.instrumentation",
     ),
     _package(
         "_status",
-        f"{BELOW_ADVICE} version _primitives _adapters _instrumentor",
+        f"{BELOW_ADVICE} version _configuration _primitives _adapters _instrumentor",
         f"{API} opentelemetry.sdk opentelemetry.instrumentation",
     ),
     _package("_trace_report", others=""),
@@ -269,8 +270,8 @@ def test_nothing_that_programs_may_not_use_is_imported_with_us(module):
         assert one.lazy or not unused, f"{module}:{one.line}"
 
 
-@modules(but="_settings _crossing.environment _status* _observer* _cli*")
-def test_only_two_read_the_environment(module):
+@modules(but="_settings _configuration _crossing.environment _status* _observer* _cli*")
+def test_only_three_read_the_environment(module):
     """Outside the command, `os.environ` is read for the settings, and as a carrier."""
     for node in ast.walk(MODULES[module]):
         name = getattr(node, "attr", None) or getattr(node, "id", None)

@@ -14,10 +14,11 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import _adapters, _primitives, _settings, package
+from otel_concurrency import _adapters, _configuration, _primitives, _settings, package
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
-from otel_concurrency._core import faults, handoff, patching
+from otel_concurrency._configuration import Configuration
+from otel_concurrency._core import faults, handoff, patching, signatures
 from otel_concurrency._crossing import environment
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
@@ -26,6 +27,9 @@ _logger = logging.getLogger(__name__)
 
 inherited = False
 """Whether the library is on in this process because it is in the one that started it."""
+
+disabled_by_file = False
+"""Whether the loader's call was not followed, since the configuration file disables the library."""
 
 
 _AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
@@ -49,6 +53,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
 
+    configuration = Configuration
+    """The keys of a configuration file, where ``opentelemetry-configuration`` looks for them."""
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return no requirement: what is instrumented comes with Python."""
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
@@ -57,10 +64,18 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         """Switch the library on, unless it is on.
 
         In a process that was only instrumented like the one that started it, this is the program's
-        own word, and takes the place of what was inherited.
+        own word, and takes the place of what was inherited. A call that brings nothing new changes
+        nothing, silently: ``opentelemetry-instrument`` calls again after a configuration file has.
         """
+        global disabled_by_file  # noqa: PLW0603
         if inherited:
             self.uninstrument()
+        if self.is_instrumented_by_opentelemetry and not _brings_something_new(kwargs):
+            return
+        by_loader = bool(kwargs) and kwargs.keys() <= _KEYWORDS_OF_LOADER
+        disabled_by_file = by_loader and _configuration.is_disabled()
+        if disabled_by_file:
+            return
         super().instrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -99,6 +114,20 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
                 switch_off()
             except Exception:
                 _logger.exception("otel-concurrency could not be switched off for %s", what)
+
+
+def _brings_something_new(keywords: Mapping[str, Any]) -> bool:
+    """Whether ``instrument()`` with ``keywords`` asks for other settings than are in force."""
+    given = {name: value for name, value in keywords.items() if name in _KEYWORDS}
+    if not given:
+        return False
+    return _settings.read(_primitives.NAMES, given, _adapters.ADAPTERS) != _settings.in_force
+
+
+_KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}
+"""What ``opentelemetry-instrument`` calls ``instrument()`` with; it does not read the file."""
+
+_KEYWORDS = frozenset(_configuration.known_keys())
 
 
 @contextlib.contextmanager
@@ -154,6 +183,7 @@ class _Primitive:
         """
         with self._lock:
             self.failures.clear()
+            self.seam.left_alone.clear()
             self.seam.change, self.seam.starts_clean = change, starts_clean
             self.seam.capture = capture
             if measure is not None:
@@ -181,15 +211,21 @@ class _Primitive:
                     self.layers[name] = advice(module, self.seam)
                 patching.apply_all(self.layers[name])
             except Exception as error:
-                self.switch_off()
                 self.failures[name] = f"{type(error).__name__}: {error}"
-                self._report(name)
+                self._leave_alone(name)
+                self._report(name, error)
+
+    def _leave_alone(self, name: str) -> None:
+        """Go on without a module of which not all can be patched, and of which nothing is."""
+        self.seam.left_alone.add(name)
 
     def _is_on(self) -> bool:
         return self.seam.active
 
-    def _report(self, module_name: str) -> None:
-        faults.once(
+    def _report(self, module_name: str, error: Exception) -> None:
+        is_changed = isinstance(error, AttributeError | signatures.UnknownSignatureError)
+        report = faults.in_one_line if is_changed else faults.once
+        report(
             _logger,
             (self.name, module_name),
             "OpenTelemetry context will not be propagated through %s: %s cannot be patched (%s)",
@@ -228,7 +264,11 @@ class Adapter(_Primitive):
     def _is_on(self) -> bool:
         return self._on and self.seam.active
 
-    def _report(self, module_name: str) -> None:
+    def _leave_alone(self, name: str) -> None:
+        """Go on without the whole library: its version is not one of those that are known."""
+        self.switch_off()
+
+    def _report(self, module_name: str, error: Exception) -> None:
         first, last = _adapters.tested(self.library)
         faults.in_one_line(
             _logger,

@@ -28,7 +28,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._items.pairing import is_plumbing
+from otel_concurrency._items.known_queues import is_plumbing
 from otel_concurrency.version import __version__
 
 HAND_OFFS = "otel_concurrency.hand_offs"

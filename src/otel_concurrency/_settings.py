@@ -1,8 +1,9 @@
-"""The settings, from keywords and from the environment; the only reader of ``os.environ``.
+"""The settings, from keywords and from the environment.
 
 A keyword of ``instrument()`` has the name of its variable without the prefix, in lower case
-(``OTEL_PYTHON_CONCURRENCY_SCHED`` is ``sched``), takes the same words, and beats it. Nothing here
-raises: a value that cannot be used is reported once, in the user's own words, and counts as unset.
+(``OTEL_PYTHON_CONCURRENCY_SCHED`` is ``sched``), takes the same words, and beats it. The keys of a
+declarative configuration file arrive as keywords (see ``_configuration``). Nothing here raises: a
+value that cannot be used is reported once, in the user's own words, and counts as unset.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _OF_ANY_INSTRUMENTOR = frozenset(
 )
 """Keywords that are passed to every instrumentor alike; this one has no use for them."""
 
+
+DECLARED = "declared"
+"""A keyword that comes with the others where they are those of a configuration file."""
 
 _OPT_IN = frozenset(("subprocess",))
 """What is off unless it is switched on by its own setting."""
@@ -80,10 +84,11 @@ def read(
     names = tuple(primitives)
     _report_unknown(names, keywords)
     given = _Given(keywords)
-    default = _policy("policy", given) or Policy.PARENT
+    default = _policy("policy", given, Policy.PARENT) or Policy.PARENT
+    switched_on = Policy.PARENT if default is Policy.OFF else default
     return Settings(
         policies={
-            name: _policy(name, given) or (Policy.OFF if name in _OPT_IN else default)
+            name: _policy(name, given, switched_on) or (Policy.OFF if name in _OPT_IN else default)
             for name in names
         },
         excluded=_names("excluded", given),
@@ -116,7 +121,7 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
         "adapters",
     )
     for keyword in keywords:
-        if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR:
+        if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR | {DECLARED}:
             faults.once(
                 _logger,
                 ("keyword", keyword),
@@ -150,7 +155,7 @@ class _Given:
         To ask for the next one is to say that the last could not be used.
         """
         for where, value in (
-            (f"instrument({name}=...)", self._keywords.get(name)),
+            (self._keyword(name), self._keywords.get(name)),
             (variable(name), os.environ.get(variable(name))),
         ):
             if not _is_unset(value):
@@ -158,13 +163,21 @@ class _Given:
                 yield where, value
                 del self.sources[name]
 
+    def _keyword(self, name: str) -> str:
+        if DECLARED in self._keywords:
+            return f"{name} in the configuration file"
+        return f"instrument({name}=...)"
+
 
 def _is_unset(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _policy(name: str, given: _Given) -> Policy | None:
+def _policy(name: str, given: _Given, switched_on: Policy) -> Policy | None:
+    """Return the policy that was given for ``name``, where True is ``switched_on``."""
     for where, value in given.of(name):
+        if type(value) is bool:
+            return switched_on if value else Policy.OFF
         policy = value if isinstance(value, Policy) else _WORDS.get(_word(value))
         if policy is None:
             _report_invalid(where, value, "one of " + ", ".join(_WORDS))

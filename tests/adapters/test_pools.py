@@ -14,7 +14,7 @@ import sqlalchemy.ext.asyncio
 from opentelemetry import baggage, context
 from suite import outside
 
-from otel_concurrency._items import pairing
+from otel_concurrency._items import known_queues
 
 
 @asynccontextmanager
@@ -99,5 +99,5 @@ def test_who_gets_a_connection_stays_where_he_is(pool, instrument, tracer, tmp_p
 def test_the_table_of_pools_is_why(pool, instrument, tracer, tmp_path, monkeypatch):
     """One that it does not name is a queue of the program's, whose items hand work on."""
     instrument()
-    monkeypatch.setattr(pairing, "_NOBODYS", pairing._PLUMBING)
+    monkeypatch.setattr(known_queues, "_ALL", known_queues.PLUMBING)
     assert tenants(pool(tmp_path), tracer) == ["acme", "acme"]

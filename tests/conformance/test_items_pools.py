@@ -14,7 +14,7 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, get_current
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._items import pairing
+from otel_concurrency._items import known_queues
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -148,7 +148,7 @@ def test_only_what_is_named_is_a_pool(instrumented):
     """The same code in another module hands items on."""
     library = {"__name__": "program.pool"}
     exec(POOL, library)
-    assert "program.pool" not in pairing._POOLS
+    assert "program.pool" not in known_queues.POOLS
     items = asyncio.Queue()
     with_baggage(library["fill"], items)
 

@@ -32,7 +32,7 @@ from opentelemetry.context import attach, detach, get_current, set_value
 from test_items import container, forms, handle
 
 from otel_concurrency import ConcurrencyInstrumentor, _primitives
-from otel_concurrency._items import pairing
+from otel_concurrency._items import known_queues
 from otel_concurrency._linking import policies
 
 OWNERS = {
@@ -547,7 +547,7 @@ FAULTS = {
     "get_current raises": wherever_it_is("get_current"),
     "attach raises": wherever_it_is("attach"),
     "the policy raises": lambda patch: patch(policies, "capture_for", always_fail),
-    "asking for the caller raises": lambda patch: patch(pairing, "is_plumbing", fail),
+    "asking for the caller raises": lambda patch: patch(known_queues, "is_plumbing", fail),
 }
 
 

@@ -11,6 +11,9 @@ import contextvars
 import functools
 import itertools
 import logging
+import logging.handlers
+import multiprocessing.pool
+import multiprocessing.process
 import queue
 import sched
 import subprocess
@@ -252,42 +255,61 @@ def test_instrumenting_from_eight_threads(instrumentor, untouched):
 
 
 ESSENTIAL = {
-    "threading": [(threading.Thread, "start"), (threading.Thread, "_bootstrap_inner")],
-    "futures": [
-        (concurrent.futures.Future, "add_done_callback"),
+    ("threading", "threading"): [
+        (threading.Thread, "start"),
+        (threading.Thread, "_bootstrap_inner"),
+    ],
+    ("futures", "concurrent.futures._base"): [(concurrent.futures.Future, "add_done_callback")],
+    ("futures", "concurrent.futures.thread"): [
         (concurrent.futures.Future, "set_exception"),
         (concurrent.futures.thread, "_WorkItem"),
         (concurrent.futures.thread, "_worker"),
     ],
-    "sched": [(sched, "Event"), (sched.scheduler, "cancel")],
+    ("sched", "sched"): [(sched, "Event"), (sched.scheduler, "cancel")],
+    ("queue", "queue"): [(queue.Queue, "_put"), (queue.Queue, "_qsize"), (queue, "SimpleQueue")],
+    ("queue", "logging.handlers"): [(logging.handlers.QueueListener, "_monitor")],
+    ("asyncio", "asyncio.queues"): [(asyncio.Queue, "_get"), (asyncio.Queue, "task_done")],
+    ("multiprocessing", "multiprocessing.pool"): [
+        (multiprocessing.pool.Pool, "_guarded_task_generation"),
+        (multiprocessing.pool, "worker"),
+    ],
+    ("multiprocessing", "multiprocessing.process"): [
+        (multiprocessing.process.BaseProcess, "_bootstrap")
+    ],
 }
 
 
 @pytest.mark.parametrize(
-    ("setting", "owner", "name"),
+    ("setting", "module", "owner", "name"),
     [
-        pytest.param(setting, owner, name, id=f"{setting}, {name}")
-        for setting, attributes in ESSENTIAL.items()
+        pytest.param(setting, module, owner, name, id=f"{module}, {name}")
+        for (setting, module), attributes in ESSENTIAL.items()
         for owner, name in attributes
     ],
 )
-def test_a_primitive_that_cannot_be_patched_whole_is_not_patched(
-    setting, owner, name, instrumentor, untouched, monkeypatch, caplog
+def test_a_module_that_cannot_be_patched_whole_is_not_patched(
+    setting, module, owner, name, instrumentor, untouched, monkeypatch, caplog
 ):
-    """Where Python lacks an attribute, its primitive is left alone, with one warning."""
+    """Where Python lacks an attribute, its module is left alone, with one line of log.
+
+    The other modules of the same primitive are patched, and so is every other primitive.
+    """
     with monkeypatch.context() as patch:
         patch.delattr(owner, name)
         before = snapshot()
         instrumentor.instrument()
-        changed = {owner for owner, _ in differences(before)}
-    caplog_records = [r for r in caplog.records if r.name.startswith("otel_concurrency")]
+        changed = differences(before)
     try:
-        mine = {owner for owner, _ in ESSENTIAL[setting]}
-        assert changed & mine == set()
-        assert changed
-        assert are_on() == {*SETTINGS} - {setting}
-        (record,) = caplog_records
+        for primitive in _instrumentor.primitives_in_use.values():
+            for each, layers in primitive.layers.items():
+                is_it = (primitive.name, each) == (setting, module)
+                for layer in itertools.chain(*(getattr(one, "layers", (one,)) for one in layers)):
+                    assert layer.is_on_top is not is_it, (each, layer.owner, layer.name)
+                    assert not is_it or (layer.owner, layer.name) not in changed
+        assert are_on() >= {*SETTINGS} - {setting}
+        (record,) = [r for r in caplog.records if r.name.startswith("otel_concurrency")]
         assert record.levelno == logging.WARNING
+        assert not record.exc_info
         assert setting in record.getMessage()
         assert name in record.getMessage()
     finally:

@@ -262,6 +262,31 @@ def test_buried_layer_is_undone_once_it_is_on_top_again(owner, patch):
     assert vars(owner)["method"] is original
 
 
+def test_layer_under_a_layer_goes_with_the_one_on_top(owner):
+    """What was undone while another layer was over it is undone when that one is."""
+    original = vars(owner)["method"]
+    lower, upper = Layer(owner, "method", wrap), Layer(owner, "method", wrap)
+    lower.apply()
+    upper.apply()
+    lower.undo()
+    assert owner().method() == "ours(ours(plain))"
+    upper.undo()
+    assert vars(owner)["method"] is original
+
+
+def test_layer_under_a_layer_stays_if_it_is_applied_again(owner):
+    """The end of the layer on top leaves one that is in use."""
+    lower, upper = Layer(owner, "method", wrap), Layer(owner, "method", wrap)
+    lower.apply()
+    upper.apply()
+    lower.undo()
+    lower.apply()
+    upper.undo()
+    assert owner().method() == "ours(plain)"
+    lower.undo()
+    assert owner().method() == "plain"
+
+
 def test_layer_that_is_not_found_is_stacked_anew(owner):
     """Where the patch on top hides ours for good, applying makes a new layer over it."""
     layer = Layer(owner, "method", wrap)
@@ -448,6 +473,48 @@ def test_stand_in_counts_every_instance_as_its_own():
         assert issubclass(cls, ours)
     assert not isinstance(object(), ours)
     assert not issubclass(object, ours)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_stand_in_is_found_under_somebody_elses_subclass(depth):
+    """Applying it again adds no other, and when they have taken theirs away undo is exact."""
+    module = types.ModuleType("module")
+    module.Class = Plain
+    layer = Layer(module, "Class", stand_in)
+    layer.apply()
+    ours = module.Class
+    for _ in range(depth):
+        module.Class = type("Theirs", (module.Class,), {})
+    theirs = module.Class
+    for _ in range(3):
+        layer.undo()
+        assert module.Class is theirs
+        layer.apply()
+        assert module.Class is theirs
+    assert sum("stands_in_for" in vars(base) for base in theirs.__mro__) == 1
+
+    module.Class = ours
+    layer.undo()
+    assert module.Class is Plain
+
+
+def test_stand_ins_of_two_do_not_pile_up():
+    """Of two that come and go in any order there is never more than one each, and none is left."""
+    module = types.ModuleType("module")
+    module.Class = Plain
+    one, other = Layer(module, "Class", stand_in), Layer(module, "Class", stand_in)
+    one.apply()
+    for _ in range(3):
+        other.apply()
+        one.undo()
+        one.apply()
+        assert sum("stands_in_for" in vars(base) for base in module.Class.__mro__) == 2
+        other.undo()
+        assert sum("stands_in_for" in vars(base) for base in module.Class.__mro__) == 1
+    other.apply()
+    one.undo()
+    other.undo()
+    assert module.Class is Plain
 
 
 def test_subclass_of_a_stand_in_is_a_class_as_any_other():

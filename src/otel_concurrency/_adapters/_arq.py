@@ -54,10 +54,10 @@ def _serialize_job(original: Any, seam: Seam) -> Any:
 
 def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def deserialize_job_raw(message: Any, **kwargs: Any) -> Any:
-        job = original(message, **kwargs)
+    def deserialize_job_raw(r: Any, **kwargs: Any) -> Any:
+        job = original(r, **kwargs)
         try:
-            context = carrier.unpack_safely(tasks.appended(message)) if seam.active else None
+            context = carrier.unpack_safely(tasks.appended(r)) if seam.active else None
             if context:
                 handoff.attach_safely(context)  # `run_job`, which this is a part of, detaches
         except Exception as error:

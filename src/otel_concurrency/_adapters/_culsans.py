@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, Pairs
@@ -99,12 +99,7 @@ class _Queues:
     def _deliver(self, queue: Any, item: Any) -> None:
         known = self._pairs.get(id(queue))
         context = None if known is None else known[1].take(item, queue._qsize())
-        if context and self._seam.change is not None:
-            context = self._seam.change(context)
-        if not self._seam.active:
-            adoption.let_go()
-        elif context or handoff.get_current():
-            adoption.adopt(context)
+        adoption.hand_over(self._seam, context)
 
 
 def _letting_go(original: Any) -> Any:
@@ -113,16 +108,14 @@ def _letting_go(original: Any) -> Any:
 
         @functools.wraps(original)
         async def get_in_task(self: Any, /) -> Any:
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             return await original(self)
 
         return get_in_task
 
     @functools.wraps(original)
     def get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         return original(self, *args, **kwargs)
 
     return get

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.queue_hooks import QueueHooks
@@ -38,7 +38,10 @@ def _green_layers(greenthread: Any, seam: Seam) -> list[Patch]:
         Layer(greenthread.GreenThread, "__init__", lambda raw: _init(raw, seam)),
         Layer(greenthread.GreenThread, "main", lambda raw: _main(raw, seam)),
         Layer(greenthread, "_spawn_n", lambda raw: _spawn_n(raw, seam)),
-        *(Layer(one, "get_ident", lambda raw: _green_ident(greenthread)) for one in ours),
+        *(
+            Layer(one, "get_ident", lambda raw: _green_ident(greenthread), check_signature=False)
+            for one in ours
+        ),
     ]
 
 
@@ -157,8 +160,7 @@ def _put(original: Any, relay: Relay) -> Any:
 def _get(original: Any, relay: Relay) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         item = original(self, block, timeout)
         taken = relay.taken(item)
         if taken is not None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, adopted
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption
-from otel_concurrency._items.pairing import is_plumbing
+from otel_concurrency._items.known_queues import is_plumbing
 from otel_concurrency._items.pairs import Fifo, Keyed, Lifo
 
 TESTED = ("25.9.1", "26.9.0")
@@ -43,7 +43,10 @@ def _ident_layers(thread: ModuleType, seam: Seam) -> list[Patch]:
         for name, module in list(sys.modules.items())
         if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
     ]
-    return [Layer(module, "get_ident", lambda raw: thread.get_ident) for module in ours]
+    return [
+        Layer(module, "get_ident", lambda raw: thread.get_ident, check_signature=False)
+        for module in ours
+    ]
 
 
 def _pool_layers(threadpool: ModuleType, seam: Seam) -> list[Patch]:
@@ -193,8 +196,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.get)
         def get(self, block: bool = True, timeout: Any = None) -> Any:
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             return plain.get(self, block, timeout)
 
         def _get(self) -> Any:
@@ -209,8 +211,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
             @functools.wraps(plain.task_done)
             def task_done(self) -> None:
-                if adopted.get() is not None:
-                    adoption.let_go()
+                adoption.let_go()
                 plain.task_done(self)
 
         if hasattr(plain, "shutdown"):
@@ -239,10 +240,4 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
 def _deliver(queue: Any, item: Any, seam: Seam) -> None:
     pairs = getattr(queue, _PAIRS, None)
-    context = None if pairs is None else pairs.take(item, len(queue.queue))
-    if context and seam.change is not None:
-        context = seam.change(context)
-    if not seam.active:
-        adoption.let_go()
-    elif context or handoff.get_current():
-        adoption.adopt(context)
+    adoption.hand_over(seam, None if pairs is None else pairs.take(item, len(queue.queue)))

@@ -18,24 +18,23 @@ from otel_concurrency._core.patching import Layer, Patch
 TESTED = ("1.66.2", "1.85.1")
 
 
-def _layer(owner: Any, name: str, seam: Seam) -> Patch:
-    return Layer(owner, name, functools.partial(_registering, seam))
-
-
 def _channel_layers(channel: ModuleType, seam: Seam) -> list[Patch]:
     return [
-        _layer(channel._Rendezvous, "add_callback", seam),
-        _layer(channel._SingleThreadedRendezvous, "add_done_callback", seam),
-        _layer(channel._MultiThreadedRendezvous, "add_done_callback", seam),
+        Layer(channel._Rendezvous, "add_callback", lambda raw: _add_callback(raw, seam)),
+        *(
+            Layer(kind, "add_done_callback", lambda raw: _add_done_callback(raw, seam))
+            for kind in (channel._SingleThreadedRendezvous, channel._MultiThreadedRendezvous)
+        ),
     ]
 
 
 def _server_layers(server: ModuleType, seam: Seam) -> list[Patch]:
-    return [_layer(server._Context, "add_callback", seam)]
+    return [Layer(server._Context, "add_callback", lambda raw: _add_callback(raw, seam))]
 
 
 def _utilities_layers(utilities: ModuleType, seam: Seam) -> list[Patch]:
-    return [_layer(utilities._ChannelReadyFuture, "add_done_callback", seam)]
+    future = utilities._ChannelReadyFuture
+    return [Layer(future, "add_done_callback", lambda raw: _add_done_callback(raw, seam))]
 
 
 MODULES = {
@@ -47,10 +46,20 @@ MODULES = {
 }
 
 
-def _registering(seam: Seam, original: Any) -> Any:
+# Also without a context: the thread that calls a callback may be in another one.
+
+
+def _add_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def register(self: Any, callback: Any) -> Any:
-        # Also without a context: whoever calls it may be in somebody's.
+    def add_callback(self: Any, callback: Any) -> Any:
         return original(self, handoff.own(seam, callback))
 
-    return register
+    return add_callback
+
+
+def _add_done_callback(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def add_done_callback(self: Any, fn: Any) -> Any:
+        return original(self, handoff.own(seam, fn))
+
+    return add_done_callback

@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry import propagate
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Seam, adopted, get_current
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption
 
@@ -35,7 +35,7 @@ MODULES = {"queue": {"kafka.consumer.group": _layers}}
 def _next(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __next__(self: Any) -> Any:  # noqa: N807
-        _let_go()
+        adoption.let_go()
         record = original(self)
         try:
             if seam.active:
@@ -50,27 +50,14 @@ def _next(original: Any, seam: Seam) -> Any:
 def _poll(original: Any) -> Any:
     @functools.wraps(original)
     def poll(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _let_go()
+        adoption.let_go()
         return original(self, *args, **kwargs)
 
     return poll
-
-
-def _let_go() -> None:
-    """Have the flow leave its last record: it asks for another. Never raises."""
-    try:
-        if adopted.get() is not None:
-            adoption.let_go()
-    except Exception as error:
-        handoff.report("get", error)
 
 
 def _arrive(headers: Any, seam: Seam) -> None:
     """Have the consumer adopt the context that ``headers`` speak of. May raise."""
     texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
     # The record may be another service's: the configured propagators have the word.
-    context = propagate.extract(texts, NO_CONTEXT)
-    if context and seam.change is not None:
-        context = seam.change(context)
-    if context or get_current():
-        adoption.adopt(context)
+    adoption.hand_over(seam, propagate.extract(texts, NO_CONTEXT))

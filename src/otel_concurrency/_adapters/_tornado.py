@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from otel_concurrency._core.callers import is_called_by
-from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.queue_hooks import QueueHooks
@@ -124,8 +124,7 @@ def _put_nowait(original: Any, relay: Relay, put: Any) -> Any:
 def _get(original: Any) -> Any:
     @functools.wraps(original)
     def get(self: Any, timeout: Any = None) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         return original(self, timeout)
 
     return get
@@ -136,8 +135,7 @@ def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
     def get_nowait(self: Any) -> Any:
         if is_called_by(get):
             return original(self)
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         item = original(self)
         taken = relay.taken(item)
         if taken is not None:

@@ -22,6 +22,7 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._core.signatures import NOT_GIVEN
 
 TESTED = ("22.10.0", "26.10.0")
 
@@ -59,8 +60,9 @@ def _deferred_layers(defer: ModuleType, seam: Seam) -> list[Patch]:
         Layer(defer.Deferred, "addCallbacks", lambda raw: _add_callbacks(raw, seam)),
         *(
             Layer(defer.Deferred, name, lambda raw: _add_one(raw, seam))
-            for name in ("addCallback", "addErrback", "addBoth")
+            for name in ("addCallback", "addBoth")
         ),
+        Layer(defer.Deferred, "addErrback", lambda raw: _add_errback(raw, seam)),
     ]
 
 
@@ -150,10 +152,12 @@ def _complete(original: Any) -> Any:
 def _add_callbacks(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def addCallbacks(  # noqa: N802
-        self: Any, callback: Any, errback: Any = None, *args: Any, **kwargs: Any
+        self: Any, callback: Any, errback: Any = NOT_GIVEN, *args: Any, **kwargs: Any
     ) -> Any:
-        callback, errback = handoff.own(seam, callback), handoff.own(seam, errback)
-        return original(self, callback, errback, *args, **kwargs)
+        callback = handoff.own(seam, callback)
+        if errback is NOT_GIVEN:  # what stands for it has changed with Twisted 23.8
+            return original(self, callback, *args, **kwargs)
+        return original(self, callback, handoff.own(seam, errback), *args, **kwargs)
 
     return addCallbacks
 
@@ -164,3 +168,11 @@ def _add_one(original: Any, seam: Seam) -> Any:
         return original(self, handoff.own(seam, callback), *args, **kwargs)
 
     return add
+
+
+def _add_errback(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def addErrback(self: Any, errback: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        return original(self, handoff.own(seam, errback), *args, **kwargs)
+
+    return addErrback

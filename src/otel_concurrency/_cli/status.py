@@ -138,6 +138,8 @@ def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _state(told: Mapping[str, Any], *, ran: bool) -> str:
+    if told["disabled_by_file"]:
+        return "The library is off, by the configuration file (enabled: false)."
     if not told["on"]:
         return "The library was off." if ran else "The library cannot be switched on here."
     if not ran:
@@ -148,13 +150,17 @@ def _state(told: Mapping[str, Any], *, ran: bool) -> str:
 def _standing(primitive: Mapping[str, Any]) -> tuple[str, str]:
     if primitive["policy"] == "off":
         return "not patched", _QUIET
-    if primitive["failures"]:
-        return "could not be patched", _BAD
+    failed = ", ".join(primitive["failures"])
     waiting = ", ".join(primitive["not_imported"])
-    if not primitive["patched"]:
+    if not (primitive["patched"] or failed):
         return f"will be patched when it is imported ({waiting})", _QUIET
-    patched = f"patched ({', '.join(primitive['patched'])})"
-    return f"{patched}; not imported: {waiting}" if waiting else patched, _GOOD
+    words = {
+        "patched (%s)": ", ".join(primitive["patched"]),
+        "could not be patched (%s)": failed,
+        "not imported: %s": waiting,
+    }
+    told = "; ".join(phrase % modules for phrase, modules in words.items() if modules)
+    return told, _BAD if failed else _GOOD
 
 
 def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -116,7 +116,7 @@ class Seam:
     switching it on again revives them.
     """
 
-    __slots__ = ("capture", "change", "concerned", "current", "name", "starts_clean")
+    __slots__ = ("capture", "change", "concerned", "current", "left_alone", "name", "starts_clean")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -130,12 +130,20 @@ class Seam:
         """Returns the context for an item that is put now; may raise."""
         self.concerned: Callable[[], object] = get_current
         """Tells whether work that is handed off now is to be captured; may raise."""
+        self.left_alone: set[str] = set()
+        """The modules that cannot be patched, as they are not what they are known to be."""
         seams[name] = self
 
     @property
     def active(self) -> bool:
         """Whether hand-offs are captured at present."""
         return self.capture is not capture_nothing
+
+    def changed(self, context: Context | None) -> Context | None:
+        """Return what the policy makes of the context of an item. May raise."""
+        if context and self.change is not None:
+            context = self.change(context)
+        return context
 
     def switch_off(self) -> None:
         """Carry nothing more, and be as new."""

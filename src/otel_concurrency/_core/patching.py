@@ -5,6 +5,8 @@ Knows owners and attribute names, not OpenTelemetry. The only file that imports 
 A :class:`Layer` is one replaced attribute. It is undone by identity, and only where it is still on
 top: where somebody else has patched over it, it stays in the chain (its advice is expected to have
 become a pass-through), and a later :meth:`Layer.apply` finds it there instead of stacking another.
+Where the patch on top is a layer too (of whoever watches the program), the end of that one undoes
+both.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import wrapt
 
-from otel_concurrency._core import faults
+from otel_concurrency._core import faults, signatures
 
 _logger = logging.getLogger(__name__)
 
@@ -42,14 +44,23 @@ class Layer:
     """``owner.name`` replaced by ``wrap(owner.name)``.
 
     ``wrap`` takes the raw attribute as it stands in ``vars(owner)`` (or as inherited) and returns
-    its replacement.
+    its replacement. Unless it is another function altogether, that takes what the original takes:
+    ``check_signature``.
     """
 
-    __slots__ = ("_original", "_replacement", "_wrap", "name", "owner")
+    __slots__ = ("_original", "_replacement", "_wrap", "check_signature", "name", "owner")
 
-    def __init__(self, owner: type | ModuleType, name: str, wrap: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        owner: type | ModuleType,
+        name: str,
+        wrap: Callable[[Any], Any],
+        *,
+        check_signature: bool = True,
+    ) -> None:
         self.owner = owner
         self.name = name
+        self.check_signature = check_signature
         self._wrap = wrap
         self._original: Any = _MISSING
         self._replacement: Any = _MISSING
@@ -57,8 +68,10 @@ class Layer:
     def apply(self) -> None:
         """Replace the attribute, or find our earlier replacement still in place.
 
-        Raises AttributeError where the owner has no such attribute.
+        Raises AttributeError where the owner has no such attribute, and UnknownSignatureError where
+        the replacement cannot take what it takes.
         """
+        _buried.discard(self)
         original = vars(self.owner).get(self.name, _MISSING)
         if self._replacement is not _MISSING and self._replacement in _chain(original):
             return
@@ -66,20 +79,34 @@ class Layer:
         if isinstance(self.owner, type):
             present = _callable_with_self(present)
         replacement = self._wrap(present)
+        if self.check_signature:
+            self._check(replacement, present)
         self._original, self._replacement = original, replacement
         setattr(self.owner, self.name, replacement)
+
+    def _check(self, replacement: Any, present: Any) -> None:
+        name = f"{getattr(self.owner, '__qualname__', self.owner.__name__)}.{self.name}"
+        if type(replacement) is StandIn:
+            signatures.check_class(replacement, present, name)
+        elif type(replacement) is not _BuiltinWrapper:  # that passes on what it is given
+            signatures.check(replacement, present, name, bound=isinstance(self.owner, type))
 
     def undo(self) -> None:
         """Restore what was there, by identity, unless somebody else's patch is on top of ours."""
         if self._replacement is _MISSING:
             return
-        if vars(self.owner).get(self.name, _MISSING) is not self._replacement:
+        if not self.is_on_top:
+            if self.is_in_place:
+                _buried.add(self)
             return
+        _buried.discard(self)
         if self._original is _MISSING:
             delattr(self.owner, self.name)
         else:
             setattr(self.owner, self.name, self._original)
         self._original = self._replacement = _MISSING
+        for below in [layer for layer in _buried if layer.name == self.name and layer.is_on_top]:
+            below.undo()
 
     @property
     def replaced(self) -> Any:
@@ -96,6 +123,10 @@ class Layer:
         """Whether it is reached, also through what somebody else has put on top."""
         present = vars(self.owner).get(self.name, _MISSING)
         return self._replacement is not _MISSING and self._replacement in _chain(present)
+
+
+_buried: set[Layer] = set()
+"""Layers that were undone while another patch was on top of them."""
 
 
 def apply_all(layers: Iterable[Patch]) -> None:
@@ -132,7 +163,7 @@ class _Chain(list[Any]):
 
 
 def _chain(outermost: Any) -> _Chain:
-    """Follow wrappers inwards: ``__wrapped__`` first, else whatever a closure holds."""
+    """Follow wrappers inwards: ``__wrapped__`` first, else bases, or whatever a closure holds."""
     found = _Chain()
     pending: list[Any] = [outermost]
     while pending and len(found) < _MAX_CHAIN:
@@ -148,6 +179,9 @@ def _wrapped_by(link: Any) -> Iterator[Any]:
     wrapped = getattr(link, "__wrapped__", None)
     if wrapped is not None:
         yield wrapped
+        return
+    if isinstance(link, type):
+        yield from link.__bases__
         return
     for cell in getattr(link, "__closure__", None) or ():
         try:

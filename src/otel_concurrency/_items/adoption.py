@@ -23,7 +23,16 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Record, adopted, attach, bodies, get_current
+from otel_concurrency._core.handoff import (
+    NO_CONTEXT,
+    Record,
+    Seam,
+    adopted,
+    attach,
+    bodies,
+    capture_nothing,
+    get_current,
+)
 
 ABSTAINS: Record = (ref(Context()), Context(), ())
 """In place of a record: this flow adopts nothing, since it gets items for the standard library."""
@@ -118,6 +127,22 @@ def let_go() -> None:
         adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
     except Exception as error:
         handoff.report("let go of an item", error)
+
+
+def hand_over(seam: Seam, context: Context | None) -> None:
+    """Hand an item that the present flow has just got over to it, with the item's ``context``.
+
+    None is that of an item that was put without one. May raise.
+    """
+    arrive(seam, seam.changed(context))
+
+
+def arrive(seam: Seam, context: Context | None) -> None:
+    """Adopt ``context``, which is as the policy has it; let go where ``seam`` is off. May raise."""
+    if seam.capture is capture_nothing:
+        let_go()
+    elif context or get_current():
+        adopt(context)
 
 
 def end_in(context: Context) -> None:

@@ -18,14 +18,14 @@ import functools
 import inspect
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller, is_called_by
-from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._items import adoption
 
@@ -137,12 +137,12 @@ class Channels:
 
     def _send_nowait(self, send: CodeType, original: Any) -> Any:
         @functools.wraps(original)
-        def send_nowait(self_: Any, item: Any) -> Any:
-            entry, receivers = self._begin(self_._state, item)
+        def send_nowait(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            entry, receivers = self._begin(self_._state, _only(args, kwargs))
             if entry is None:
-                return original(self_, item)
+                return original(self_, *args, **kwargs)
             try:
-                result = original(self_, item)
+                result = original(self_, *args, **kwargs)
             except Exception:
                 if is_called_by(send):
                     self._wait(self_._state, entry)
@@ -157,14 +157,14 @@ class Channels:
 
     def _send(self, original: Any) -> Any:
         @functools.wraps(original)
-        async def send(self_: Any, item: Any) -> Any:
-            coroutine = original(self_, item)
+        async def send(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            coroutine = original(self_, *args, **kwargs)
             key = id(getattr(coroutine, "cr_frame", None))
             self._waiting[key] = None
             try:
                 return await coroutine
             except BaseException:
-                self._take_back(self_._state, item, key)
+                self._take_back(self_._state, _only(args, kwargs), key)
                 raise
             finally:
                 self._waiting.pop(key, None)
@@ -251,8 +251,7 @@ class Channels:
                 item = original(self_)
                 self._keep(self_._state, item)
                 return item
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             item = original(self_)
             self._deliver(self_._state, item)
             return item
@@ -262,8 +261,7 @@ class Channels:
     def _receive(self, original: Any) -> Any:
         @functools.wraps(original)
         async def receive(self_: Any) -> Any:
-            if adopted.get() is not None:
-                adoption.let_go()
+            adoption.let_go()
             way = self._begin_to_receive(self_._state)
             coroutine = original(self_)
             key = id(getattr(coroutine, "cr_frame", None))
@@ -326,11 +324,12 @@ class Channels:
             handoff.report("receive", error)
 
     def _adopt(self, entry: Entry | None) -> None:
-        context = None if entry is None else entry[1]
-        if context and self._seam.change is not None:
-            context = self._seam.change(context)
-        if self._seam.active and (context or handoff.get_current()):
-            adoption.adopt(context)
+        adoption.hand_over(self._seam, None if entry is None else entry[1])
+
+
+def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the argument that ``send`` takes: its name is each library's own."""
+    return next(iter((*args, *kwargs.values())), None)
 
 
 def _code(function: Any) -> CodeType:

@@ -21,74 +21,12 @@ from typing import Any, cast
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, adopted, get_current
 from otel_concurrency._core.patching import definer
-from otel_concurrency._items import adoption
+from otel_concurrency._items import adoption, known_queues
 from otel_concurrency._items.pairs import UNKNOWN, ChangedFifo, Fifo, Keyed, Lifo, Pairs
 
 KEY = "_otel_concurrency_pairs"
 """The attribute of a queue that holds its pairs."""
 
-_PLUMBING = frozenset(
-    (
-        "concurrent.futures.interpreter",
-        "concurrent.futures.process",
-        "concurrent.futures.thread",
-        "logging.handlers",
-        "multiprocess.managers",
-        "multiprocess.pool",
-        "multiprocessing.managers",
-        "multiprocessing.pool",
-        "otel_concurrency._primitives._multiprocessing._executors",
-        "otel_concurrency._primitives._multiprocessing._pools",
-    )
-)
-"""Modules of the standard library, and of a copy of it, whose own queues hand nothing off, and ours
-that act for one."""
-
-_POOLS = frozenset(
-    (
-        "aio_pika.pool",  # 10.2.1
-        "asyncpg.pool",  # 0.32.0
-        "dbutils.pooled_pg",  # 3.2.0
-        "dbutils.simple_pooled_db",
-        "dbutils.simple_pooled_pg",
-        "elastic_transport._node_pool",  # 9.4.2
-        "elasticsearch.connection.pooling",  # 7.17.9
-        "elasticsearch.connection_pool",
-        "google.cloud.spanner_v1.pool",  # 3.71.0
-        "happybase.pool",  # 1.3.0
-        "kombu.connection",  # 5.7.0
-        "kombu.pools",
-        "kombu.resource",
-        "mysql.connector.aio.pooling",  # 26.10.0
-        "mysql.connector.pooling",
-        "opensearchpy.connection.pooling",  # 3.2.0
-        "opensearchpy.connection_pool",
-        "pip._vendor.urllib3.connectionpool",
-        "redis.connection",  # 5.3.1
-        "sqlalchemy.util.queue",  # 2.1.9
-        "urllib3.connectionpool",  # 2.8.0
-    )
-)
-"""Modules of libraries that keep connections in queues: who gets one has been handed nothing."""
-
-_NOBODYS = _PLUMBING | _POOLS
-
-_PASSED_THROUGH = frozenset(
-    (
-        __name__,
-        "asyncio.queues",
-        "otel_concurrency._observer.item_hooks",
-        "otel_concurrency._observer.process_hooks",
-        "otel_concurrency._items.adoption",
-        "otel_concurrency._primitives._logging",
-        "otel_concurrency._primitives._asyncio",
-        "otel_concurrency._primitives._multiprocessing._queues",
-        "otel_concurrency._crossing.wire_format",
-        "otel_concurrency._primitives._queue",
-        "otel_concurrency._items.queue_hooks",
-        "queue",
-    )
-)
 UNPAIRED = Keyed((None, None), 0)
 """The pairs of a queue that hands nothing off: of plumbing, or of a pool."""
 
@@ -97,16 +35,6 @@ _NONE_YET = Keyed((None, None), 0)
 
 _FRAMES_OF_A_CALL = 5
 """How many may stand between a method and ours: other people's wrappers."""
-
-
-def is_plumbing(frame: FrameType | None) -> bool:
-    """Whether the queue operation that ``frame`` is part of was called for nobody's work.
-
-    That is by the standard library for itself, or by a pool of connections.
-    """
-    while frame is not None and frame.f_globals.get("__name__") in _PASSED_THROUGH:
-        frame = frame.f_back
-    return frame is not None and frame.f_globals.get("__name__") in _NOBODYS
 
 
 class Pairing:
@@ -167,7 +95,7 @@ class Pairing:
         size = getattr(queue, self._size)() - known
         container = getattr(queue, self._container, None)
         pairs: Pairs
-        if is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+        if known_queues.is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             pairs = UNPAIRED
         elif owners == (self.stock, self.stock) and type(container) is deque:
             as_it_is = self.seam.change is None and self.at_first is None
@@ -191,7 +119,7 @@ class Pairing:
         pairs: Pairs | None = queue._otel_concurrency_pairs
         if pairs is not None and pairs is not _NONE_YET:
             return pairs is UNPAIRED
-        if not self.seam.active or not is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+        if not self.seam.active or not known_queues.is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             return False
         object.__setattr__(queue, KEY, UNPAIRED)
         self.note(queue)
@@ -240,16 +168,11 @@ class Pairing:
             if pairs is not UNPAIRED:
                 pairs.stored = item
             return
-        if context and self.seam.change is not None:
-            context = self.seam.change(context)
-        self.give(item, context)
+        self.give(item, self.seam.changed(context))
 
     def give(self, item: Any, context: Any) -> None:
         """Have the consumer, who has ``item`` now, adopt ``context``. May raise."""
-        if self.seam.active:
-            adoption.adopt(context)
-        else:
-            adoption.let_go()
+        adoption.arrive(self.seam, context)
 
     def wait(self, queue: Any) -> None:
         """Let go of the last item if it is a consumer who has just been told that there is none."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import adopted, get_current
+from otel_concurrency._core.handoff import get_current
 from otel_concurrency._core.patching import Layer, apply_all, definer, family, method_of, undo_all
 from otel_concurrency._items import adoption
 from otel_concurrency._items.pairing import KEY, Pairing
@@ -31,8 +31,7 @@ def task_done(original: Any) -> Any:
 
     @functools.wraps(original)
     def task_done(self: Any) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         return original(self)
 
     return task_done
@@ -84,7 +83,8 @@ class QueueHooks:
         for layer in self.layers:
             layer.apply()
         for kind in family(pairing.stock):
-            self._cover_safely(kind)
+            is_stock = kind.__module__ == pairing.stock.__module__
+            (self._cover if is_stock else self._cover_safely)(kind)
         pairing.on_first = self._apply_later if self._later else None
 
     def _apply_later(self) -> None:
@@ -151,7 +151,11 @@ class QueueHooks:
                     and not inspect.iscoroutinefunction(own)
                 ):
                     layers.append(Layer(kind, name, adoption.abstaining))
-            apply_all(layers)
+            try:
+                apply_all(layers)
+            except Exception:
+                self._covered.discard(kind)
+                raise
             self.layers += layers
             self._hooked |= {(kind, layer.name) for layer in layers}
 
@@ -165,7 +169,7 @@ class QueueHooks:
         plain = adoption.abstaining(method_of(owner, "_put", plain))  # it may take out another item
 
         @functools.wraps(plain)
-        def _put(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def _put(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 if self._otel_concurrency_pairs is pairing.at_first and pairing.seam.concerned():
                     accompany(self, owner)
@@ -193,7 +197,7 @@ class QueueHooks:
         plain = method_of(owner, "_get", plain)
 
         @functools.wraps(plain)
-        def _get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def _get(self: Any, *args: Any, **kwargs: Any) -> Any:
             try:
                 item = plain(self, *args, **kwargs)
             except BaseException:
@@ -217,7 +221,7 @@ class QueueHooks:
         plain = method_of(owner, pairing.waits, plain)
 
         @functools.wraps(plain)
-        def ask(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
             answer = plain(self, *args, **kwargs)
             if bool(answer) is waits_when:
                 try:

@@ -13,7 +13,6 @@ from _thread import get_native_id
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import get_current
 from otel_concurrency._core.patching import definer
 from otel_concurrency._items import adoption
 from otel_concurrency._items.pairing import KEY, Pairing
@@ -103,9 +102,6 @@ class Relay(Pairing):
     def arrive(self, context: Any) -> None:
         """Have the consumer, in whose flow this is, adopt the context of its item. Never raises."""
         try:
-            if not self.seam.active:
-                adoption.let_go()
-            elif context or get_current():
-                adoption.adopt(context)
+            adoption.arrive(self.seam, context)
         except Exception as error:
             handoff.report("get", error)

@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer, StandIn
-from otel_concurrency._items import pairing
+from otel_concurrency._items import known_queues
 from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.flows import hand_off
 from otel_concurrency._observer.records import Record
@@ -78,7 +78,7 @@ def records_of(queue: Any) -> Records:
 
 def is_plumbing(frame: FrameType | None) -> bool:
     """Whether a queue is used by the standard library for itself."""
-    return not state.watching() or pairing.is_plumbing(frame)
+    return not state.watching() or known_queues.is_plumbing(frame)
 
 
 def putting(primitive: str, call: str) -> Any:
@@ -184,7 +184,7 @@ def _simple_queue(plain: Any) -> Any:
         __slots__ = ()
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-            if cls is SimpleQueue and pairing.is_plumbing(caller()):
+            if cls is SimpleQueue and known_queues.is_plumbing(caller()):
                 return builtin(*args, **kwargs)
             return plain.__new__(cls, *args, **kwargs)
 

@@ -89,7 +89,9 @@ def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool
     kind = pool if used is None else used.__class__
     if kind is pool or kind.submit is pool.submit:
         seam = handoff.seams.get("futures")
-        return seam is not None and seam.capture is not handoff.capture_nothing
+        return (
+            seam is not None and seam.capture is not handoff.capture_nothing and not seam.left_alone
+        )
     if any(base.__module__ in _OTHER_INTERPRETERS for base in kind.__mro__):
         return True  # it pickles what it is given
     # In debug mode the loop refuses a coroutine function, and must be able to tell.

@@ -26,19 +26,18 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
 from otel_concurrency._core.patching import Layer, StandIn
+from otel_concurrency._core.signatures import NOT_GIVEN
 
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
-    return [
-        Layer(base.Future, "add_done_callback", lambda raw: _add_done_callback(raw, seam)),
-        Layer(base.Future, "cancel", _cancel),
-        Layer(base.Future, "set_exception", _set_exception),
-    ]
+    return [Layer(base.Future, "add_done_callback", lambda raw: _add_done_callback(raw, seam))]
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
     return [
         Layer(thread, "_WorkItem", lambda raw: _work_item(raw, seam)),
+        Layer(thread._base.Future, "cancel", _cancel),
+        Layer(thread._base.Future, "set_exception", _set_exception),
         Layer(thread.ThreadPoolExecutor, "_adjust_thread_count", _adjust_thread_count),
         Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
@@ -84,7 +83,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     handoff.report("submit", error)
 
         @functools.wraps(plain.run)
-        def run(self, worker: Any = None) -> Any:
+        def run(self, ctx: Any = NOT_GIVEN) -> Any:
             before = token = body = None
             thread = 0
             # An executor may run it in the place of a part of other work, which goes on after it.
@@ -104,9 +103,9 @@ def _work_item(plain: Any, seam: Seam) -> Any:
             except Exception as error:
                 handoff.report("attach", error)
             try:
-                if worker is None:  # to 3.13
+                if ctx is NOT_GIVEN:  # to 3.13
                     return plain.run(self)
-                return plain.run(self, worker)
+                return plain.run(self, ctx)
             finally:
                 try:
                     if handoff.any_adopted and adopted.get() is not record:
@@ -184,12 +183,12 @@ _CHAINING = "asyncio.futures"
 
 def _worker(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def _worker(*args: Any) -> Any:
+    def _worker(*args: Any, **kwargs: Any) -> Any:
         token = None
         if seam.active and handoff.current_safely():
             token = handoff.attach_safely(NO_CONTEXT)
         try:
-            return original(*args)
+            return original(*args, **kwargs)
         finally:
             handoff.leave(token)
             token = None

@@ -77,9 +77,7 @@ def _keep(record: Any, seam: Seam) -> None:
     if not seam.active or key in _on_their_way:
         return
     try:
-        context = seam.current()
-        if context and seam.change is not None:
-            context = seam.change(context)
+        context = seam.changed(seam.current())
         if context and hasattr(record, "__weakref__"):  # some send a dict, or text
             kept = _Record(record, _forget)
             kept.context, kept.key = context, key

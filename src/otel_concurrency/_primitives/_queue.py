@@ -17,9 +17,8 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch, StandIn
-from otel_concurrency._items import adoption, queue_hooks
-from otel_concurrency._items import pairing as _pairing
-from otel_concurrency._items.adoption import adopt
+from otel_concurrency._items import adoption, known_queues, queue_hooks
+from otel_concurrency._items.adoption import adopt, let_go
 from otel_concurrency._items.pairing import Pairing
 from otel_concurrency._items.pairs import Fifo
 from otel_concurrency._items.queue_hooks import QueueHooks
@@ -49,6 +48,7 @@ MODULES = {
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     # The same as in `_asyncio`, for another attribute: every call more costs as much as the rest.
+    # A test compares the two, and both with what they contain of `Fifo`.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
 
@@ -120,9 +120,9 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             if context and seam.change is not None:
                 context = seam.change(context)
             if seam.capture is capture_nothing:
-                adoption.let_go()
+                let_go()
             elif context or get_current():
-                adoption.adopt(context)
+                adopt(context)
         except Exception as error:
             handoff.report("get", error)
         return stored
@@ -165,13 +165,13 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                         return deliver(plain_get(self, False))
                     except module.Empty:
                         pass
-                adoption.let_go()
+                let_go()
             return deliver(plain_get(self, block, timeout))
 
         @functools.wraps(plain.get_nowait)
         def get_nowait(self) -> Any:
             if adopted.get() is not None:
-                adoption.let_go()
+                let_go()
             return deliver(plain_get(self, False))
 
     for name in ("put", "put_nowait", "get", "get_nowait"):
@@ -181,7 +181,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
 def _is_plumbing() -> bool:
     try:
-        return _pairing.is_plumbing(caller(1))
+        return known_queues.is_plumbing(caller(1))
     except Exception as error:
         handoff.report("SimpleQueue", error)
         return False

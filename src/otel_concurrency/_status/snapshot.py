@@ -24,7 +24,7 @@ from typing import Any
 
 from opentelemetry import trace
 
-from otel_concurrency import _adapters, _instrumentor, _primitives, _settings
+from otel_concurrency import _adapters, _configuration, _instrumentor, _primitives, _settings
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._status import neighbours
 
@@ -47,6 +47,7 @@ def standing() -> dict[str, Any]:
         "executable": sys.executable,
         "versions": {name: _version(name) for name in _DISTRIBUTIONS},
         "on": settings is not None,
+        "disabled_by_file": _instrumentor.disabled_by_file,
         "inherited": _instrumentor.inherited,
         "provider": _provider(),
         "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
@@ -68,14 +69,16 @@ def would_be() -> dict[str, Any]:
             except ImportError:  # not in this version of Python
                 continue
     instrumentor = _instrumentor.ConcurrencyInstrumentor()
-    instrumentor.instrument(skip_dep_check=True)
+    declared = {} if _configuration.is_disabled() else _configuration.keywords()
+    instrumentor.instrument(skip_dep_check=True, **declared)
     try:
         for library in _adapters.ADAPTERS:
             if _adapters.version(library) is not None:
                 _import_all_of(library)
         return standing()
     finally:
-        instrumentor.uninstrument()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
 
 
 def _import_all_of(library: str) -> None:
@@ -158,7 +161,7 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
         return told
     layers = list(_layers(in_use.layers.values()))
     return told | {
-        "patched": [] if in_use.failures else sorted(in_use.layers),
+        "patched": sorted(in_use.layers.keys() - in_use.failures.keys()),
         "not_imported": sorted(
             module
             for module in in_use.modules

@@ -84,11 +84,11 @@ def _outbox_of(worker: Any, task: Any, interpreters: Any) -> Any:
 
 def _do_call(original: Any, interpreters: Any) -> Any:
     @functools.wraps(original)
-    def do_call(*args: Any) -> Any:
+    def do_call(*args: Any, **kwargs: Any) -> Any:
         if inbox is None:
-            return original(*args)
+            return original(*args, **kwargs)
         headers = _take(inbox, interpreters)
-        return BodyCall(carrier.unpack_safely(headers) or NO_CONTEXT, original)(*args)
+        return BodyCall(carrier.unpack_safely(headers) or NO_CONTEXT, original)(*args, **kwargs)
 
     return do_call
 

@@ -42,8 +42,8 @@ def _layers(pool: ModuleType, seam: Seam) -> list[Layer]:
         Layer(pool.Pool, "_guarded_task_generation", lambda raw: _generation(raw, seam, pool)),
         Layer(pool.Pool, "_handle_tasks", _handle_tasks),
         Layer(pool.Pool, "_terminate_pool", lambda raw: _terminate_pool(raw, seam, pool)),
-        Layer(pool.ApplyResult, "_set", _set),
-        Layer(pool.MapResult, "_set", _set),
+        Layer(pool.ApplyResult, "_set", _set_result),
+        Layer(pool.MapResult, "_set", _set_chunk),
         Layer(pool, "worker", lambda raw: _worker(raw, seam)),
     ]
 
@@ -195,12 +195,12 @@ def _handle_tasks(original: Any) -> Any:
     plain = original.__get__(None, object)
 
     @functools.wraps(plain)
-    def _handle_tasks(taskqueue: Any, put: Any, *args: Any) -> Any:
+    def _handle_tasks(taskqueue: Any, put: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             put = _putting(put)
         except Exception as error:
             handoff.report("send a task", error)
-        return plain(taskqueue, put, *args)
+        return plain(taskqueue, put, *args, **kwargs)
 
     return staticmethod(_handle_tasks)
 
@@ -247,16 +247,31 @@ def _release(*calls: Any) -> None:
         handoff.report("release", error)
 
 
-def _set(original: Any) -> Any:
+def _set_result(original: Any) -> Any:
     @functools.wraps(original)
     def _set(self: Any, i: Any, obj: Any) -> Any:
         try:
             return original(self, i, obj)
         finally:
-            if self._event.is_set():  # one of the two was called, and none will be
-                _release(self._callback, self._error_callback)
+            _release_when_done(self)
 
     return _set
+
+
+def _set_chunk(original: Any) -> Any:
+    @functools.wraps(original)
+    def _set(self: Any, i: Any, success_result: Any) -> Any:
+        try:
+            return original(self, i, success_result)
+        finally:
+            _release_when_done(self)
+
+    return _set
+
+
+def _release_when_done(result: Any) -> None:
+    if result._event.is_set():  # one of the two was called, and none will be
+        _release(result._callback, result._error_callback)
 
 
 # The workers.
@@ -328,7 +343,7 @@ class _Outqueue:
 # The end.
 
 
-def _terminate_pool(original: Any, seam: Seam, pool: Any) -> Any:
+def _terminate_pool(original: Any, seam: Seam, module: Any) -> Any:
     plain = original.__func__
 
     @functools.wraps(plain)
@@ -337,7 +352,7 @@ def _terminate_pool(original: Any, seam: Seam, pool: Any) -> Any:
         taskqueue: Any,
         inqueue: Any,
         outqueue: Any,
-        workers: Any,
+        pool: Any,
         change_notifier: Any,
         worker_handler: Any,
         task_handler: Any,
@@ -347,11 +362,11 @@ def _terminate_pool(original: Any, seam: Seam, pool: Any) -> Any:
         handlers = worker_handler, task_handler, result_handler
         try:
             if seam.active and flush.is_needed():
-                _let_idle_ones_leave(pool, workers, change_notifier, handlers, cache)
+                _let_idle_ones_leave(module, pool, change_notifier, handlers, cache)
         except Exception as error:
             handoff.report("terminate", error)
         finally:
-            plain(cls, taskqueue, inqueue, outqueue, workers, change_notifier, *handlers, cache)
+            plain(cls, taskqueue, inqueue, outqueue, pool, change_notifier, *handlers, cache)
 
     return classmethod(_terminate_pool)
 

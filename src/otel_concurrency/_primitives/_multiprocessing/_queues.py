@@ -19,10 +19,10 @@ from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import Seam, adopted
+from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import wire_format
-from otel_concurrency._items import adoption, pairing, queue_hooks
+from otel_concurrency._items import adoption, known_queues, queue_hooks
 
 _PLUMBING = "concurrent.futures.process"
 """Where a class of queues is derived that only the standard library puts to."""
@@ -161,8 +161,7 @@ def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
         if _is_plumbing(self.__class__):
             return original(self, block, timeout)
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         if not seam.active:
             return original(self, block, timeout)
         item, trailer = wire_format.receive(original, self, block, timeout)
@@ -177,8 +176,7 @@ def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
 def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any) -> Any:
-        if adopted.get() is not None:
-            adoption.let_go()
+        adoption.let_go()
         if not seam.active or wire_format.is_received():
             return original(self)
         item, trailer = wire_format.receive(original, self)
@@ -203,9 +201,7 @@ def plumbing_method(queue: Any, name: str) -> Any:
 def _send(seam: Seam, item: object, context: Context | None) -> None:
     """Have ``item`` followed by what the policy makes of ``context``, if there is any."""
     try:
-        if context and seam.change is not None:
-            context = seam.change(context)
-        wire_format.send(item, context or None)
+        wire_format.send(item, seam.changed(context) or None)
     except Exception as error:
         handoff.report("put", error)
 
@@ -236,7 +232,7 @@ def _put(original: Any, seam: Seam) -> Any:
 
 def _is_called_by_plumbing() -> bool:
     try:
-        return pairing.is_plumbing(caller(1))
+        return known_queues.is_plumbing(caller(1))
     except Exception as error:
         handoff.report("get", error)
         return True

@@ -1,0 +1,210 @@
+"""Tells whether a replacement can take what the function that it replaces takes.
+
+Names of CPython, and of libraries, stay while what is behind them changes: a private method gets
+one more parameter, and its callers, which are changed with it, would get a ``TypeError`` from a
+replacement that was written for the one before. So each layer asks here before it is put in place.
+
+Signatures are read off code objects: :func:`inspect.signature` takes twenty times as long, and a
+program is patched at more than a hundred places when it starts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import CodeType, FunctionType
+from typing import Any, NamedTuple, cast
+
+_MISSING: Any = object()
+
+NOT_GIVEN: Any = object()
+"""The default of a parameter that some versions have: it is passed on only if it was given."""
+
+_MOST_WRAPPERS = 64
+
+
+class UnknownSignatureError(TypeError):
+    """A function takes something else than the one that the replacement was written for."""
+
+
+class _Signature(NamedTuple):
+    """What can be passed to a function."""
+
+    positional: tuple[str, ...]
+    """Names of the parameters that are taken by position, in their order."""
+    positional_only: int
+    """How many of those are not taken by keyword."""
+    keyword_only: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    any_positional: bool
+    any_keyword: bool
+
+    def __str__(self) -> str:
+        words = [self._spelled(name) for name in self.positional]
+        if self.positional_only:
+            words.insert(self.positional_only, "/")
+        if self.any_positional:
+            words.append("*args")
+        elif self.keyword_only:
+            words.append("*")
+        words += [self._spelled(name) for name in self.keyword_only]
+        if self.any_keyword:
+            words.append("**kwargs")
+        return f"({', '.join(words)})"
+
+    def _spelled(self, name: str) -> str:
+        return f"{name}=..." if name in self.defaults else name
+
+
+def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
+    """Raise UnknownSignatureError if ``replacement`` does not take exactly what ``original`` does.
+
+    What takes ``*args`` and ``**kwargs`` takes everything, be it a replacement that passes all on
+    or somebody else's wrapper. So does what has no signature that can be read, as of some builtins.
+    ``bound``: the first parameter is the object that the function is a method of, whatever its name
+    is. ``name`` is for the message.
+    """
+    function, plain = _function(replacement), _unwrapped(original)
+    if _is_alike(function, plain):
+        return
+    ours, theirs = _signature(function), _signature(plain)
+    if ours is not None and theirs is not None and not _fits(ours, theirs, bound):
+        raise UnknownSignatureError(f"{name} takes {theirs}, and not {ours}")
+
+
+def check_class(replacement: type, original: type, name: str) -> None:
+    """Check each method that a class defines against the one of the class that it stands in for."""
+    for attribute, function in vars(replacement).items():
+        if not isinstance(_function(function), FunctionType):
+            continue
+        plain = _found(original, attribute)
+        is_special = attribute.startswith("__")  # the language says what they take, or Python code
+        if plain is _MISSING or (is_special and not isinstance(_function(plain), FunctionType)):
+            continue
+        check(function, plain, f"{name}.{attribute}", bound=True)
+
+
+def _fits(ours: _Signature, theirs: _Signature, bound: bool) -> bool:
+    mine = ours.positional
+    while len(mine) > len(theirs.positional) and ours.defaults.get(mine[-1]) is NOT_GIVEN:
+        mine = mine[:-1]
+    shared = min(len(mine), len(theirs.positional))
+    for place in range(shared):
+        name, their_name = mine[place], theirs.positional[place]
+        by_keyword = place >= theirs.positional_only and not (bound and place == 0)
+        if by_keyword and (place < ours.positional_only or their_name != name):
+            return False
+        if not _is_same_default(ours, name, theirs, their_name):
+            return False
+    less, more = mine[shared:], theirs.positional[shared:]
+    if theirs.any_positional and (theirs.any_keyword or less):
+        return not more or ours.any_positional  # somebody else's wrapper, which passes all on
+    if less or ((more or theirs.any_positional) and not ours.any_positional):
+        return False
+    if ours.any_keyword:
+        named = {*ours.keyword_only}
+    elif theirs.any_keyword or more[max(theirs.positional_only - shared, 0) :]:
+        return False
+    else:
+        named = {*ours.keyword_only, *theirs.keyword_only}
+    return all(
+        name in theirs.keyword_only
+        and name in ours.keyword_only
+        and _is_same_default(ours, name, theirs, name)
+        for name in named
+    )
+
+
+def _is_same_default(ours: _Signature, name: str, theirs: _Signature, their_name: str) -> bool:
+    mine = ours.defaults.get(name, _MISSING)
+    other = theirs.defaults.get(their_name, _MISSING)
+    if mine is other or mine is NOT_GIVEN:
+        return True
+    # By type as well: `0 == False`. What else compares, may be anything.
+    return type(mine) is type(other) and type(mine) in _PLAIN and bool(mine == other)
+
+
+_PLAIN: Any = (bool, int, float, str, tuple, dict, frozenset)
+
+
+def _is_alike(function: Any, other: Any) -> bool:
+    """Whether two functions have the same parameters without defaults, as nearly all have."""
+    if not (isinstance(function, FunctionType) and isinstance(other, FunctionType)):
+        return False
+    mine, theirs = function.__code__, other.__code__
+    count = mine.co_argcount
+    return (
+        count == theirs.co_argcount
+        and mine.co_varnames[:count] == theirs.co_varnames[:count]
+        and mine.co_posonlyargcount == theirs.co_posonlyargcount
+        and not (mine.co_kwonlyargcount or theirs.co_kwonlyargcount)
+        and not (function.__defaults__ or other.__defaults__)
+        and mine.co_flags & _TAKES_MORE == theirs.co_flags & _TAKES_MORE
+    )
+
+
+_TAKES_MORE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+
+
+def _signature(function: Any) -> _Signature | None:
+    if not isinstance(function, FunctionType):
+        return _slowly(function)
+    code: CodeType = function.__code__
+    count = code.co_argcount
+    positional = code.co_varnames[:count]
+    defaults = dict(zip(reversed(positional), reversed(function.__defaults__ or ()), strict=False))
+    return _Signature(
+        positional,
+        code.co_posonlyargcount,
+        code.co_varnames[count : count + code.co_kwonlyargcount],
+        {**defaults, **(function.__kwdefaults__ or {})},
+        bool(code.co_flags & inspect.CO_VARARGS),
+        bool(code.co_flags & inspect.CO_VARKEYWORDS),
+    )
+
+
+def _slowly(thing: Any) -> _Signature | None:
+    """Return the signature of something that is not written in Python, if it has one."""
+    try:
+        parameters = inspect.signature(thing).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    kinds: dict[Any, list[inspect.Parameter]] = {}
+    for parameter in parameters:
+        kinds.setdefault(parameter.kind, []).append(parameter)
+    only = kinds.get(inspect.Parameter.POSITIONAL_ONLY, [])
+    either = kinds.get(inspect.Parameter.POSITIONAL_OR_KEYWORD, [])
+    named = kinds.get(inspect.Parameter.KEYWORD_ONLY, [])
+    every = (*only, *either, *named)
+    return _Signature(
+        tuple(parameter.name for parameter in (*only, *either)),
+        len(only),
+        tuple(parameter.name for parameter in named),
+        {one.name: one.default for one in every if one.default is not one.empty},
+        inspect.Parameter.VAR_POSITIONAL in kinds,
+        inspect.Parameter.VAR_KEYWORD in kinds,
+    )
+
+
+def _unwrapped(thing: Any) -> Any:
+    """Return what somebody else's wrappers say that they wrap."""
+    for _ in range(_MOST_WRAPPERS):
+        function = _function(thing)
+        inner = getattr(function, "__wrapped__", None)
+        if inner is None or inner is function:
+            return function
+        thing = inner
+    return thing
+
+
+def _function(attribute: Any) -> Any:
+    """Return the function of a method as it stands in its class."""
+    kind = cast("Any", type(attribute))
+    return attribute.__func__ if kind in (staticmethod, classmethod) else attribute
+
+
+def _found(kind: type, name: str) -> Any:
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return _MISSING

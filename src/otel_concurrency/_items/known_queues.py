@@ -1,0 +1,72 @@
+"""The queues that are known to hand nothing off, as data: modules, by name.
+
+What such a module puts to a queue is no work for the flow that gets it. The standard library's own
+queues carry calls, log records and results, which have their context by other means. Pools keep
+connections in queues.
+"""
+
+from __future__ import annotations
+
+from types import FrameType
+
+PLUMBING = frozenset(
+    (
+        "concurrent.futures.interpreter",
+        "concurrent.futures.process",
+        "concurrent.futures.thread",
+        "logging.handlers",
+        "multiprocess.managers",
+        "multiprocess.pool",
+        "multiprocessing.managers",
+        "multiprocessing.pool",
+        "otel_concurrency._primitives._multiprocessing._executors",
+        "otel_concurrency._primitives._multiprocessing._pools",
+    )
+)
+"""Modules of the standard library, and of a copy of it, and this library's that act for them."""
+
+POOLS = frozenset(
+    (
+        "aio_pika.pool",  # 10.2.1
+        "asyncpg.pool",  # 0.32.0
+        "dbutils.pooled_pg",  # 3.2.0
+        "dbutils.simple_pooled_db",
+        "dbutils.simple_pooled_pg",
+        "elastic_transport._node_pool",  # 9.4.2
+        "elasticsearch.connection.pooling",  # 7.17.9
+        "elasticsearch.connection_pool",
+        "google.cloud.spanner_v1.pool",  # 3.71.0
+        "happybase.pool",  # 1.3.0
+        "kombu.connection",  # 5.7.0
+        "kombu.pools",
+        "kombu.resource",
+        "mysql.connector.aio.pooling",  # 26.10.0
+        "mysql.connector.pooling",
+        "opensearchpy.connection.pooling",  # 3.2.0
+        "opensearchpy.connection_pool",
+        "pip._vendor.urllib3.connectionpool",
+        "redis.connection",  # 5.3.1
+        "sqlalchemy.util.queue",  # 2.1.9
+        "urllib3.connectionpool",  # 2.8.0
+    )
+)
+"""Modules of libraries that keep connections in queues, each with the version that was read."""
+
+_ALL = PLUMBING | POOLS
+_QUEUES = ("asyncio.queues", "queue")
+_OURS = "otel_concurrency."
+
+
+def is_plumbing(frame: FrameType | None) -> bool:
+    """Whether the queue operation that ``frame`` is part of was called by a module named here.
+
+    That is the first one below the queue's own methods and this library's hooks.
+    """
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if name in _ALL:
+            return True
+        if name not in _QUEUES and not name.startswith(_OURS):
+            return False
+        frame = frame.f_back
+    return False
