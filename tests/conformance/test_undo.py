@@ -300,7 +300,8 @@ def test_a_module_that_cannot_be_patched_whole_is_not_patched(
         instrumentor.instrument()
         changed = differences(before)
     try:
-        for primitive in _instrumentor.primitives_in_use.values():
+        in_use = _instrumentor.primitives_in_use.values()
+        for primitive in (each for each in in_use if each.seam.active):
             for each, layers in primitive.layers.items():
                 is_it = (primitive.name, each) == (setting, module)
                 for layer in itertools.chain(*(getattr(one, "layers", (one,)) for one in layers)):

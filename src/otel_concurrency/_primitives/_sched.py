@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, capture_nothing
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job, Round, running
@@ -68,7 +68,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         def __iter__(self) -> Any:
             try:
                 caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            except ValueError:  # nobody: a thread begins with it
+            except ValueError:  # there is no caller: a thread begins with it
                 return iter(seen(self))
             if caller.f_code is not loop:
                 return iter(seen(self))
@@ -76,7 +76,13 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             if _asked and (thread := get_ident()) in running:
                 rounds.end(thread)
                 running[thread] = self
-            return _clean(held(self)) if handoff.current_safely() and seam.active else held(self)
+            if type(_held(self, _ACTION)) is Call or seam.capture is capture_nothing:
+                return held(self)
+            try:
+                return _clean(held(self)) if get_current() else held(self)
+            except Exception as error:
+                handoff.report("get_current", error)
+                return held(self)
 
         def _begin_round(self) -> Round:
             return Round(Job(*seen(self)[_ACTION:]), seam.name)
