@@ -50,8 +50,8 @@ BELOW_ADVICE = (
 LAYERS = (
     Layer("facts", "version package environment_variables"),
     _package("_core", others=f"{API} wrapt"),
-    _package("_items", "_core.*"),
     _package("_linking", "_core.*"),
+    _package("_items", "_core.* _linking.*"),
     _package("_clean_starts", "_core.*"),
     _package("_child_exit", "_core.*"),
     Layer("settings", "_settings", "environment_variables _core.* _linking.*", API),

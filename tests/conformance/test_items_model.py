@@ -469,13 +469,26 @@ class Program(RuleBasedStateMachine):
         if base.own:
             self.settle_at(who, [base])
         elif was_on and self.on:
-            item = Place(producer, idle=base)
-            nobody = Place(None, idle=base)
+            idle = self.become_a_worker(who, base, producer)
+            item = Place(producer, idle=idle)
+            nobody = Place(None, idle=idle)
             self.settle_at(who, [item] if sure else [item, nobody])
         else:
             places = [base, Place(None, idle=base), before]
             # Switched on while it waited: then it adopts, or not, as at any other time.
             self.settle_at(who, [*places, Place(producer, idle=base)] if self.on else places)
+
+    def become_a_worker(self, who, base, producer):
+        """Return where a flow is between its items from now on, and from outside them.
+
+        Whatever it was in, it has nothing to do with an item of another trace.
+        """
+        if base.name in (None, producer):
+            return base
+        for place, *_ in who.scopes:
+            if place.idle is not None:
+                place.idle = Place(None)
+        return Place(None)
 
     def settle_at(self, who, places):
         """See in which of ``places`` the flow is."""

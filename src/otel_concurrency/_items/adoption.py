@@ -33,6 +33,7 @@ from otel_concurrency._core.handoff import (
     capture_nothing,
     get_current,
 )
+from otel_concurrency._linking import origins
 
 ABSTAINS: Record = (ref(Context()), Context(), ())
 """In place of a record: this flow adopts nothing, since it gets items for the standard library."""
@@ -69,6 +70,11 @@ def adopt(context: Context | None) -> None:
             return
         else:
             buried = _bury(record)
+    if idle and context is not idle and _is_strangers(context, idle):
+        idle = NO_CONTEXT
+        buried = tuple((below, NO_CONTEXT) for below, _ in buried)
+        if not context and record is not None:
+            adopted.set(None)
     if not context:
         if not idle:
             if current is not idle:
@@ -84,6 +90,18 @@ def adopt(context: Context | None) -> None:
         handoff.any_adopted = True
         adopted.set((ref(context), idle, buried))
     attach(context)
+
+
+def _is_strangers(context: Context | None, idle: Context) -> bool:
+    """Whether an item's ``context`` has nothing to do with ``idle``, which its flow was started in.
+
+    A flow that handles such an item has become a worker: what it does between items belongs to no
+    trace from then on. What a flow has attached by itself without a span, baggage say, is its own.
+    """
+    trace = origins.trace_of(idle)
+    if trace is None:
+        return idle is bodies.get(get_ident())
+    return not context or origins.trace_of(context) != trace
 
 
 def _is_busy(current: Context) -> bool:

@@ -113,6 +113,15 @@ def instead_of(span: trace.Span, context: Context) -> Links:
     return () if span.get_span_context().is_valid else pending(context)
 
 
+def trace_of(context: Context) -> int | None:
+    """Return the id of the trace that ``context`` belongs to, or is linked to; None: of no one."""
+    span: Any = context.get(_SPAN_KEY)
+    if span is not None:
+        return span.get_span_context().trace_id or None
+    traces = {link.context.trace_id for link in pending(context)}
+    return traces.pop() if len(traces) == 1 else None
+
+
 def dated(context: Context, since: int) -> Context:
     """Return ``context`` with the time (ns since the epoch) from which its span grows old."""
     return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})
