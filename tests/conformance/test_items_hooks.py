@@ -112,6 +112,28 @@ def test_a_class_that_overrides_one_method_leaves_the_others_to_its_bases(
 
 
 @every_kind
+@pytest.mark.parametrize("on_at_the_end", [True, False])
+def test_a_class_that_a_program_drops_dies(kind, on_at_the_end, spans):
+    """The library keeps no class of queues alive, nor what its methods refer to."""
+
+    def use():
+        class Local(kind):
+            def _put(self, item):
+                super()._put(item)
+
+        queue = Local()
+        put(spans, queue, "item", "producer")
+        assert without_context(lambda: (queue.get_nowait(), spans.parent())) == ("item", "producer")
+        return weakref.ref(Local)
+
+    dropped = use()
+    if not on_at_the_end:
+        ConcurrencyInstrumentor().uninstrument()
+    gc.collect()
+    assert dropped() is None
+
+
+@every_kind
 def test_every_override_in_a_diamond_is_called_once(kind, spans):
     """Two classes that override a method each, cooperatively, both see each item once."""
     calls = []

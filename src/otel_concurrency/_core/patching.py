@@ -114,6 +114,11 @@ class Layer:
         return None if self._original is _MISSING else self._original
 
     @property
+    def is_undone(self) -> bool:
+        """Whether nothing of it is left: somebody else's patch on top of it may lead to it yet."""
+        return self._replacement is _MISSING
+
+    @property
     def is_on_top(self) -> bool:
         """Whether it is what is found there at present."""
         return vars(self.owner).get(self.name, _MISSING) is self._replacement is not _MISSING
@@ -242,8 +247,11 @@ _BOUND_OTHERWISE: Any = (staticmethod, classmethod)
 
 
 def definer(kind: type, name: str) -> type:
-    """Return the class that a class has an attribute from."""
-    return next(base for base in kind.__mro__ if name in vars(base))
+    """Return the class that a class has an attribute from; raise AttributeError if it has none."""
+    for base in kind.__mro__:
+        if name in vars(base):
+            return base
+    raise AttributeError(f"{kind!r} has no attribute {name!r}")
 
 
 def family(kind: type) -> list[type]:

@@ -59,9 +59,11 @@ class QueueHooks:
         """
         self._pairing = pairing
         self._inlined = inlined
-        self.layers = [Layer(pairing.stock, "__init__", self._init)]
+        self._creation = Layer(pairing.stock, "__init__", self._init)
         self._later = later
-        self._hooked: set[tuple[type, str]] = set()
+        # A class keeps its layers itself: here they would keep the class, which may be one of many
+        # that a program makes and drops.
+        self._key = f"_otel_concurrency_layers_of_{pairing.stock.__module__}"
         self._covered: weakref.WeakSet[type] = weakref.WeakSet()
         self._lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
@@ -71,6 +73,16 @@ class QueueHooks:
         self._lock = threading.Lock()
 
     # Which classes have hooks.
+
+    @property
+    def layers(self) -> list[Layer]:
+        """What is applied at present, on all classes that there are."""
+        classes = sorted(self._covered, key=lambda kind: len(kind.__mro__))
+        return [self._creation, *(layer for kind in classes for layer in self._layers_of(kind))]
+
+    def _layers_of(self, kind: type) -> list[Layer]:
+        layers: list[Layer] = vars(kind).get(self._key, [])
+        return layers
 
     def apply(self) -> None:
         """Set the hooks on every class of queues that there is, and that there will be."""
@@ -98,6 +110,7 @@ class QueueHooks:
         pairing = self._pairing
         with self._lock:
             undo_all((*self.layers, *self._later))
+            self._forget_what_is_undone()
             pairing.on_first = None
             for queue in pairing.forget_all():
                 queue.__dict__.pop(KEY, None)
@@ -107,6 +120,13 @@ class QueueHooks:
             if KEY in vars(pairing.stock):
                 delattr(pairing.stock, KEY)
         adoption.let_go()  # nobody will tell this flow to do it any more
+
+    def _forget_what_is_undone(self) -> None:
+        for kind in list(self._covered):
+            if all(layer.is_undone for layer in self._layers_of(kind)):
+                self._covered.discard(kind)
+                if self._key in vars(kind):
+                    delattr(kind, self._key)
 
     def _init(self, original: Any) -> Any:
         pairing = self._pairing
@@ -141,7 +161,7 @@ class QueueHooks:
             layers = [
                 Layer(kind, name, functools.partial(hook, kind))
                 for name, hook in hooks.items()
-                if (definer(kind, name), name) not in self._hooked
+                if name not in [layer.name for layer in self._layers_of(definer(kind, name))]
             ]
             for name in ("put", "put_nowait"):
                 own = vars(kind).get(name)
@@ -156,8 +176,8 @@ class QueueHooks:
             except Exception:
                 self._covered.discard(kind)
                 raise
-            self.layers += layers
-            self._hooked |= {(kind, layer.name) for layer in layers}
+            if layers:
+                setattr(kind, self._key, layers)
 
     # The hooks.
 
