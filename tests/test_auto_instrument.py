@@ -76,7 +76,6 @@ def environment(home, *, instrumentors=("concurrency",), python_path=None, **set
     return {
         **inherited,
         "HOME": str(home),  # gunicorn writes there
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",  # a span is one write, so processes that share a file can mix them
         **({} if python_path is None else {"PYTHONPATH": str(python_path)}),
         "OTEL_TRACES_EXPORTER": "console",

@@ -41,7 +41,6 @@ def run(receiver, program, *arguments, seconds=DEADLINE, **settings):
     }
     environment = {
         **inherited,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_TRACES_EXPORTER": "otlp",

@@ -52,7 +52,6 @@ def run(directory, program, *arguments, library=True, status=0, limit=None, **se
         cwd=directory,
         env={
             **inherited,
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(start),
             "EVENTS": str(events),
             "LIBRARY": "on" if library else "off",

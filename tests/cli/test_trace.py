@@ -76,7 +76,6 @@ def environment(**variables):
     return {
         **kept,
         "PYTHONIOENCODING": "utf-8",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(others - {"concurrency"}),
         **variables,
     }
