@@ -197,6 +197,8 @@ class Items:
     """A kind of queue of a library's."""
 
     setting: ClassVar[str] = "queue"
+    tells_twins: ClassVar[bool] = True
+    """Whether it is known of the same object that is there twice which of the two comes out."""
 
     def make(self, size: int = 0) -> Any:
         """Return a queue."""
@@ -269,6 +271,54 @@ class Items:
         token = context.attach(Context())
         self.put(queue, item)
         context.detach(token)
+
+    def test_under_load_nothing_has_to_be_empty_first(self, instrument, tracer):
+        """What was in the queue before has no context; each of 200 items after it has its own."""
+        instrument()
+
+        def flow():
+            queue = self.make()
+            expected, seen = {}, {}
+
+            def handle():
+                item = self.get(queue)
+                span = tracer.start_span("work")
+                seen[item] = span.parent and span.parent.span_id
+
+            for number in range(1000, 1203):
+                if number < 1003 or number % 7 == 0:
+                    self.put_untraced(queue, number)
+                    expected[number] = None
+                else:
+                    (expected[number],) = self.put_in_spans(queue, tracer, [number])
+                if number > 1002:
+                    handle()
+            for _ in range(3):
+                handle()
+            return seen == expected or (seen, expected)
+
+        assert self.run(flow) == [True]
+
+    def test_identical_items_behind_one_that_has_no_context(self, instrument, tracer):
+        """That one is handled without a context, and each of the others in one of its own.
+
+        Where they cannot be told apart none of them has one.
+        """
+        instrument()
+
+        def flow():
+            queue = self.make()
+            self.put_untraced(queue, 1)
+            ids = self.put_in_spans(queue, tracer, [1, 1])
+            expected = {None, *ids} if self.tells_twins else {None}
+            seen = set()
+            for _ in range(3):
+                self.get(queue)
+                span = tracer.start_span("work")
+                seen.add(span.parent and span.parent.span_id)
+            return seen == expected or (seen, expected)
+
+        assert self.run(flow) == [True]
 
     def test_baggage_alone_is_carried(self, instrument):
         """Any key of the context comes with the item."""

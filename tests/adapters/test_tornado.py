@@ -235,13 +235,15 @@ class Transforming(tornado.queues.Queue):
         self._queue = {}
 
     def _put(self, item):
-        self._queue[len(self._queue)] = (item,)
+        self._queue[max(self._queue, default=0) + 1] = (item,)
 
     def _get(self):
         return self._queue.pop(min(self._queue))[0]
 
 
 class TestSubclass(TestQueue):
+    tells_twins = False
+
     def make(self, size=0):
         return Transforming(size)
 

@@ -209,22 +209,6 @@ def test_a_queue_of_before_carries_what_is_put_to_it_now(form, spans):
     assert sorted(handled) == [((1,), "a"), ((2,), None), ((3,), "b")]
 
 
-@forms([form for form in FORMS if form.name.endswith(("Stable", "OwnHeap"))])
-def test_a_container_of_its_own_with_items_of_before_remembers_nothing_until_drained(form, spans):
-    """A limit: what waits in it cannot be told apart; after that, everything is carried."""
-    queue = form.make()
-    form.put(queue, (2,))
-    for producer in ("a", "b"):
-        form.put_under(spans, producer, queue, (1,))
-
-    handled = without_context(handle, form, queue, spans)
-    form.put_under(spans, "c", queue, (1,))
-    later = without_context(handle, form, queue, spans)
-
-    assert [parent for _, parent in handled] == [None, None, None]
-    assert later == [((1,), "c")]
-
-
 class CopyingContainer:
     """Keeps a copy of what it is given, and gives the last first, under the stock methods."""
 

@@ -71,13 +71,11 @@ def stock(name):
 class Form:
     """A queue class, made of a module of queues, and what is true of it."""
 
-    def __init__(self, name, kind, *, sure=True, hand_made=False, sorts=False, hashes=False):
+    def __init__(self, name, kind, *, sure=True, sorts=False, hashes=False):
         self.name = name
         self.kind = kind
         self.sure = sure
         """Whether every item's producer is known."""
-        self.hand_made = hand_made
-        """Whether nothing is known of items from before the first context."""
         self.sorts = sorts
         self.hashes = hashes
 
@@ -89,7 +87,7 @@ FORMS = [
     Form("Queue", stock("Queue")),
     Form("LifoQueue", stock("LifoQueue")),
     Form("PriorityQueue", stock("PriorityQueue"), sorts=True),
-    Form("Stable", derived(item_forms.Stable, "PriorityQueue"), hand_made=True),
+    Form("Stable", derived(item_forms.Stable, "PriorityQueue")),
     Form("OwnDeque", derived(item_forms.OwnDeque, "Queue")),
     Form("Unique", derived(item_forms.Unique, "Queue"), sure=False, hashes=True),
     Form("Deduplicating", derived(item_forms.Deduplicating, "Queue"), sure=False, hashes=True),
@@ -242,7 +240,6 @@ class Pair:
         self.real = form.kind(INSTRUMENTED[asynchronous])(*arguments)
         self.twin = form.kind(PLAIN[asynchronous])(*arguments)
         self.sure = form.sure
-        self.has_seen_a_context = False
 
 
 def container(queue):
@@ -328,7 +325,6 @@ class Program(RuleBasedStateMachine):
         real.start(self.in_loop(put))
         twin.start(self.in_loop(lambda: pair.twin.put_nowait(tagged)))
         assert real.outcome == twin.outcome
-        self.note_put(pair, tagged)
         if self.loop is not None:
             self.loop.run_until_complete(settle())
         self.collect()
@@ -343,12 +339,6 @@ class Program(RuleBasedStateMachine):
 
         # A task takes the context of the flow that creates it.
         return lambda: self.loop.run_until_complete(call())
-
-    def note_put(self, pair, tagged):
-        if tagged.producer is not None:
-            pair.has_seen_a_context = True
-        elif self.form.hand_made and not pair.has_seen_a_context:
-            pair.sure = False
 
     # Consumers
 
@@ -387,7 +377,6 @@ class Program(RuleBasedStateMachine):
                 lambda: pair.twin.put(tagged, **options),
                 "put",
             )
-        self.note_put(pair, tagged)
 
     @rule(consumer=consumers, queue=queues, wait=st.booleans())
     def get(self, consumer, queue, wait):
@@ -564,7 +553,6 @@ class Program(RuleBasedStateMachine):
         for pair in self.queues:
             if pair.twin.qsize():
                 pair.sure = False
-            pair.has_seen_a_context = False
         for who in self.consumers:
             if who.waits_for is not None:
                 what, pair, _, before = who.waits_for

@@ -17,7 +17,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
 from otel_concurrency._items import adoption, queue_hooks
-from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, Pairs
+from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, Pairs, beside
 
 TESTED = ("0.8.0", "0.11.0")
 
@@ -43,7 +43,7 @@ class _Queues:
         stock = culsans.Queue
         self.layers = [
             *(
-                Layer(getattr(culsans, name), "_put", functools.partial(self._put, kind))
+                Layer(getattr(culsans, name), "_put", functools.partial(self._put, name, kind))
                 for name, kind in _QUEUES.items()
             ),
             *(Layer(getattr(culsans, name), "_get", self._get) for name in _QUEUES),
@@ -62,26 +62,27 @@ class _Queues:
         self._pairs.clear()
         adoption.let_go()  # nobody will tell this flow to do it any more
 
-    def _put(self, kind: Any, original: Any) -> Any:
+    def _put(self, name: str, kind: Any, original: Any) -> Any:
         @functools.wraps(original)
         def _put(queue: Any, item: Any) -> Any:
             result = original(queue, item)
             try:
-                self._remember(kind, queue, item)
+                self._remember(name, kind, queue, item)
             except Exception as error:
                 handoff.report("put", error)
             return result
 
         return _put
 
-    def _remember(self, kind: Any, queue: Any, item: Any) -> None:
+    def _remember(self, name: str, kind: Any, queue: Any, item: Any) -> None:
         known = self._pairs.get(id(queue))
         if known is None:
             if not (self._seam.active and self._seam.concerned()):
                 return
+            items = getattr(queue, f"_{name}__data")  # as the interpreter mangles it
             key, table = id(queue), self._pairs
             reference = weakref.ref(queue, lambda _: table.pop(key, None))
-            known = table[key] = reference, kind((None, None), queue._qsize() - 1)
+            known = table[key] = reference, beside(kind, items, item)
         known[1].put(item, self._seam.current(), queue._qsize())
 
     def _get(self, original: Any) -> Any:

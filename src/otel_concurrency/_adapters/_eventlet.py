@@ -54,6 +54,7 @@ def _queue_layers(queue: Any, seam: Seam) -> list[Patch]:
         queue,
         seam,
         stock="LightQueue",
+        alike=("Queue",),
         container="queue",
         size="qsize",
         waits=("qsize", False),

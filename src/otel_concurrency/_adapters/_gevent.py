@@ -23,7 +23,7 @@ from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption
 from otel_concurrency._items.known_queues import is_plumbing
-from otel_concurrency._items.pairs import Fifo, Keyed, Lifo
+from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, beside
 
 TESTED = ("25.9.1", "26.9.0")
 
@@ -231,7 +231,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
         if pairs is None:
             if not context:
                 return
-            pairs = kind((None, None), len(queue.queue) - 1)
+            pairs = beside(kind, queue.queue, item)
             setattr(queue, _PAIRS, pairs)
         pairs.put(item, context, len(queue.queue))
 

@@ -18,7 +18,13 @@ TESTED = ("2.0.0", "2.0.0")
 
 
 def _layers(janus: ModuleType, seam: Seam) -> list[Patch]:
-    pairing = Pairing(janus, seam, container="_queue", size="_qsize", waits=("_qsize", False))
+    pairing = Pairing(
+        janus,
+        seam,
+        container=("_heap_queue", "_queue"),
+        size="_qsize",
+        waits=("_qsize", False),
+    )
     sides = (vars(janus)[name] for name in ("_SyncQueueProxy", "_AsyncQueueProxy"))
     return [
         QueueHooks(pairing, {}),

@@ -22,6 +22,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, adopted, get_current
 from otel_concurrency._core.patching import definer
 from otel_concurrency._items import adoption, known_queues
+from otel_concurrency._items.contents import ids_in
 from otel_concurrency._items.pairs import UNKNOWN, ChangedFifo, Fifo, Keyed, Lifo, Pairs
 
 KEY = "_otel_concurrency_pairs"
@@ -45,15 +46,17 @@ class Pairing:
         module: ModuleType,
         seam: Seam,
         *,
-        container: str,
+        container: str | tuple[str, ...],
         size: str,
         waits: tuple[str, bool],
         consumers: tuple[str, ...] = ("get", "get_nowait"),
         stock: str = "Queue",
+        alike: tuple[str, ...] = (),
     ) -> None:
         """Take the name of the stock queue, which others derive from, and of its parts.
 
-        ``container`` holds the items, ``size`` says how many there are. ``waits`` is what a
+        ``container`` holds the items (one of several names), ``size`` says how many there are. The
+        classes ``alike`` put as the stock one does. ``waits`` is what a
         consumer asks, and the truth of the answer by which it has to wait. ``consumers`` are the
         methods that ask, of the queue or of what stands for it.
         """
@@ -63,7 +66,9 @@ class Pairing:
         self.waits, self.waits_when = waits
         self.on_first: Callable[[], None] | None = None
         """To be called before the first queue is accompanied."""
-        self._container, self._size = container, size
+        self._containers = (container,) if isinstance(container, str) else container
+        self._size = size
+        self._in_order = (self.stock, *(vars(module)[name] for name in alike))
         self._consumers = tuple(
             _code(getattr(self.stock, name)) for name in consumers if hasattr(self.stock, name)
         )
@@ -93,23 +98,34 @@ class Pairing:
             return
         owners = owner, definer(kind, "_get")
         size = getattr(queue, self._size)() - known
-        container = getattr(queue, self._container, None)
         pairs: Pairs
         if known_queues.is_plumbing(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
             pairs = UNPAIRED
-        elif owners == (self.stock, self.stock) and type(container) is deque:
-            as_it_is = self.seam.change is None and self.at_first is None
-            pairs = (Fifo if as_it_is else ChangedFifo)(owners, size)
-        elif owners == (self.module.LifoQueue,) * 2 and type(container) is list:
-            pairs = Lifo(owners, size)
-        elif owners == (self.module.PriorityQueue,) * 2 and type(container) is list:
-            pairs = Keyed(owners, size, cast("list[object]", container))
         else:
-            pairs = Keyed(owners, size)
+            pairs = self._pairs(queue, owners, size)
         if self.on_first is not None:
             self.on_first()
         object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
         self.note(queue)
+
+    def _pairs(self, queue: Any, owners: tuple[Any, Any], size: int) -> Pairs:
+        """Return pairs for the container of ``queue``, which holds ``size`` items. May raise."""
+        putter, getter = owners
+        container = self._container(queue)
+        kind = cast("type[object]", type(container))
+        if putter in self._in_order and getter is self.stock and kind is deque:
+            as_it_is = self.seam.change is None and self.at_first is None
+            return (Fifo if as_it_is else ChangedFifo)(owners, size)
+        if putter is getter is self.module.LifoQueue and kind in (list, deque):
+            return Lifo(owners, size)
+        if putter is getter is self.module.PriorityQueue and kind is list:
+            return Keyed(owners, size, cast("list[object]", container))
+        return Keyed(owners, size, before=ids_in(queue, size) if size else set[int]())
+
+    def _container(self, queue: Any) -> Any:
+        """Return what a queue keeps its items in, where it does as a stock one. May raise."""
+        found = (getattr(queue, name, None) for name in self._containers)
+        return next((one for one in found if one is not None), None)
 
     def is_nobodys(self, queue: Any) -> bool:
         """Whether ``queue``, on which somebody acts now, hands nothing off. May raise.
@@ -140,7 +156,7 @@ class Pairing:
         """Pair ``item``, which has just been put, with the current context. May raise."""
         pairs: Pairs = queue._otel_concurrency_pairs
         if pairs.owners[0] is owner:
-            if pairs.owners[1] is not owner and not _is_stored(item, queue, self._container, pairs):
+            if pairs.owners[1] is not owner and not _is_stored(item, self._container(queue), pairs):
                 pairs.forget(getattr(queue, self._size)())
             else:
                 pairs.put(item, self.context_of(queue, item), getattr(queue, self._size)())
@@ -199,11 +215,10 @@ class Pairing:
             handoff.report(step, error)
 
 
-def _is_stored(item: object, queue: Any, container: str, pairs: Pairs) -> bool:
+def _is_stored(item: object, items: Any, pairs: Pairs) -> bool:
     """Whether a queue that does not give what it takes has stored ``item`` itself, or said what."""
     if pairs.stored is not UNKNOWN:
         return True
-    items: Any = getattr(queue, container, None)
     return type(items) not in (deque, list) or any(item is one for one in reversed(items))
 
 

@@ -87,15 +87,25 @@ class Lifo(Fifo):
 class Keyed:
     """For a container that gives its items in an order of its own.
 
-    Identical items are given their contexts in the order in which they were put. While the queue
-    holds items from before, or from before contexts were dropped, nothing is remembered: one of
-    them might be identical to one that is put now.
+    Identical items are given their contexts in the order in which they were put. One that may be
+    there from before, or from before contexts were dropped, has none, and nor has the same object
+    when it is put again while it may still be there.
     """
 
-    __slots__ = ("_contexts", "_count", "_held", "_unknown", "owners", "stored")
+    __slots__ = ("_before", "_contexts", "_count", "_held", "_unknown", "owners", "stored")
 
-    def __init__(self, owners: Owners, size: int, items: Sequence[object] | None = None) -> None:
-        """Start with ``size`` items in the queue; with ``items`` where its container is known."""
+    def __init__(
+        self,
+        owners: Owners,
+        size: int,
+        items: Sequence[object] | None = None,
+        before: set[int] | None = None,
+    ) -> None:
+        """Start with ``size`` items in the queue.
+
+        Take these as ``items`` where the container is known, or else the ids of all objects that
+        they may be; where that is not known either, nothing is remembered until they are gone.
+        """
         self.owners = owners
         self.stored: object = UNKNOWN
         """What the class that this one derives from has stored, or taken out, in this step."""
@@ -105,6 +115,7 @@ class Keyed:
         self._held: dict[int, object] | None = {} if items is None else None
         self._count = 0
         self._unknown = size - len(items or ())
+        self._before = before
         for item in items or ():
             self._remember(item, None)
 
@@ -112,7 +123,13 @@ class Keyed:
         """Remember the context of an item that has just been put; the queue holds ``size`` now."""
         if self.stored is not UNKNOWN:  # it may be another: a subclass has made it of the item
             item, self.stored = self.stored, UNKNOWN
-        if self._unknown or self._count + 1 != size:
+        if self._unknown:
+            if self._before is None or self._count + self._unknown + 1 != size:
+                self.forget(size)
+                return
+            if id(item) in self._before:
+                context = None
+        elif self._count + 1 != size:
             self.forget(size)
             return
         self._remember(item, context)
@@ -135,23 +152,32 @@ class Keyed:
         """Return the context of an item that has just been got; the queue holds ``size`` now."""
         if self.stored is not UNKNOWN:
             item, self.stored = self.stored, UNKNOWN
-        self._count -= 1
         contexts, key = self._contexts, id(item)
-        if self._unknown or self._count != size or key not in contexts:
+        if self._count + self._unknown != size + 1:
             self.forget(size)
             return None
+        if key not in contexts:
+            if self._unknown and self._before is not None and key in self._before:
+                self._unknown -= 1
+                if not self._unknown:
+                    self._before.clear()
+            else:
+                self.forget(size)
+            return None
+        self._count -= 1
         several = contexts[key]
         if isinstance(several, deque) and len(several) > 1:
             return several.popleft()
         del contexts[key]
         if self._held is not None:
             del self._held[key]
-        if not contexts:
+        if not contexts and not self._unknown:
             self.forget(size)  # gives back the memory of a dictionary that was large
         return several.popleft() if isinstance(several, deque) else several
 
     def forget(self, size: int) -> None:
         """Drop all contexts; the queue holds ``size`` items."""
+        self._before = None if size else set[int]()
         self._contexts.clear()
         if self._held is not None:
             self._held.clear()
@@ -166,3 +192,12 @@ class Keyed:
 
 
 Pairs = Fifo | Keyed
+
+
+def beside(kind: type[Fifo] | type[Keyed], items: Sequence[object], item: object) -> Pairs:
+    """Return pairs of ``kind`` for a container of ``items``, into which ``item`` was put last."""
+    if kind is not Keyed:
+        return kind((None, None), len(items) - 1)
+    before = list(items)
+    del before[next(place for place, one in enumerate(before) if one is item)]
+    return Keyed((None, None), len(before), before)

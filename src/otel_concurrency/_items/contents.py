@@ -1,0 +1,61 @@
+"""What a queue with a container of its own may hold, by identity.
+
+An item that is put in a context must not be taken for the same object that was there before. Which
+objects these are is asked of the garbage collector, which calls no code of the program's.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import deque
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, cast
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+_NO_ITEMS = (type, ModuleType, FunctionType, BuiltinFunctionType)
+_STANDARD = sys.stdlib_module_names
+_DEPTH = 6
+"""How many references lead from a queue to an item at most: in a heap's wrapper, say, five."""
+
+_WRAPPERS = 2
+"""How many of these may lead out of objects that are no containers: wrappers, and attributes."""
+
+_MOST = 100_000
+
+
+def ids_in(queue: object, size: int) -> set[int] | None:
+    """Return the ids of all objects that ``queue`` may hold as one of its ``size`` items.
+
+    None where they cannot be found: it does not keep them in containers of the interpreter's.
+    """
+    found: set[int] = set()
+    elements = 0
+    attributes: dict[str, object] = getattr(queue, "__dict__", {})
+    layer: list[tuple[Any, int]] = [
+        (one, 0)
+        for one in attributes.values()
+        if isinstance(one, _CONTAINERS) or _may_wrap(type(one))
+    ]
+    for _ in range(_DEPTH):
+        below: list[tuple[Any, int]] = []
+        for holder, wrappers in layer:
+            for one in gc.get_referents(holder):
+                kind = cast("type[object]", type(one))
+                if issubclass(kind, _NO_ITEMS) or id(one) in found:
+                    continue
+                found.add(id(one))
+                if issubclass(kind, _CONTAINERS):
+                    elements += len(one)
+                    below.append((one, wrappers))
+                elif wrappers < _WRAPPERS and _may_wrap(kind):
+                    below.append((one, wrappers + 1))
+        if len(found) > _MOST:
+            return None
+        layer = below
+    return found if elements >= size else None
+
+
+def _may_wrap(kind: type) -> bool:
+    """Whether an object of ``kind``, which is no container, may hold items: not a standard one."""
+    return str(kind.__module__).partition(".")[0] not in _STANDARD
