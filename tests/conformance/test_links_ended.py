@@ -527,14 +527,20 @@ FLOWS = {
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_flow_that_lives_on_serves_later_requests(flow, instrument, tracer, exporter, clock):
-    """Each of them is a trace of its own, with a link to the request that started the flow."""
+    """Each is a trace of its own; the first has a link to the request that started the flow.
+
+    From then on the flow is in no context: it has no more of the baggage either.
+    """
     instrument(queue="off", asyncio="off")  # else the items of the queues say who asked
+    tenants = []
 
     def serve():
         with tracer.start_as_current_span("served"):
+            tenants.append(baggage.get_baggage("tenant"))
             tracer.start_span("child").end()
 
     def first():
+        attach(baggage.set_baggage("tenant", "acme"))
         with tracer.start_as_current_span("first") as span:
             return span, *FLOWS[flow](serve)
 
@@ -551,8 +557,9 @@ def test_a_flow_that_lives_on_serves_later_requests(flow, instrument, tracer, ex
         assert not any(span.links for span in later)
     else:
         assert at_once.parent == origin.get_span_context()
-        for span in later:
-            assert_linked(span, origin, reason="ended")
+        assert_linked(later[0], origin, reason="ended")
+        assert [(span.parent, span.links) for span in later[1:]] == [(None, ())] * 19
+        assert tenants == ["acme"] + [None] * 20
     assert len(later) == 20
     assert len({span.context.trace_id for span in later}) == 20
     children = [span for span in exporter.get_finished_spans() if span.name == "child"]

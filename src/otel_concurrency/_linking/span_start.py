@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation import (
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, capture_nothing, get_current, seams
 from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all, when_imported
-from otel_concurrency._linking import origins
+from otel_concurrency._linking import flows, origins
 from otel_concurrency._linking.origins import is_dead
 from otel_concurrency._linking.rounds import learn, running
 
@@ -218,13 +218,13 @@ def _linked(
     ``context`` is the one that was given by the caller, if any: it stands, however old.
     """
     if parent is not None and parent.get_span_context().is_valid:
-        if (
-            context is not None
-            or not link_after
-            or not is_dead(current, parent, link_after, start_time)
-        ):
+        if context is not None or not link_after:
             return context, links
-        current = context = origins.deferred(current, None, "ended")
+        if not is_dead(current, parent, link_after, start_time):
+            if getattr(parent, _END, None) is not None:
+                flows.note(current, parent)
+            return context, links
+        current = context = _without(current, parent)
     pending = origins.pending(current)
     if not pending:
         return context, links
@@ -232,6 +232,19 @@ def _linked(
     if any(one is pending[0] for one in given):  # by another layer of ours, above somebody else's
         return context, given
     return context, (*pending, *given)  # at their limit the SDK keeps the last of them
+
+
+def _without(current: Any, parent: Any) -> Any:
+    """Return what the next span has of ``current``, whose span ``parent`` ended long ago.
+
+    A flow that lives on in it has nothing of it from now on.
+    """
+    late = origins.deferred(current, None, "ended")
+    rest = None if getattr(parent, _END, None) is None else flows.left(current, parent)
+    if rest is None:
+        return late
+    handoff.attach(rest)
+    return origins.without_span(rest, origins.origin_of(late))
 
 
 def _runs(span: Any, parent: Any) -> None:

@@ -27,6 +27,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._core.signatures import NOT_GIVEN
+from otel_concurrency._linking import flows
 
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
@@ -126,6 +127,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                 before = token = body = record = None
                 del self
 
+    flows.pick_ups.add(vars(_WorkItem)["run"].__code__)
     return _WorkItem
 
 
