@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import context as context_api
+from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -15,6 +16,58 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import faults, handoff
+
+OFFICIAL = (ThreadingInstrumentor, AsyncioInstrumentor)
+
+
+def pytest_addoption(parser):
+    """Have a suite run beside OpenTelemetry's own instrumentors of threads and asyncio."""
+    parser.addoption(
+        "--beside-official",
+        choices=["before", "after"],
+        help="switch the official instrumentors on before this library, or each time after it",
+    )
+
+
+def pytest_configure(config):
+    """Switch the official ones on for all of the session, or whenever this library is."""
+    order = config.getoption("--beside-official")
+    if order == "before":
+        for official in OFFICIAL:
+            official().instrument()
+    elif order == "after":
+        _have_the_official_ones_follow()
+
+
+def _have_the_official_ones_follow():
+    instrument, uninstrument = (
+        ConcurrencyInstrumentor.instrument,
+        ConcurrencyInstrumentor.uninstrument,
+    )
+
+    def on(self, **kwargs):
+        instrument(self, **kwargs)
+        for official in OFFICIAL:
+            if not official().is_instrumented_by_opentelemetry:
+                official().instrument()
+
+    def off(self, **kwargs):
+        for official in reversed(OFFICIAL):
+            if official().is_instrumented_by_opentelemetry:
+                official().uninstrument()
+        uninstrument(self, **kwargs)
+
+    ConcurrencyInstrumentor.instrument, ConcurrencyInstrumentor.uninstrument = on, off
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out, beside the official ones, what is about a primitive that is off: they carry it."""
+    if config.getoption("--beside-official"):
+        left_out = [
+            item for item in items if item.get_closest_marker("alone") or "futures off" in item.name
+        ]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -77,8 +130,10 @@ def tracer(exporter):
 
 
 @pytest.fixture
-def official():
+def official(pytestconfig):
     """Return OpenTelemetry's own instrumentor of threads and pools; undo whatever it has left."""
+    if pytestconfig.getoption("--beside-official"):
+        pytest.skip("the whole suite runs beside it")
     places = [
         (threading.Thread, ("start", "run")),
         (threading.Timer, ("start", "run")),

@@ -74,15 +74,18 @@ LAYERS = (
         API,
     ),
     Layer("adapters", "_adapters _adapters.*", BELOW_ADVICE, API),
+    Layer("official", "_official_threading", "_core.*", API),
     Layer(
         "instrumentor",
         "_instrumentor",
-        f"version package {BELOW_ADVICE} _configuration _primitives _adapters _metrics",
+        f"version package {BELOW_ADVICE} _configuration _official_threading _primitives _adapters "
+        "_metrics",
         f"{API} opentelemetry.instrumentation",
     ),
     _package(
         "_status",
-        f"{BELOW_ADVICE} version _configuration _primitives _adapters _instrumentor",
+        f"{BELOW_ADVICE} version _configuration _official_threading _primitives _adapters "
+        "_instrumentor",
         f"{API} opentelemetry.sdk opentelemetry.instrumentation",
     ),
     _package("_trace_report", others=""),

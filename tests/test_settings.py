@@ -27,7 +27,8 @@ CONSTANTS = [name for name in vars(variables) if name[0] not in "_@"]  # @: pyte
 OPT_IN = ("subprocess",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
 WAIT = 20
-SETTINGS = (*NAMES, "policy", "excluded", "metrics", "adapters", *DURATIONS)
+TRUTHS = ("metrics", "keep_official_threading")
+SETTINGS = (*NAMES, "policy", "excluded", "adapters", *TRUTHS, *DURATIONS)
 
 texts = st.one_of(
     st.sampled_from(

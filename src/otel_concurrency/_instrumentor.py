@@ -14,7 +14,14 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import _adapters, _configuration, _primitives, _settings, package
+from otel_concurrency import (
+    _adapters,
+    _configuration,
+    _official_threading,
+    _primitives,
+    _settings,
+    package,
+)
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
 from otel_concurrency._configuration import Configuration
@@ -45,8 +52,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
     ``subprocess`` (a :class:`~otel_concurrency.Policy` or its value), ``link_after`` and
-    ``flush_timeout`` (milliseconds), ``metrics`` (true or false), ``adapters`` and ``excluded``
-    (each a comma-separated string, or strings). Metrics go to ``meter_provider``.
+    ``flush_timeout`` (milliseconds), ``metrics`` and ``keep_official_threading`` (true or false),
+    ``adapters`` and ``excluded`` (each a comma-separated string, or strings). Metrics go to
+    ``meter_provider``.
     Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged, and the
     program runs as it would without.
     """
@@ -84,6 +92,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             settings = given or _settings.read(_primitives.NAMES, kwargs, _adapters.ADAPTERS)
             meter_provider = kwargs.get(_METER_PROVIDER)
             measure = _measure(settings, meter_provider)
+            _set_official_threading_aside(settings)
             for name in _primitives.NAMES:
                 _switch_on(name, settings, measure)
             for library in settings.adapters:
@@ -109,6 +118,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         undo = {"the base context": environment.leave}
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
         undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
+        undo[_official_threading.NAME] = _official_threading.give_back
         for what, switch_off in undo.items():
             try:
                 switch_off()
@@ -218,6 +228,7 @@ class _Primitive:
     def _leave_alone(self, name: str) -> None:
         """Go on without a module of which not all can be patched, and of which nothing is."""
         self.seam.left_alone.add(name)
+        _official_threading.give_back(name)
 
     def _is_on(self) -> bool:
         return self.seam.active
@@ -312,6 +323,18 @@ def _matcher(name: str, excluded: Collection[str]) -> matching.Matcher | None:
     if name == "multiprocessing":
         return matching.process_matcher(excluded)
     return matching.callable_matcher(excluded)
+
+
+def _set_official_threading_aside(settings: _settings.Settings) -> None:
+    """Set aside what covers the same as the primitives that are on, unless it is to be kept."""
+    policies = {name: settings.policies[name] for name in ("threading", "futures")}
+    if not settings.keep_official_threading:
+        on = [name for name, policy in policies.items() if policy is not _policy.Policy.OFF]
+        _official_threading.set_aside(
+            module for name in on for module in _primitives.modules_of(name)
+        )
+    elif _policy.Policy.LINK in policies.values():
+        _official_threading.keep_beside_links()
 
 
 def _switch_on(

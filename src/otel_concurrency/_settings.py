@@ -52,6 +52,8 @@ class Settings:
     """Whether hand-offs are counted, and their waits measured."""
     adapters: tuple[str, ...] = ()
     """The libraries that are patched when the program imports them."""
+    keep_official_threading: bool = False
+    """Whether OpenTelemetry's own instrumentor of threads stays beside this library."""
     sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
     """Where a setting was set, as the user would write it; one that is missing was not."""
 
@@ -64,6 +66,7 @@ class Settings:
             "flush_timeout": self.flush_timeout,
             "metrics": self.metrics,
             "adapters": self.adapters or _NO_ADAPTER,
+            "keep_official_threading": self.keep_official_threading,
         }
 
 
@@ -96,6 +99,7 @@ def read(
         flush_timeout=_milliseconds("flush_timeout", given, Settings.flush_timeout),
         metrics=_truth("metrics", given),
         adapters=_chosen("adapters", given, tuple(adapters)),
+        keep_official_threading=_truth("keep_official_threading", given),
         sources=given.sources,
     )
 
@@ -119,6 +123,7 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
         "flush_timeout",
         "metrics",
         "adapters",
+        "keep_official_threading",
     )
     for keyword in keywords:
         if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR | {DECLARED}:

@@ -139,3 +139,14 @@ by the policies of the primitives that it resembles.
 
 Default: ``*``.
 """
+
+OTEL_PYTHON_CONCURRENCY_KEEP_OFFICIAL_THREADING = "OTEL_PYTHON_CONCURRENCY_KEEP_OFFICIAL_THREADING"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_KEEP_OFFICIAL_THREADING
+
+Whether ``opentelemetry-instrumentation-threading`` stays as it is beside this library, which covers
+the same threads, timers and pools: ``true`` or ``false``. By default it is set aside while this
+library is on, in whichever order the two are switched on.
+
+Default: ``false``.
+"""

@@ -573,6 +573,7 @@ def test_work_that_is_queued_when_the_library_is_switched_off_keeps_its_context(
     assert plainly(form) == {}
 
 
+@pytest.mark.alone
 @every_patched_form
 def test_the_library_can_be_switched_on_again(form, tracer):
     """Off, nothing travels; on again, everything does, also on the worker of before."""

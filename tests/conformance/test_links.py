@@ -320,6 +320,7 @@ def test_beside_other_patches_there_is_one_link(form, after, monkeypatch, tracer
     assert_linked(named(exporter)["work"], origin, reason="policy", primitive="futures")
 
 
+@pytest.mark.alone
 def test_the_environments_provider_is_not_loaded_for_a_link(instrument, monkeypatch):
     """To look whether spans can be linked sets no provider: the program is about to set its own."""
     monkeypatch.setattr(_links, "_checked", False)

@@ -699,6 +699,7 @@ def test_children_hand_off_in_turn(form, instrumented, tracer):
             assert form.run(process_work.look_from_a_process, form.method) == [expected]
 
 
+@pytest.mark.alone
 @one_of_each
 def test_off_primitives_are_off_in_children(form, instrument, tracer):
     """A primitive that is off in the parent is off in the child."""

@@ -166,6 +166,7 @@ def in_loop(use):
         loop.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("call", WRONG_CALLS.values(), ids=WRONG_CALLS)
 def test_a_wrong_call_raises_what_it_raises_without(call):
     """The exception has the interpreter's own type and words."""

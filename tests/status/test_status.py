@@ -141,7 +141,7 @@ def test_what_it_prints(program):
     assert "sched parent default patched (sched)" in lines
     assert "queue off OTEL_PYTHON_CONCURRENCY_QUEUE not patched" in lines
     assert "OTEL_PYTHON_CONCURRENCY_QEUEU is not a setting" in result.stdout
-    assert "opentelemetry-instrumentation-threading (active): " in result.stdout
+    assert "opentelemetry-instrumentation-threading (set aside): " in result.stdout
 
 
 def test_what_cannot_be_patched_is_told_with_the_reason(program, tmp_path):
@@ -272,11 +272,15 @@ def test_a_neighbour_is_told_with_what_it_changes(official):
         found = {each["name"]: each for each in neighbours.found()}
         neighbour = found["opentelemetry-instrumentation-threading"]
         assert "link" in neighbour["changes"]
-        return neighbour["active"]
+        return neighbour["active"], neighbour["set_aside"]
 
-    assert active() is False
+    assert active() == (False, False)
     ThreadingInstrumentor().instrument()
-    assert active() is True
+    assert active() == (True, False)
+    ConcurrencyInstrumentor().instrument()
+    assert active() == (True, True)
+    ConcurrencyInstrumentor().uninstrument()
+    assert active() == (True, False)
 
 
 def test_switched_off_nothing_is_told_to_be_patched(instrumented):

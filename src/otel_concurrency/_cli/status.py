@@ -189,4 +189,6 @@ def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 def _neighbour(neighbour: Mapping[str, Any]) -> str:
     active = {True: " (active)", False: " (imported, not active)", None: ""}[neighbour["active"]]
+    if neighbour["set_aside"]:
+        active = " (set aside)"
     return f"{neighbour['name']}{active}: {neighbour['changes']}"

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from otel_concurrency import _official_threading
+
 
 class Neighbour(NamedTuple):
     """One of them."""
@@ -19,6 +21,8 @@ class Neighbour(NamedTuple):
     module: str
     changes: str
     is_active: Callable[[], bool] | None = None
+    is_set_aside: Callable[[], bool] = bool
+    """Whether it has nothing to do as long as this library is on."""
 
 
 def _instrumentor(module: str, name: str) -> Callable[[], bool]:
@@ -48,11 +52,14 @@ _OWN_WORKERS = "its own {} are covered as far as they are the standard library's
 NEIGHBOURS = (
     Neighbour(
         "opentelemetry-instrumentation-threading",
-        "opentelemetry.instrumentation.threading",
-        "attaches what it has captured itself over this library's context: `link` has no effect "
-        "for pools, nor for the rounds of timers. It is not needed: "
-        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
-        _instrumentor("opentelemetry.instrumentation.threading", "ThreadingInstrumentor"),
+        _official_threading.MODULE,
+        "where this library has set it aside, it has no part in what is carried, and is back when "
+        "this library is switched off; where it is kept "
+        f"({_official_threading.SETTING}=true), it attaches what it has captured itself over this "
+        "library's context, and `link` has no effect for pools, nor for the rounds of timers. It "
+        "is not needed: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
+        _instrumentor(_official_threading.MODULE, "ThreadingInstrumentor"),
+        _official_threading.is_set_aside,
     ),
     Neighbour(
         "opentelemetry-instrumentation-asyncio",
@@ -91,20 +98,22 @@ NEIGHBOURS = (
 
 def found() -> list[dict[str, Any]]:
     """Return those that are imported in this process, as plain data."""
-    return [
-        {
-            "name": neighbour.name,
-            "changes": neighbour.changes,
-            "active": _is_active(neighbour),
-        }
-        for neighbour in NEIGHBOURS
-        if neighbour.module in sys.modules
-    ]
+    return [_told(neighbour) for neighbour in NEIGHBOURS if neighbour.module in sys.modules]
 
 
 def installed() -> list[str]:
     """Return the names of those that could be imported."""
     return [neighbour.name for neighbour in NEIGHBOURS if _is_installed(neighbour.module)]
+
+
+def _told(neighbour: Neighbour) -> dict[str, Any]:
+    active = _is_active(neighbour)
+    return {
+        "name": neighbour.name,
+        "changes": neighbour.changes,
+        "active": active,
+        "set_aside": bool(active) and neighbour.is_set_aside(),
+    }
 
 
 def _is_active(neighbour: Neighbour) -> bool | None:

@@ -264,6 +264,7 @@ def _others(settings: _settings.Settings | None) -> list[dict[str, Any]]:
         "link_after": f"{settings.link_after} ms",
         "flush_timeout": f"{settings.flush_timeout} ms",
         "metrics": str(settings.metrics).lower(),
+        "keep_official_threading": str(settings.keep_official_threading).lower(),
     }
     return [
         {"name": name, "value": value, "set_by": settings.sources.get(name)}

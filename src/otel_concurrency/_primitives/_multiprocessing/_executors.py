@@ -14,12 +14,15 @@ while, so this does without what others have round each of those.
 from __future__ import annotations
 
 import functools
+import threading
+import time
 from collections import deque
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from opentelemetry.context import Context
 
+from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
@@ -44,12 +47,17 @@ _PARTIAL: Any = functools.partial
 
 def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
     chunk = process._process_chunk
-    return [
+    pool = process.ProcessPoolExecutor
+    layers = [
         Layer(process._WorkItem, "__init__", lambda raw: _work_item(raw, seam, chunk)),
         Layer(process._CallItem, "__init__", _call_item),
         Layer(process._ExecutorManagerThread, "run", lambda raw: _run(raw, seam)),
         Layer(process, "_process_worker", lambda raw: _process_worker(raw, seam, chunk)),
     ]
+    if hasattr(pool, "terminate_workers"):  # since 3.14
+        terminate = functools.partial(_terminate_workers, seam=seam, shutdown=pool.shutdown)
+        layers.append(Layer(pool, "terminate_workers", terminate))
+    return layers
 
 
 MODULES = {_MODULE: _layers}
@@ -142,6 +150,43 @@ def _without_hooks(ids: Any) -> None:
             ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
     except Exception as error:
         handoff.report("run a pool", error)
+
+
+def _terminate_workers(original: Any, seam: Seam, shutdown: Any) -> Any:
+    @functools.wraps(original)
+    def terminate_workers(self: Any) -> Any:
+        try:
+            if seam.active and flush.is_needed():
+                _let_idle_ones_leave(self, shutdown)
+        except Exception as error:
+            handoff.report("terminate workers", error)
+        return original(self)
+
+    return terminate_workers
+
+
+_LOOK_EVERY = 0.05
+"""Seconds after which a pool that is waited for is looked at again: it may have got work."""
+
+
+def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
+    """Let workers that have nothing to do leave by themselves, with what they have recorded.
+
+    It is what ``shutdown()`` does, on the executor's own thread. That is not waited for without a
+    limit, nor where there is work outstanding. Those that are still there then are terminated.
+    """
+    manager, processes = executor._executor_manager_thread, executor._processes
+    if manager is None or manager is threading.current_thread() or manager.pending_work_items:
+        return
+    deadline = time.monotonic() + flush.timeout / 1000
+    shutdown(executor, wait=False, cancel_futures=True)
+    while manager.is_alive() and not manager.pending_work_items:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        manager.join(min(left, _LOOK_EVERY))
+    if manager.is_alive():
+        executor._processes = processes
 
 
 # In the process.
