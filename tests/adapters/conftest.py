@@ -14,11 +14,13 @@ from otel_concurrency import ConcurrencyInstrumentor
 NEEDED = {
     "test_aiosqlite.py": "aiosqlite",
     "test_anyio.py": "anyio trio",
+    "test_ansible.py": "ansible",
     "test_apscheduler.py": "apscheduler",
     "test_arq.py": "arq fakeredis",
     "test_billiard.py": "billiard",
     "test_boto3_sqs.py": "boto3 flask moto opentelemetry.instrumentation.boto3sqs",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
+    "test_cloudpickle.py": "cloudpickle",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",

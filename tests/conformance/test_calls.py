@@ -453,6 +453,19 @@ def test_a_failed_dispatch_lets_go_at_once(form, way, tracer, no_gc):
     assert not get_current()
 
 
+def test_a_pool_without_threads_lets_go_where_threads_are_not_patched(tracer, no_gc, instrument):
+    """It notices by itself then that it could not start one."""
+    instrument(threading="off")
+    with Submit() as form:
+        span_died, held = fail(form, NO_THREADS, tracer)
+
+        assert held.__traceback__ is not None
+        assert span_died.wait(5)
+        seen = Recorder()
+        form.hand_off(seen).wait()  # which starts the thread that does both
+    assert seen.seen
+
+
 def fail(form, way, tracer):
     """Hand off in vain; return the span's death and the exception."""
     with tracer.start_as_current_span("origin") as span, form.failing(way):

@@ -90,6 +90,11 @@ def _forget() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
+after_failed_start: set[Callable[[], None]] = set()
+"""Called where a thread could not be started in a context, by whoever wanted to start it.
+
+None of them raises."""
+
 Capture = Callable[[object], "Context | None"]
 """Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import wrapt
 
-from otel_concurrency._core import faults, signatures
+from otel_concurrency._core import faults, function_proxies, signatures
+from otel_concurrency._core.function_proxies import FunctionProxy, function_of
 
 _logger = logging.getLogger(__name__)
 
@@ -78,9 +79,10 @@ class Layer:
         present = _inherited(self.owner, self.name) if original is _MISSING else original
         if isinstance(self.owner, type):
             present = _callable_with_self(present)
-        replacement = self._wrap(present)
+        replacement = self._wrap(function_of(present))
         if self.check_signature:
             self._check(replacement, present)
+        replacement = self._like(present, replacement)
         self._original, self._replacement = original, replacement
         setattr(self.owner, self.name, replacement)
 
@@ -90,6 +92,16 @@ class Layer:
             signatures.check_class(replacement, present, name)
         elif type(replacement) is not _BuiltinWrapper:  # that passes on what it is given
             signatures.check(replacement, present, name, bound=isinstance(self.owner, type))
+
+    def _like(self, present: Any, replacement: Any) -> Any:
+        """Return the replacement so that it can be taken apart as what it replaces."""
+        kind = cast("Any", type(replacement))
+        if kind in _BOUND_OTHERWISE and type(present) is kind:
+            inner = self._like(present.__func__, replacement.__func__)
+            return kind(inner)
+        is_function = kind is FunctionType and isinstance(present, FunctionType)
+        wanted = is_function and function_proxies.is_wanted(self.owner, self.name)
+        return function_proxies.proxy(present, replacement) if wanted else replacement
 
     def undo(self) -> None:
         """Restore what was there, by identity, unless somebody else's patch is on top of ours."""
@@ -107,6 +119,11 @@ class Layer:
         self._original = self._replacement = _MISSING
         for below in [layer for layer in _buried if layer.name == self.name and layer.is_on_top]:
             below.undo()
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether it was applied, and not undone since."""
+        return self._replacement is not _MISSING
 
     @property
     def replaced(self) -> Any:
@@ -213,7 +230,9 @@ def _callable_with_self(attribute: Any) -> Any:
     """
     # Not isinstance(): that asks a wrapper, which answers for what it wraps.
     kind = cast("Any", type(attribute))
-    if kind in _CALLED_AS_THEY_ARE or not (callable(attribute) and hasattr(kind, "__get__")):
+    if kind in _CALLED_AS_THEY_ARE or issubclass(kind, FunctionProxy):
+        return attribute
+    if not (callable(attribute) and hasattr(kind, "__get__")):
         return attribute
 
     @functools.wraps(attribute)
@@ -275,8 +294,15 @@ class StandIn(abc.ABCMeta):
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> StandIn:
         plain = body.get("stands_in_for")
         if plain is not None:
+            for value in body.values():  # a method of C has no module for wraps() to copy
+                if isinstance(value, FunctionType) and value.__module__.startswith(_OURS):
+                    value.__module__ = body["__module__"]
             body["__qualname__"] = plain.__qualname__
             body["__doc__"] = plain.__doc__
+            for attribute in _PLACE_IN_A_FILE & body.keys():
+                del body[attribute]
+                if attribute in vars(plain):
+                    body[attribute] = vars(plain)[attribute]
         return super().__new__(mcs, name, bases, body)
 
     def __instancecheck__(cls, instance: object) -> bool:
@@ -286,6 +312,12 @@ class StandIn(abc.ABCMeta):
     def __subclasscheck__(cls, subclass: type) -> bool:
         plain = cls.__dict__.get("stands_in_for")
         return super().__subclasscheck__(subclass) if plain is None else issubclass(subclass, plain)
+
+
+_OURS = f"{__name__.partition('.')[0]}."
+
+_PLACE_IN_A_FILE = frozenset(("__firstlineno__", "__static_attributes__"))
+"""What a class written in Python says of its source: since 3.13."""
 
 
 class _BuiltinWrapper(_FunctionWrapper):

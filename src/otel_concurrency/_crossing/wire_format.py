@@ -11,6 +11,7 @@ pickler by the thread they run on: :func:`send` says what the next pickle is to 
 
 from __future__ import annotations
 
+import functools
 import marshal
 import os
 from _thread import get_ident
@@ -150,7 +151,8 @@ def _take_part(stand_in: Any) -> None:
     plain = cast(Any, super(stand_in, stand_in))
     plain_dumps, plain_loads = plain.dumps, plain.loads
 
-    def dumps(_cls: Any, obj: Any, protocol: Any = None) -> Any:
+    @functools.wraps(getattr(plain_dumps, "__func__", plain_dumps))
+    def dumps(cls: Any, obj: Any, protocol: Any = None) -> Any:
         pending = _sending.pop(get_ident(), None) if _sending else None
         try:
             message = plain_dumps(obj, protocol)
@@ -166,6 +168,7 @@ def _take_part(stand_in: Any) -> None:
             handoff.report("pickle", error)
             return message
 
+    @functools.wraps(plain_loads)
     def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
         obj = plain_loads(message, *args, **kwargs)
         thread = get_ident()

@@ -16,6 +16,7 @@ found it, also the one that was handed off without a context and forgets to deta
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from _thread import get_ident
 from types import ModuleType
@@ -24,6 +25,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._core.signatures import NOT_GIVEN
@@ -35,11 +37,12 @@ def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
+    handoff.after_failed_start.add(_let_go_of_submitted)
     return [
         Layer(thread, "_WorkItem", lambda raw: _work_item(raw, seam)),
         Layer(thread._base.Future, "cancel", _cancel),
         Layer(thread._base.Future, "set_exception", _set_exception),
-        Layer(thread.ThreadPoolExecutor, "_adjust_thread_count", _adjust_thread_count),
+        _StartsOfThreads(thread.ThreadPoolExecutor, "_adjust_thread_count", _adjust_thread_count),
         Layer(thread, "_worker", lambda raw: _worker(raw, seam)),
     ]
 
@@ -131,21 +134,53 @@ def _work_item(plain: Any, seam: Seam) -> Any:
     return _WorkItem
 
 
+class _StartsOfThreads(Layer):
+    """Where it is noticed that a pool could not start a thread, if nothing else notices that.
+
+    Programs make pools of their own from a copy of that method, so it is touched only where threads
+    are not patched themselves.
+    """
+
+    __slots__ = ()
+
+    def apply(self) -> None:
+        """Be in place unless ``Thread.start`` is patched."""
+        threads = handoff.seams.get("threading")
+        if threads is None or not threads.active or "threading" in threads.left_alone:
+            super().apply()
+        else:
+            self.undo()
+
+
 def _adjust_thread_count(original: Any) -> Any:
     @functools.wraps(original)
     def _adjust_thread_count(self: Any) -> Any:
         try:
             return original(self)
         except BaseException:
-            # No thread could be started, and `submit` will raise. What it was about to return is
-            # nowhere but in its frame; the work item stays in the queue.
-            submit = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            for value in submit.f_locals.values():
-                if isinstance(getattr(value, "_result", None), Context):
-                    value._result = None
+            _let_go_of_submitted()
             raise
 
     return _adjust_thread_count
+
+
+def _let_go_of_submitted() -> None:
+    """Drop the context of what is being submitted to a pool that cannot start a thread for it.
+
+    ``submit`` will raise, and what it was about to return is nowhere but in its frame; the work
+    item stays in the pool's queue.
+    """
+    try:
+        thread: Any = sys.modules["concurrent.futures.thread"]
+        submit = inspect.unwrap(thread.ThreadPoolExecutor.submit).__code__
+        frame = caller()
+        while frame is not None and frame.f_code is not submit:
+            frame = frame.f_back
+        for value in () if frame is None else frame.f_locals.values():
+            if isinstance(value, thread._base.Future) and isinstance(value._result, Context):
+                value._result = None
+    except Exception as error:
+        handoff.report("submit", error)
 
 
 def _cancel(original: Any) -> Any:

@@ -85,6 +85,10 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return original(self)
+        except BaseException:
+            for tidy_up in handoff.after_failed_start:
+                tidy_up()
+            raise
         finally:
             if record is not None:
                 handoff.adopted.reset(record)

@@ -203,7 +203,7 @@ def _covered(layers: Sequence[Layer]) -> Iterator[str]:
     """Yield how other libraries have changed what is patched."""
     ours = {(layer.owner, layer.name) for layer in layers if layer.is_on_top}
     for layer in layers:
-        if (layer.owner, layer.name) in ours:
+        if (layer.owner, layer.name) in ours or not layer.is_applied:
             continue
         named = f"{_name(layer.owner)}.{layer.name}"
         whose = _maker(vars(layer.owner).get(layer.name))

@@ -1,0 +1,124 @@
+"""What stands in the place of a function of the standard library, and can be taken apart as that.
+
+Programs do more with functions than call them. ansible-core makes a pool of its own from a copy of
+``ThreadPoolExecutor._adjust_thread_count``: its code, other globals, its closure. Others pickle
+functions by value, or ask in which file one was written. A Python function that calls the original
+would be copied in its place, and its copy would not do what the program has changed in it.
+
+So what is put there is an object that is called as our function, and of which all that can be read
+is the original's. It costs a tenth of a microsecond at each call; :data:`PLAIN_FUNCTIONS` lists
+where that is too much.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, cast
+
+_REASONS: Mapping[str, str] = {
+    "The original reads no global but builtins and an exception, so a copy of it with others does "
+    "what it does; and a copy of ours does what ours does.": """
+        asyncio.queues.Queue._get asyncio.queues.Queue._put asyncio.queues.Queue.empty
+        asyncio.queues.Queue.get asyncio.queues.Queue.task_done
+        asyncio.queues.LifoQueue._get asyncio.queues.LifoQueue._put
+        queue.Queue._get queue.Queue._put queue.Queue._qsize queue.Queue.task_done
+        queue.LifoQueue._get queue.LifoQueue._put queue.LifoQueue._qsize
+        queue.PriorityQueue._qsize
+        multiprocessing.queues.JoinableQueue.task_done
+        concurrent.futures.thread._WorkItem.__init__ concurrent.futures.thread._WorkItem.run
+    """,
+    "The original is one call of heappush or heappop, and that is all that a copy could have "
+    "otherwise: the method is there to be overridden, and who wants another order does that.": """
+        asyncio.queues.PriorityQueue._get asyncio.queues.PriorityQueue._put
+        queue.PriorityQueue._get queue.PriorityQueue._put
+    """,
+    "Its one global is heapq, which keeps the events in their order; clock, waiting and events are "
+    "the scheduler's attributes, and a copy finds those.": """
+        sched.scheduler.run
+    """,
+    "Its globals are the names of states and, for a callback that raises, the logger.": """
+        concurrent.futures._base.Future.add_done_callback
+    """,
+    "Its one global is io, for the buffer that it fills. The class is reached under this name by "
+    "queues alone; copies are made, and classes derived, of multiprocessing.reduction's.": """
+        multiprocessing.queues._ForkingPickler.dumps
+    """,
+    "The original is written in C, or made by namedtuple(): it has no code in a file, no globals "
+    "and no closure that a program could have a use for.": """
+        multiprocessing.queues._ForkingPickler.loads
+        queue.SimpleQueue.__new__ queue.SimpleQueue.get queue.SimpleQueue.get_nowait
+        queue.SimpleQueue.put queue.SimpleQueue.put_nowait
+        sched.Event.__getitem__ sched.Event.__iter__ sched.Event.__new__ sched.Event.__reduce__
+    """,
+}
+
+PLAIN_FUNCTIONS: Mapping[str, str] = {
+    name: reason for reason, names in _REASONS.items() for name in names.split()
+}
+"""Functions of ours that show that they are ours, and why that hurts no program: by name."""
+
+
+class FunctionProxy:
+    """Calls one function, and is another one to whoever looks at it.
+
+    Made by :func:`proxy`: what an object is called by is found in its class, so each proxy has a
+    class of its own, and between a caller and our function there is no frame.
+    """
+
+    __slots__ = ("__weakref__", "__wrapped__")  # not annotated: an instance would show that
+
+    def __get__(self: Any, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.__wrapped__, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.__wrapped__, name)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        return str(self.__wrapped__.__qualname__)  # by name, as a function is pickled
+
+    def __copy__(self) -> FunctionProxy:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FunctionProxy:
+        return self
+
+
+def proxy(original: Any, function: Any) -> FunctionProxy:
+    """Return what calls ``function``, and is ``original`` otherwise."""
+    body = {
+        "__slots__": (),
+        "__call__": staticmethod(function),
+        "__class__": FunctionType,  # to isinstance(); what that asks is found on instances
+        "__doc__": original.__doc__,
+        "__module__": original.__module__,
+    }
+    made: Any = type("function", (FunctionProxy,), body)()
+    object.__setattr__(made, "__wrapped__", original)
+    return cast("FunctionProxy", made)
+
+
+def function_of(attribute: Any) -> Any:
+    """Return the function that a proxy calls; anything else as it is."""
+    kind = cast("Any", type(attribute))
+    return vars(kind)["__call__"].__func__ if issubclass(kind, FunctionProxy) else attribute
+
+
+def is_wanted(owner: type | ModuleType, name: str) -> bool:
+    """Whether what is put in the place of ``owner.name`` is to be a proxy."""
+    if isinstance(owner, type):
+        module, name = owner.__module__, f"{owner.__qualname__}.{name}"
+    else:
+        module = owner.__name__
+    is_library = module.partition(".")[0] in sys.stdlib_module_names
+    return is_library and f"{module}.{name}" not in PLAIN_FUNCTIONS
