@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import sched
@@ -106,7 +107,28 @@ class Actions(Periodic):
         assert self.ended.is_set()
 
 
-PERIODIC = (Timers, NewTimers, Actions)
+class Callbacks(Periodic):
+    """Callbacks of an event loop, which keeps the context of each by itself."""
+
+    primitive = "asyncio"
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.loop = asyncio.new_event_loop()
+
+    def arm(self):
+        self.loop.call_later(0, self.run)
+
+    def go(self):
+        self.loop.run_until_complete(self.until_it_ends())
+        self.loop.close()
+
+    async def until_it_ends(self):
+        while not self.ended.is_set():
+            await asyncio.sleep(0)
+
+
+PERIODIC = (Timers, NewTimers, Actions, Callbacks)
 STYLES = {
     "arms first": {"arm_first": True, "inside_span": False},
     "arms last": {"arm_first": False, "inside_span": False},

@@ -10,6 +10,7 @@ in ``tests/conformance``; a test names what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Final
 
@@ -19,7 +20,7 @@ from otel_concurrency._core.patching import Patch
 FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "threading": ("_threading",),
     "futures": ("_futures",),
-    "asyncio": ("_asyncio", "_asyncio_transports"),
+    "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports"),
     "sched": ("_sched",),
     "queue": ("_queue", "_logging"),
     "multiprocessing": ("_multiprocessing",),
@@ -36,7 +37,12 @@ def modules_of(name: str) -> Mapping[str, Advice]:
     """Return the standard-library modules that the primitive ``name`` patches, and how."""
     from importlib import import_module
 
-    modules: dict[str, Advice] = {}
+    advices: dict[str, list[Advice]] = {}
     for file in FILES[name]:
-        modules |= import_module(f"{__name__}.{file}").MODULES
-    return modules
+        for module, advice in import_module(f"{__name__}.{file}").MODULES.items():
+            advices.setdefault(module, []).append(advice)
+    return {module: partial(_all, several) for module, several in advices.items()}
+
+
+def _all(advices: list[Advice], module: ModuleType, seam: Seam) -> list[Patch]:
+    return [patch for advice in advices for patch in advice(module, seam)]

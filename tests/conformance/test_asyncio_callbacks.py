@@ -1,0 +1,252 @@
+"""What an event loop calls back for nobody: readers, signal handlers, and what a runner keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import weakref
+
+import pytest
+from forms import WAIT, without_context
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context, attach, get_current, set_value
+
+from otel_concurrency import ConcurrencyInstrumentor
+
+
+def in_request(tracer, function, *args):
+    """Call a function inside a span with baggage; return the span."""
+
+    def request():
+        attach(baggage.set_baggage("tenant", "acme"))
+        with tracer.start_as_current_span("request") as span:
+            function(*args)
+        return span
+
+    return without_context(request)
+
+
+async def until(seen):
+    """Let the loop go on until something was seen."""
+    deadline = asyncio.get_running_loop().time() + WAIT
+    while not seen:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def loop():
+    """Return an event loop that is closed after the test."""
+    made = asyncio.SelectorEventLoop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair():
+    """Return two sockets that are connected."""
+    one, other = socket.socketpair()
+    yield one, other
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+def test_a_reader_is_in_no_context(kind, loop, pair, instrument, tracer):
+    """Whoever has registered it, what it does is nobody's in particular; its arguments arrive."""
+    instrument()
+    one, other = pair
+    seen = []
+
+    def ready(argument):
+        seen.append((argument, dict(get_current())))
+        getattr(loop, f"remove_{kind}")(one)
+
+    in_request(tracer, getattr(loop, f"add_{kind}"), one, ready, "argument")
+    other.send(b"x")
+    without_context(loop.run_until_complete, until(seen))
+    assert seen == [("argument", {})]
+
+
+def test_a_reader_keeps_nothing_alive(loop, pair, instrument, no_collector):
+    """The loop holds no context of who has registered it."""
+    instrument()
+
+    class Value:
+        pass
+
+    def register():
+        value = Value()
+        attach(set_value("key", value))
+        loop.add_reader(pair[0], print)
+        return weakref.ref(value)
+
+    assert without_context(register)() is None
+    loop.remove_reader(pair[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no add_signal_handler")
+def test_a_signal_handler_of_a_loop_is_in_no_context(instrument, tracer):
+    """Wherever it was registered, and whatever runs when the signal comes."""
+    instrument()
+    seen = []
+    loop = asyncio.new_event_loop()
+    try:
+
+        async def main():
+            attach(set_value("key", "own"))
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await until(seen)
+            return dict(get_current())
+
+        in_request(
+            tracer,
+            loop.add_signal_handler,
+            signal.SIGUSR1,
+            lambda argument: seen.append((argument, dict(get_current()))),
+            "argument",
+        )
+        assert without_context(loop.run_until_complete, main()) == {"key": "own"}
+        assert seen == [("argument", {})]
+        assert loop.remove_signal_handler(signal.SIGUSR1)
+    finally:
+        loop.close()
+
+
+def test_callbacks_are_as_without_the_library_where_it_is_off(loop, pair, instrument, tracer):
+    """With the primitive off asyncio keeps the context of whoever registers."""
+    instrument(asyncio="off")
+    seen = []
+
+    def ready():
+        seen.append(baggage.get_baggage("tenant"))
+        loop.remove_reader(pair[0])
+
+    in_request(tracer, loop.add_reader, pair[0], ready)
+    pair[1].send(b"x")
+    without_context(loop.run_until_complete, until(seen))
+    assert seen == ["acme"]
+
+
+def test_a_callback_with_a_context_of_its_own_is_no_round(loop, instrument, tracer):
+    """What the program passes as `context=` stands."""
+    instrument()
+    import contextvars
+
+    mine = contextvars.Context()
+    mine.run(attach, trace.set_span_in_context(tracer.start_span("own"), Context()))
+    spans = []
+
+    def tick():
+        spans.append(tracer.start_span("round"))
+        if len(spans) < 3:
+            loop.call_later(0, tick, context=mine)
+
+    loop.call_later(0, tick, context=mine)
+
+    async def main():
+        while len(spans) < 3:
+            await asyncio.sleep(0)
+
+    without_context(loop.run_until_complete, main())
+    assert len({span.parent.span_id for span in spans}) == 1
+
+
+def test_a_step_of_other_work_is_no_round(loop, instrument, tracer):
+    """A callback that schedules another one goes on in its own trace."""
+    instrument()
+    seen = []
+    in_request(tracer, loop.call_later, 0, lambda: loop.call_later(0, second))
+
+    def second():
+        span = tracer.start_span("second")
+        seen.append((span.parent is None, baggage.get_baggage("tenant")))
+
+    without_context(loop.run_until_complete, until(seen))
+    assert seen == [(False, "acme")]
+
+
+# --- runners ---
+
+needs_runner = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio has a Runner from 3.11 on"
+)
+
+
+async def forget():
+    """Attach a context, and forget to detach it."""
+    attach(baggage.set_baggage("tenant", "other"))
+
+
+async def see():
+    """Return what is current."""
+    return baggage.get_baggage("tenant")
+
+
+@needs_runner
+@pytest.mark.parametrize("around", [None, "acme"])
+def test_the_next_run_sees_nothing_of_the_last(around, instrument):
+    """It begins in what the runner was made in."""
+    instrument()
+
+    def program():
+        if around:
+            attach(baggage.set_baggage("tenant", around))
+        with asyncio.Runner() as runner:
+            runner.run(forget())
+            first = runner.run(see())
+            runner.run(forget())
+            with pytest.raises(ValueError, match="theirs"):
+                runner.run(fail())
+            return first, runner.run(see())
+
+    async def fail():
+        attach(baggage.set_baggage("tenant", "failed"))
+        raise ValueError("theirs")
+
+    assert without_context(program) == (around, around)
+
+
+@needs_runner
+def test_a_context_that_is_passed_to_a_runner_is_the_programs(instrument):
+    """What is left in it stays in it."""
+    instrument()
+    import contextvars
+
+    mine = contextvars.Context()
+    with asyncio.Runner() as runner:
+        runner.run(forget(), context=mine)
+        assert runner.run(see(), context=mine) == "other"
+        assert runner.run(see()) is None
+
+
+@needs_runner
+def test_a_runner_that_is_used_wrongly_says_so(instrument):
+    """Errors are asyncio's own."""
+    instrument()
+    runner = asyncio.Runner()
+    with pytest.raises((TypeError, ValueError)):  # by version
+        runner.run(5)
+    runner.get_loop()
+    runner.close()
+    coroutine = see()
+    with pytest.raises(RuntimeError, match="closed"):
+        runner.run(coroutine)
+    coroutine.close()
+
+
+@needs_runner
+def test_a_run_that_is_going_on_when_the_library_goes_is_not_disturbed(instrument):
+    """Switching off inside it leaves the runner as it is without the library, or clean."""
+    instrument()
+
+    async def switch_off():
+        ConcurrencyInstrumentor().uninstrument()
+        attach(baggage.set_baggage("tenant", "other"))
+
+    with asyncio.Runner() as runner:
+        runner.run(switch_off())
+        runner.run(see())
