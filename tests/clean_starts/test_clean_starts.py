@@ -349,7 +349,7 @@ CONDITIONAL = {
 }
 """Entries that only some platforms or versions of Python have, and whether this one does."""
 
-HERE = {"opentelemetry", "anyio", "apscheduler", "watchdog"} | sys.stdlib_module_names
+HERE = {"opentelemetry", "anyio", "apscheduler", "rich", "watchdog"} | sys.stdlib_module_names
 """The top-level names of what is installed wherever these tests are run."""
 
 ENTRIES = [

@@ -30,7 +30,7 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
     the function that it runs.
     """
     entries = (*TABLE, *excluded)
-    matches, concerns = _name_matcher(entries), _module_matcher(entries)
+    matches, concerns = name_matcher(entries), _module_matcher(entries)
 
     def starts_clean(work: Any) -> bool:
         kind = work.__class__
@@ -55,7 +55,7 @@ def process_matcher(excluded: Iterable[str]) -> Matcher:
     It is true as :func:`thread_matcher`'s is, of which the table is for both.
     """
     entries = (*TABLE, *excluded)
-    matches, concerns = _name_matcher(entries), _module_matcher(entries)
+    matches, concerns = name_matcher(entries), _module_matcher(entries)
 
     def starts_clean(work: Any) -> bool:
         if work.__class__ is FunctionType and not concerns(work.__module__):
@@ -80,7 +80,7 @@ def callable_matcher(excluded: Iterable[str]) -> Matcher | None:
     entries = tuple(excluded)
     if not entries:
         return None
-    matches = _name_matcher(entries)
+    matches = name_matcher(entries)
     return lambda work: matches(callable_name(work))
 
 
@@ -105,7 +105,7 @@ def _prefixes(entries: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
+def name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate for dotted names; its answers are remembered by name."""
     prefixes = _prefixes(entries)
 

@@ -2,7 +2,7 @@
 
 What such a module puts to a queue is no work for the flow that gets it. The standard library's own
 queues carry calls, log records and results, which have their context by other means. Pools keep
-connections in queues.
+connections in queues, and clients of brokers what they have received.
 """
 
 from __future__ import annotations
@@ -52,7 +52,19 @@ POOLS = frozenset(
 )
 """Modules of libraries that keep connections in queues, each with the version that was read."""
 
-_ALL = PLUMBING | POOLS
+READERS = frozenset(
+    (
+        "aio_pika.queue",  # 10.2.1
+        "nats.aio.client",  # 2.16.0
+        "nats.aio.subscription",
+    )
+)
+"""Modules of clients whose reader puts what comes over the network, each with its version.
+
+Whose work a message is, its headers say; the reader is in the context of nobody who sent one.
+"""
+
+_ALL = PLUMBING | POOLS | READERS
 _QUEUES = ("asyncio.queues", "queue")
 _OURS = "otel_concurrency."
 

@@ -1,0 +1,1 @@
+"""Finds the threads and tasks that libraries start for themselves, and which no table names."""
