@@ -19,7 +19,7 @@ from opentelemetry.context import attach, detach, get_value, set_value
 
 from layers import PLACES
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._core.function_proxies import PLAIN_FUNCTIONS
+from otel_concurrency._core.function_proxies import PLAIN_FUNCTIONS, function_of
 
 PYTHON = [place for place in PLACES if isinstance(place.function, types.FunctionType)]
 """Those whose original is written in Python."""
@@ -100,6 +100,26 @@ def test_its_source_and_signature_are_the_originals(place, switch):
     assert inspect.signature(replacement) == signature
     assert inspect.getsourcefile(inspect.unwrap(replacement)) == file
     assert [is_one(replacement) for is_one in kinds] == kind
+
+
+@every_function
+def test_it_takes_by_keyword_what_the_original_takes(place, switch):
+    """Whatever the original's signature names can be passed by that name, and in its place."""
+    parameters = inspect.signature(place.function).parameters.values()
+    only_by_position = [1 for one in parameters if one.kind == one.POSITIONAL_ONLY]
+    either = [one.name for one in parameters if one.kind == one.POSITIONAL_OR_KEYWORD]
+    only_by_name = [one.name for one in parameters if one.kind == one.KEYWORD_ONLY]
+    required = [
+        one.name
+        for one in parameters
+        if one.name in (*either, *only_by_name) and one.default is one.empty
+    ]
+    switch()
+    ours = inspect.signature(function_of(place.function), follow_wrapped=False)
+
+    ours.bind(*only_by_position, **dict.fromkeys((*either, *only_by_name), 1))
+    ours.bind(*only_by_position, **dict.fromkeys(required, 1))
+    ours.bind(*only_by_position, *either, **dict.fromkeys(only_by_name, 1))
 
 
 @every_proxy

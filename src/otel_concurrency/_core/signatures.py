@@ -97,7 +97,7 @@ def _fits(ours: _Signature, theirs: _Signature, bound: bool) -> bool:
         if not _is_same_default(ours, name, theirs, their_name):
             return False
     less, more = mine[shared:], theirs.positional[shared:]
-    if theirs.any_positional and (theirs.any_keyword or less):
+    if theirs.any_positional and theirs.any_keyword:
         return not more or ours.any_positional  # somebody else's wrapper, which passes all on
     if less or ((more or theirs.any_positional) and not ours.any_positional):
         return False

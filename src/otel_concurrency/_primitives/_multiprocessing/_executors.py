@@ -120,6 +120,9 @@ def _only_keeps(init: Any, names: tuple[str, ...]) -> bool:
     """Whether an ``__init__`` does no more than to keep its arguments, by those names."""
     if type(init) is not FunctionType or init.__module__ != _MODULE or init.__closure__:
         return False
+    code = init.__code__
+    if code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount] != names:
+        return False  # as will be said where it is replaced
     kept = SimpleNamespace()
     init(kept, *names)
     return vars(kept) == dict(zip(names, names, strict=True))
