@@ -30,7 +30,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Switch the official ones on for all of the session, or whenever this library is."""
+    """Have a profile of few examples; switch the official instrumentors on, if that is asked for.
+
+    They are on for all of the session, or whenever this library is.
+    """
+    if config.pluginmanager.has_plugin("hypothesispytest"):
+        import hypothesis
+
+        hypothesis.settings.register_profile("sample", max_examples=20)
     order = config.getoption("--beside-official")
     if order == "before":
         for official in OFFICIAL:

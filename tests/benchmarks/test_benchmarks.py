@@ -54,6 +54,7 @@ def test_one_command_measures_every_operation(tmp_path):
         assert f"submit().result(), no context, {variant}" in names
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("name", ["Thread start", "sched enter"])
 def test_a_filter_chooses_rows(name):
     """``--operation`` prints the rows whose name contains its argument, and no others."""

@@ -645,7 +645,6 @@ class SimpleProgram(Program):
 
 
 EXAMPLES = settings(
-    max_examples=90,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -93,7 +93,7 @@ trailers = st.one_of(
 ).filter(_fits)
 packed = st.one_of(plain, headers.map(lambda value: marshal.dumps(value, 2)), _cut()).filter(_fits)
 
-fuzzed = settings(deadline=None, max_examples=150)
+fuzzed = settings(deadline=None)
 
 
 class Logged(logging.Handler):
@@ -285,7 +285,7 @@ def test_nothing_beside_a_call_keeps_a_worker_from_its_work(beside):
     assert len(said) <= 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=min(40, settings().max_examples))
 @given(beside=headers | plain)
 def test_no_headers_keep_a_process_from_its_work(beside):
     """A child whose process object has something else in the place of headers does its work."""

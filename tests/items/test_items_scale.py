@@ -25,7 +25,7 @@ PRODUCERS = CONSUMERS = 8
 ITEMS_OF_A_SPAN = 100
 SAMPLE = 500
 
-WAITING = 20_000
+WAITING = 12_500
 BYTES = 100
 """How much more a waiting item may take than without the library."""
 
@@ -36,6 +36,7 @@ def living_contexts():
     return sum(isinstance(one, Context) for one in gc.get_objects())
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize(("kind", "total"), ITEMS.items(), ids=ITEMS)
 @pytest.mark.timeout(600)
 def test_every_item_of_many_has_its_own_producer(kind, total, instrumented, tracer, exporter):

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.scale
+
 HERE = Path(__file__).parent
 
 HOARD = f"""
