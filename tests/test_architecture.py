@@ -52,7 +52,7 @@ LAYERS = (
     _package("_core", others=f"{API} wrapt"),
     _package("_linking", "_core.*"),
     _package("_items", "_core.* _linking.*"),
-    _package("_clean_starts", "_core.*"),
+    _package("_clean_starts", "_core.* _linking.*"),
     _package("_child_exit", "_core.*"),
     Layer("settings", "_settings", "environment_variables _core.* _linking.*", API),
     _package("_crossing", "_core.* _linking.* _settings", f"{API} opentelemetry.propagators"),

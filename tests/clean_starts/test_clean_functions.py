@@ -11,14 +11,16 @@ import inspect
 import sys
 import types
 import weakref
+from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
+from opentelemetry import baggage
 from opentelemetry import context as context_api
 from opentelemetry.context import attach, detach, get_value, set_value
 
-from otel_concurrency._clean_starts import patches
-from otel_concurrency._clean_starts.functions import FLOWS, TASKS
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._clean_starts import functions, patches
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import apply_all, undo_all
 
@@ -45,22 +47,48 @@ class Client:
 
     async def fails(self):
         raise ValueError("of the library")
+
+    async def waits(self, event):
+        await event.wait()
+
+    async def get(self, message):
+        return message
+
+    async def messages(self):
+        yield "one"
+        yield "two"
+
+    def every(self, call):
+        """Call for ever, as long as somebody listens."""
+        asyncio.get_running_loop().call_soon(self.again, call)
+
+    def again(self, call):
+        if call():
+            self.every(call)
 '''
 
-FLOWS_OF_IT = ("listen", "connect", "renamed_since")
-TASKS_OF_IT = ("Client.read", "Client.fails", "Client.renamed_since", "Gone.read")
+TABLES = {
+    "FLOWS": ("listen", "connect", "renamed_since"),
+    "TASKS": ("Client.read", "Client.fails", "Client.waits", "Client.renamed_since", "Gone.read"),
+    "ROUNDS": ("Client.every",),
+    "SOURCES": ("Client.get", "Client.messages"),
+}
 
 
 @pytest.fixture
-def library(monkeypatch):
+def library():
     """Return a library that is in the table, and the seam of the table."""
     module = types.ModuleType("library")
     exec(LIBRARY, vars(module))
-    monkeypatch.setattr(patches, "FLOWS", {"library": FLOWS_OF_IT})
-    monkeypatch.setattr(patches, "TASKS", {"library": TASKS_OF_IT})
+    kinds = [
+        ({"library": TABLES[name]}, wrap)
+        for table, wrap in patches._KINDS
+        for name in TABLES
+        if table is getattr(functions, name)
+    ]
     seam = handoff.Seam("tests")
     seam.capture = handoff.capture
-    layers = patches._layers(module, seam)
+    layers = patches.layers(module, seam, kinds)
     before = dict(vars(module)), dict(vars(module.Client))
     apply_all(layers)
     module.seam = seam
@@ -189,27 +217,121 @@ class TestInsideARequest:
 def test_a_task_keeps_nothing_of_who_has_made_it(library, tracer):
     """While it waits, and for ever, nothing of ours refers to the request's span."""
 
-    class Waiting:
-        async def read(self):
-            await asyncio.Event().wait()
-
     async def main():
         forever = asyncio.Event()
 
-        async def reads(self, seen):
-            await forever.wait()
-
         with tracer.start_as_current_span("request") as span:
-            task = asyncio.create_task(library.Client().read(lambda name: None))
+            task = asyncio.create_task(library.Client().waits(forever))
             reference = weakref.ref(span)
         del span
         await asyncio.sleep(0)
         gc.collect()
         found = reference()
+        forever.set()
         await task
         return found
 
     assert asyncio.run(main()) is None
+
+
+def test_rounds_are_linked_to_where_they_were_started(library, tracer):
+    """Each is a root with a link, and has the baggage of the request, also when that is over."""
+    found = []
+
+    async def main():
+        done = asyncio.Event()
+
+        def call():
+            with tracer.start_as_current_span("round") as span:
+                found.append((span.parent, [link.context for link in span.links]))
+                found.append(baggage.get_baggage("tenant"))
+            if len(found) == 6:
+                done.set()
+            return len(found) < 6
+
+        token = attach(baggage.set_baggage("tenant", "a"))
+        with tracer.start_as_current_span("request") as span:
+            library.Client().every(call)
+        detach(token)
+        await done.wait()
+        return span.get_span_context()
+
+    ConcurrencyInstrumentor().instrument()
+    try:
+        started_in = asyncio.run(main())
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert found == [(None, [started_in]), "a"] * 3
+
+
+def test_rounds_that_nobody_has_started_are_roots(library, tracer):
+    """Without a span there is nothing to link to."""
+    found = []
+
+    async def main():
+        done = asyncio.Event()
+
+        def call():
+            span = tracer.start_span("round")
+            found.append((span.parent, span.links))
+            done.set()
+
+        library.Client().every(call)
+        await done.wait()
+
+    asyncio.run(main())
+    assert found == [(None, ())]
+
+
+@pytest.mark.parametrize("how", ["get", "messages"])
+def test_who_gets_a_message_leaves_a_request_that_is_over(how, library, tracer):
+    """As long as it goes on, what is got is part of it; of one that never was, too."""
+    client, found = library.Client(), []
+
+    async def consume():
+        if how == "get":
+            await client.get(None)
+            found.append(bool(context_api.get_current()))
+            assert await client.get("one") == "one"
+            found.append(bool(context_api.get_current()))
+        else:
+            messages = client.messages()
+            assert isinstance(messages, AsyncGenerator)
+            found.append(bool(context_api.get_current()))
+            async for message in messages:
+                assert message in ("one", "two")
+            found.append(bool(context_api.get_current()))
+            assert await anext(messages, "ended") == "ended"
+
+    async def main():
+        with tracer.start_as_current_span("request"):
+            await asyncio.create_task(consume())
+            task = asyncio.create_task(consume())
+        await task
+        token = attach(set_value("key", "value"))
+        await consume()
+        detach(token)
+
+    asyncio.run(main())
+    assert found == [True, True, True, False, True, True]
+
+
+def test_a_generator_of_messages_is_closed_and_thrown_into(library):
+    """As one of Python's own is."""
+
+    async def main():
+        messages = library.Client().messages()
+        assert await messages.asend(None) == "one"
+        with pytest.raises(ValueError, match="of the program"):
+            await messages.athrow(ValueError("of the program"))
+        messages = library.Client().messages()
+        async for _ in messages:
+            break
+        await messages.aclose()
+        assert messages.ag_frame is None
+        assert [message async for message in messages] == []
+
+    asyncio.run(main())
 
 
 def test_functions_stay_what_they_are(library):
@@ -224,7 +346,7 @@ def test_functions_stay_what_they_are(library):
 
 def test_the_table_is_well_formed():
     """Each entry names a function, of a module that no other entry is about twice."""
-    for table in (FLOWS, TASKS):
+    for table in (functions.FLOWS, functions.TASKS, functions.ROUNDS, functions.SOURCES):
         for module, names in table.items():
             assert all(part.isidentifier() for part in module.split("."))
             assert names

@@ -6,110 +6,81 @@ anything more, since the functions themselves see to it that they begin in no co
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._clean_starts.functions import FLOWS, TASKS
-from otel_concurrency._core import handoff
-from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import NO_CONTEXT, Seam
-from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._clean_starts import wrappers
+from otel_concurrency._clean_starts.functions import (
+    FLOWS,
+    IMPORTED_BY,
+    ROUNDS,
+    SOURCES,
+    TASKS,
+    Table,
+)
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import Alias, Layer, Patch
 
 _Advice = Callable[[ModuleType, Seam], "list[Patch]"]
 _Wrap = Callable[[Any, Seam], Any]
 
-_RUNS_FOR_OTHERS = "anyio."
-"""How the modules begin of which a coroutine is what a task runs in order to run another one."""
+
+def _flow(original: Any, seam: Seam) -> Any:
+    if inspect.iscoroutinefunction(original):
+        return wrappers.asynchronous_flow(original, seam)
+    return wrappers.flow(original, seam)
 
 
-def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
-    name = module.__name__
-    flows = _found(module, FLOWS.get(name, ()))
-    tasks = _found(module, TASKS.get(name, ()))
+def _source(original: Any, seam: Seam) -> Any:
+    if inspect.isasyncgenfunction(original):
+        return wrappers.generator(original, seam)
+    return wrappers.source(original, seam)
+
+
+_KINDS: tuple[tuple[Table, _Wrap], ...] = (
+    (SOURCES, _source),  # first: what a task of the same library gets its messages from
+    (FLOWS, _flow),
+    (TASKS, wrappers.task),
+    (ROUNDS, wrappers.rounds),
+)
+
+
+def layers(
+    module: ModuleType, seam: Seam, kinds: Iterable[tuple[Table, _Wrap]] = _KINDS
+) -> list[Patch]:
+    """Return what has the functions of ``module`` start clean that it has of the table."""
+    aliases = IMPORTED_BY.get(module.__name__, {})
     return [
-        *(Layer(owner, name, _wrapping(_flow, seam)) for owner, name in flows),
-        *(Layer(owner, name, _wrapping(_task, seam)) for owner, name in tasks),
+        *(
+            Layer(owner, name, _wrapping(wrap, seam))
+            for table, wrap in kinds
+            for qualname in table.get(module.__name__, ())
+            for owner, name in _found(module, qualname)
+        ),
+        *(Alias(module, name, sys.modules[home]) for name, home in aliases.items()),
     ]
 
 
-MODULES: Mapping[str, Callable[[ModuleType, Seam], list[Patch]]] = dict.fromkeys(
-    (*FLOWS, *TASKS), _layers
-)
+_DEFINING = tuple(name for table, _ in _KINDS for name in table)
+
+MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layers)
+"""By module: its advice. Those that define a function come before those that import it."""
 
 
 def _wrapping(wrap: _Wrap, seam: Seam) -> Callable[[Any], Any]:
     return lambda raw: wrap(raw, seam)
 
 
-def _found(module: ModuleType, names: Iterable[str]) -> list[tuple[Any, str]]:
-    """Return the owners and names of those functions that this version of the library has."""
-    found: list[tuple[Any, str]] = []
-    for qualname in names:
-        *path, name = qualname.split(".")
-        owner: Any = module
-        for part in path:
-            owner = getattr(owner, part, None)
-        if callable(getattr(owner, "__dict__", _NOTHING).get(name)):
-            found.append((owner, name))
-    return found
+def _found(module: ModuleType, qualname: str) -> list[tuple[Any, str]]:
+    """Return the owner and the name of a function, if this version of the library has it."""
+    *path, name = qualname.split(".")
+    owner: Any = module
+    for part in path:
+        owner = getattr(owner, part, None)
+    return [(owner, name)] if callable(getattr(owner, "__dict__", _NOTHING).get(name)) else []
 
 
 _NOTHING: Mapping[str, Any] = {}
-
-
-def _flow(original: Any, seam: Seam) -> Any:
-    if inspect.iscoroutinefunction(original):
-        return _asynchronous_flow(original, seam)
-
-    @functools.wraps(original)
-    def flow(*args: Any, **kwargs: Any) -> Any:
-        if seam.active and handoff.current_safely():
-            return handoff.as_flow_that_begins(NO_CONTEXT, original, *args, **kwargs)
-        return original(*args, **kwargs)
-
-    return flow
-
-
-def _asynchronous_flow(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    async def flow(*args: Any, **kwargs: Any) -> Any:
-        clean = seam.active and handoff.current_safely()
-        token = handoff.attach_safely(NO_CONTEXT) if clean else None
-        try:
-            return await original(*args, **kwargs)
-        finally:
-            handoff.leave(token)
-
-    return flow
-
-
-def _task(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    async def begin(*args: Any, **kwargs: Any) -> Any:
-        if seam.active and _is_all_of_its_task():
-            handoff.begin_in(NO_CONTEXT)
-        return await original(*args, **kwargs)
-
-    return begin
-
-
-def _is_all_of_its_task() -> bool:
-    """Whether the coroutine that asks is what its task runs: nobody else waits for it."""
-    try:
-        asyncio: Any = sys.modules.get("asyncio")
-        task = None if asyncio is None else asyncio.current_task()
-        frame = caller()
-        if task is None or frame is None:
-            return False
-        outermost: Any = getattr(task.get_coro(), "cr_frame", None)
-        if outermost is None or outermost is frame:
-            return outermost is frame
-        is_anyio = str(outermost.f_globals.get("__name__")).startswith(_RUNS_FOR_OTHERS)
-        return is_anyio and outermost is frame.f_back
-    except Exception as error:
-        handoff.report("begin a task", error)
-        return False

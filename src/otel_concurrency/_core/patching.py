@@ -147,6 +147,30 @@ class Layer:
         return self._replacement is not _MISSING and self._replacement in _chain(present)
 
 
+class Alias(Layer):
+    """The same function, where another module has imported it from the one that a layer is about.
+
+    It is replaced by what replaces it there, and is as before, by identity, when it is undone: also
+    where the module has imported what replaces it.
+    """
+
+    __slots__ = ("_home",)
+
+    def __init__(self, owner: ModuleType, name: str, home: ModuleType) -> None:
+        super().__init__(owner, name, lambda raw: raw)
+        self._home = home
+
+    def apply(self) -> None:
+        """Replace the function, unless it is another one than that of its home."""
+        replacement = vars(self._home).get(self.name)
+        original = getattr(replacement, "__wrapped__", _MISSING)
+        present = vars(self.owner).get(self.name, _MISSING)
+        if original is _MISSING or not (present is original or present is replacement):
+            return
+        self._original, self._replacement = original, replacement
+        setattr(self.owner, self.name, replacement)
+
+
 _buried: set[Layer] = set()
 """Layers that were undone while another patch was on top of them."""
 

@@ -1,0 +1,164 @@
+"""What stands for a function that starts clean: one wrapper for each kind of entry in the table.
+
+None of them keeps what was current: a task that lives for ever would keep a request's span alive.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
+from otel_concurrency._core.handoff import NO_CONTEXT, Seam, get_current
+from otel_concurrency._linking import origins
+
+_RUNS_FOR_OTHERS = "anyio."
+"""How the modules begin of which a coroutine is what a task runs in order to run another one."""
+
+
+def flow(original: Any, seam: Seam) -> Any:
+    """Wrap a function that begins a flow: what it makes begins in no context, as it does itself."""
+
+    @functools.wraps(original)
+    def flow(*args: Any, **kwargs: Any) -> Any:
+        if seam.active and handoff.current_safely():
+            return handoff.as_flow_that_begins(NO_CONTEXT, original, *args, **kwargs)
+        return original(*args, **kwargs)
+
+    return flow
+
+
+def asynchronous_flow(original: Any, seam: Seam) -> Any:
+    """Wrap a coroutine function that begins a flow, which is in no context while it is awaited."""
+
+    @functools.wraps(original)
+    async def flow(*args: Any, **kwargs: Any) -> Any:
+        clean = seam.active and handoff.current_safely()
+        token = handoff.attach_safely(NO_CONTEXT) if clean else None
+        try:
+            return await original(*args, **kwargs)
+        finally:
+            handoff.leave(token)
+
+    return flow
+
+
+def task(original: Any, seam: Seam) -> Any:
+    """Wrap a coroutine function that begins in no context where it is all that its task runs."""
+
+    @functools.wraps(original)
+    async def begin(*args: Any, **kwargs: Any) -> Any:
+        if seam.active and _is_all_of_its_task():
+            handoff.begin_in(NO_CONTEXT)
+        return await original(*args, **kwargs)
+
+    return begin
+
+
+def _is_all_of_its_task() -> bool:
+    """Whether the coroutine that asks is what its task runs: nobody else waits for it."""
+    try:
+        asyncio: Any = sys.modules.get("asyncio")
+        task = None if asyncio is None else asyncio.current_task()
+        frame = caller()
+        if task is None or frame is None:
+            return False
+        outermost: Any = getattr(task.get_coro(), "cr_frame", None)
+        if outermost is None or outermost is frame:
+            return outermost is frame
+        is_anyio = str(outermost.f_globals.get("__name__")).startswith(_RUNS_FOR_OTHERS)
+        return is_anyio and outermost is frame.f_back
+    except Exception as error:
+        handoff.report("begin a task", error)
+        return False
+
+
+def rounds(original: Any, seam: Seam) -> Any:
+    """Wrap a function that starts periodic work: what is a root there is linked to the starter."""
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> Any:
+        context = _of_rounds() if seam.active else None
+        if context is None:
+            return original(*args, **kwargs)
+        return handoff.as_flow_that_begins(context, original, *args, **kwargs)
+
+    return start
+
+
+def _of_rounds() -> Context | None:
+    """Return the context for periodic work that is started now; None: the current one will do."""
+    try:
+        current = get_current()
+        context = origins.deferred(current, "asyncio", "periodic")
+    except Exception as error:
+        handoff.report("start periodic work", error)
+        return None
+    else:
+        return None if context is current else context
+
+
+def source(original: Any, seam: Seam) -> Any:
+    """Wrap a coroutine function that gets a message, or None."""
+
+    @functools.wraps(original)
+    async def get(*args: Any, **kwargs: Any) -> Any:
+        message = await original(*args, **kwargs)
+        if message is not None and seam.active:
+            _leave_what_is_over()
+        return message
+
+    return get
+
+
+def generator(original: Any, seam: Seam) -> Any:
+    """Wrap an asynchronous generator function of messages."""
+
+    @functools.wraps(original)
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        return _Messages(original(*args, **kwargs), seam)
+
+    return generate
+
+
+class _Messages(AsyncGenerator[Any, Any]):
+    """An asynchronous generator, of which each message is got by whoever asks for it."""
+
+    __slots__ = ("_generator", "_seam")
+
+    def __init__(self, generator: Any, seam: Seam) -> None:
+        self._generator = generator
+        self._seam = seam
+
+    async def asend(self, value: Any) -> Any:
+        message = await self._generator.asend(value)
+        if self._seam.active:
+            _leave_what_is_over()
+        return message
+
+    def athrow(self, *args: Any) -> Any:
+        return self._generator.athrow(*args)
+
+    def aclose(self) -> Any:
+        return self._generator.aclose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
+def _leave_what_is_over() -> None:
+    """Let this flow be in no context from now on, if it is in that of a span that has ended."""
+    try:
+        span: Any = get_current().get(_SPAN_KEY)
+        if span is not None and getattr(span, origins.END, None) is not None:
+            handoff.begin_in(NO_CONTEXT)
+    except Exception as error:
+        handoff.report("get a message", error)
