@@ -242,9 +242,9 @@ def test_module_imports_only_what_its_layer_may(module):
         assert allowed, f"{module}:{one.line}: {layer.name} may not import {one.name}"
 
 
-@modules(but="_core.patching")
-def test_only_patching_imports_wrapt(module):
-    """How attributes are replaced is known in one place."""
+@modules(but="_core.patching _core.imports")
+def test_only_patching_and_import_hooks_import_wrapt(module):
+    """How attributes are replaced is known in one place, and so is when modules are imported."""
     assert not [one for one in imports(MODULES[module]) if is_in(one.name, "wrapt")]
 
 

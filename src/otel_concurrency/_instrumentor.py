@@ -25,7 +25,7 @@ from otel_concurrency import (
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
 from otel_concurrency._configuration import Configuration
-from otel_concurrency._core import faults, handoff, patching, signatures
+from otel_concurrency._core import faults, handoff, imports, patching, signatures
 from otel_concurrency._crossing import environment
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
@@ -203,7 +203,7 @@ class _Primitive:
     def _patch_when_imported(self) -> None:
         for module_name, advice in self.modules.items():
             patch = functools.partial(self._patch, module_name, advice)
-            patching.when_imported(module_name, patch, owner=self.name)
+            imports.when_imported(module_name, patch, owner=self.name)
 
     def switch_off(self) -> None:
         """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""

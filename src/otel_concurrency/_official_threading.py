@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import faults, patching
+from otel_concurrency._core import faults, imports, patching
 from otel_concurrency._core.patching import Layer
 
 _logger = logging.getLogger(__name__)
@@ -146,14 +146,14 @@ def set_aside(modules: Iterable[str]) -> None:
     """
     with _lock:
         _patched.update(modules)
-    patching.when_imported(MODULE, _imported, owner=__name__)
+    imports.when_imported(MODULE, _imported, owner=__name__)
 
 
 def keep_beside_links() -> None:
     """Say, once it is imported, that it takes the links from what it covers."""
     global _is_kept_beside_links  # noqa: PLW0603
     _is_kept_beside_links = True
-    patching.when_imported(MODULE, _imported, owner=__name__)
+    imports.when_imported(MODULE, _imported, owner=__name__)
 
 
 def give_back(module: str | None = None) -> None:

@@ -7,6 +7,7 @@ the library or of OpenTelemetry, until a test uses one of the three.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,16 @@ def spans(request: pytest.FixtureRequest) -> Iterator[Spans]:
     settings: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
     with testing.watch(**settings) as watched:
         yield watched
+
+
+def pytest_sessionstart() -> None:
+    """Have found what pytest has loaded by now, and see what it is going to load.
+
+    Where the library is on already, pytest's rewriting of assertions loads modules past its hooks.
+    """
+    imports: Any = sys.modules.get("otel_concurrency._core.imports")
+    if imports is not None:
+        imports.see_every_import()
 
 
 @pytest.hookimpl(tryfirst=True)

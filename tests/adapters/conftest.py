@@ -15,6 +15,7 @@ NEEDED = {
     "test_aiosqlite.py": "aiosqlite",
     "test_anyio.py": "anyio trio",
     "test_ansible.py": "ansible",
+    "test_anyio_pytest.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
     "test_arq.py": "arq fakeredis",
     "test_billiard.py": "billiard",

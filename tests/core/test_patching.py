@@ -15,14 +15,8 @@ from _thread import start_new_thread
 import pytest
 import wrapt
 
-from otel_concurrency._core.patching import (
-    Layer,
-    StandIn,
-    apply_all,
-    undo_all,
-    when_imported,
-    wrap_builtin,
-)
+from otel_concurrency._core.imports import when_imported
+from otel_concurrency._core.patching import Layer, StandIn, apply_all, undo_all, wrap_builtin
 
 
 class Base:

@@ -1,6 +1,6 @@
 """Replaces attributes of classes and modules, and puts them back exactly.
 
-Knows owners and attribute names, not OpenTelemetry. The only file that imports wrapt.
+Knows owners and attribute names, not OpenTelemetry. No file but this and `imports` imports wrapt.
 
 A :class:`Layer` is one replaced attribute. It is undone by identity, and only where it is still on
 top: where somebody else has patched over it, it stays in the chain (its advice is expected to have
@@ -14,14 +14,13 @@ from __future__ import annotations
 import abc
 import functools
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import wrapt
 
-from otel_concurrency._core import faults, function_proxies, signatures
+from otel_concurrency._core import function_proxies, signatures
 from otel_concurrency._core.function_proxies import FunctionProxy, function_of
 
 _logger = logging.getLogger(__name__)
@@ -367,45 +366,3 @@ def wrap_builtin(builtin: Any, advice: Callable[..., Any]) -> Any:
         return advice(wrapped, args, kwargs)
 
     return _BuiltinWrapper(builtin, wrapper)
-
-
-_on_import: dict[str, dict[str, Callable[[ModuleType], None]]] = {}
-
-
-def when_imported(
-    module_name: str, callback: Callable[[ModuleType], None], *, owner: str = ""
-) -> None:
-    """Call ``callback(module)`` now if the module is imported, and whenever it will be.
-
-    The import hook is registered once per module name, since it cannot be taken back; a later call
-    of the same ``owner`` replaces its callback. Whatever a callback raises is reported and not
-    raised: it would fail the program's own import.
-    """
-    callbacks = _on_import.get(module_name)
-    if callbacks is None:
-        _on_import[module_name] = {owner: callback}
-        wrapt.register_post_import_hook(_imported, module_name)
-        return
-    callbacks[owner] = callback
-    module = sys.modules.get(module_name)
-    if module is not None:
-        _call(callback, module)
-
-
-def _imported(module: ModuleType) -> None:
-    for callback in list(_on_import[module.__name__].values()):
-        _call(callback, module)
-
-
-def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
-    try:
-        callback(module)
-    except Exception as error:
-        faults.once(
-            _logger,
-            ("import hook", module.__name__),
-            "OpenTelemetry context will not be propagated through %r: %s: %s",
-            module.__name__,
-            type(error).__name__,
-            error,
-        )

@@ -21,7 +21,8 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, capture_nothing, get_current, seams
-from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all, when_imported
+from otel_concurrency._core.imports import when_imported
+from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
 from otel_concurrency._linking import flows, origins
 from otel_concurrency._linking.origins import is_dead
 from otel_concurrency._linking.rounds import learn, running

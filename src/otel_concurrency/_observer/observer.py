@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core import patching
+from otel_concurrency._core import imports, patching
 from otel_concurrency._core.patching import Patch
 from otel_concurrency._observer import (
     call_hooks,
@@ -77,7 +77,7 @@ def start(
         state.fault("start", error)
     atexit.register(_tell_end)
     for name in {name for part in _PARTS for name in part.MODULES}:
-        patching.when_imported(name, _apply, owner=_OWNER)
+        imports.when_imported(name, _apply, owner=_OWNER)
 
 
 def stop() -> None:

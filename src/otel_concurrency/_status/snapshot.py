@@ -25,6 +25,7 @@ from typing import Any
 from opentelemetry import trace
 
 from otel_concurrency import _adapters, _configuration, _instrumentor, _primitives, _settings
+from otel_concurrency._core import imports
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._status import neighbours
 
@@ -41,6 +42,7 @@ _DISTRIBUTIONS = (
 
 def standing() -> dict[str, Any]:
     """Return how things stand in this process, as what JSON can hold."""
+    imports.look_again()
     settings = _settings.in_force
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
