@@ -30,14 +30,16 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Have a profile of few examples; switch the official instrumentors on, if that is asked for.
+    """Let generated tests take their time; switch the official instrumentors on if that is asked.
 
     They are on for all of the session, or whenever this library is.
     """
     if config.pluginmanager.has_plugin("hypothesispytest"):
-        import hypothesis
+        from hypothesis import settings
 
-        hypothesis.settings.register_profile("sample", max_examples=20)
+        settings.register_profile("sample", deadline=None, max_examples=20)
+        settings.register_profile("whole", deadline=None)
+        settings.load_profile(config.getoption("--hypothesis-profile") or "whole")
     order = config.getoption("--beside-official")
     if order == "before":
         for official in OFFICIAL:

@@ -290,6 +290,9 @@ def test_rounds_that_overlap_are_no_chain(kind, instrument, tracer, no_collector
     job = Job(tracer, 15, **STYLES["arms first"])
     without_context(job.arm)
     without_context(job.go)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):  # the last round to begin is not the last to end
+            thread.join(WAIT)
     gc.collect()
     assert not [one for one in gc.get_objects() if isinstance(one, _rounds.Round)]
     assert not _rounds.running
