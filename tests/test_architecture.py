@@ -80,7 +80,7 @@ LAYERS = (
         "_instrumentor",
         f"version package {BELOW_ADVICE} _configuration _official_threading _primitives _adapters "
         "_metrics",
-        f"{API} opentelemetry.instrumentation",
+        f"{API} opentelemetry.instrumentation typing_extensions",
     ),
     _package(
         "_status",
@@ -103,7 +103,7 @@ LAYERS = (
     Layer(
         "testing",
         "testing pytest_plugin",
-        "testing _instrumentor _core.* _observer.* _trace_report.*",
+        "testing _instrumentor _settings _core.* _observer.* _trace_report.*",
         "*",
     ),
     Layer(

@@ -528,3 +528,18 @@ def flags():
 def test_every_variable_is_a_flag(constant, flags):
     """Each variable is also a flag of `opentelemetry-instrument`."""
     assert constant.removeprefix("OTEL_PYTHON_").lower() in flags
+
+
+def test_every_setting_is_a_keyword_that_type_checkers_know():
+    """The typed keywords are the settings, and what every instrumentor is given."""
+    tree = ast.parse(Path(_settings.__file__).read_text(encoding="utf-8"))
+    (keywords,) = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name == "Keywords"
+    ]
+    names = {node.target.id for node in keywords.body if isinstance(node, ast.AnnAssign)}
+    of_any = {"skip_dep_check", "raise_exception_on_conflict"} | {
+        f"{signal}_provider" for signal in ("tracer", "meter", "logger")
+    }
+    assert names == {*SETTINGS, *of_any}

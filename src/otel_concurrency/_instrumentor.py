@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Its file asks not to be type-checked, so mypy sees nothing in it.
 from opentelemetry.context import Context
@@ -29,6 +29,11 @@ from otel_concurrency._core import faults, handoff, imports, patching, signature
 from otel_concurrency._crossing import environment
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_concurrency._settings import Keywords
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         """Return no requirement: what is instrumented comes with Python."""
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
 
-    def instrument(self, **kwargs: Any) -> None:
+    def instrument(self, **kwargs: Unpack[Keywords]) -> None:
         """Switch the library on, unless it is on.
 
         In a process that was only instrumented like the one that started it, this is the program's

@@ -13,11 +13,41 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_concurrency import environment_variables as variables
 from otel_concurrency._core import faults
 from otel_concurrency._linking.policies import Policy
+
+if TYPE_CHECKING:
+    from typing import Literal, TypedDict
+
+    GivenPolicy = Policy | Literal["parent", "link", "off"] | None
+
+    class Keywords(TypedDict, total=False):
+        """What ``instrument()`` takes; None: not given."""
+
+        policy: GivenPolicy
+        threading: GivenPolicy
+        futures: GivenPolicy
+        asyncio: GivenPolicy
+        sched: GivenPolicy
+        queue: GivenPolicy
+        multiprocessing: GivenPolicy
+        subprocess: GivenPolicy
+        excluded: str | Iterable[str] | None
+        link_after: int | None
+        flush_timeout: int | None
+        metrics: bool | None
+        adapters: str | Iterable[str] | None
+        keep_official_threading: bool | None
+        # Of any instrumentor.
+        tracer_provider: object
+        meter_provider: object
+        logger_provider: object
+        skip_dep_check: bool
+        raise_exception_on_conflict: bool
+
 
 _logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -48,9 +48,15 @@ __all__ = [
     "Span",
     "SpanId",
     "Spans",
+    "StartedSpan",
     "no_leaks",
     "watch",
 ]
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from otel_concurrency._settings import Keywords
 
 _PAUSE = 0.005
 """Seconds between two looks at whether what is waited for has happened."""
@@ -58,6 +64,13 @@ _PAUSE = 0.005
 
 class ContextLeakError(AssertionError):
     """A context was left attached."""
+
+
+class StartedSpan(Protocol):
+    """A span of OpenTelemetry's: of the API, or of the SDK, which reads it, too."""
+
+    def get_span_context(self) -> trace.SpanContext | None:
+        """Return what tells it apart."""
 
 
 class Spans(Sequence[Span]):
@@ -119,7 +132,7 @@ class Spans(Sequence[Span]):
                 _fail(f"no span {spelled} has ended in {timeout:g} s", self.report())
             time.sleep(_PAUSE)
 
-    def assert_connected(self, *spans: Any) -> None:
+    def assert_connected(self, *spans: str | Span | StartedSpan) -> None:
         """Fail unless the given spans, or all that were seen, are of one trace."""
         __tracebackhide__ = True
         report = self.report()
@@ -137,7 +150,9 @@ class Spans(Sequence[Span]):
         }
         _fail(f"the spans are not connected: they are {len(traces)} traces", report, roots)
 
-    def assert_parent(self, child: Any, parent: Any) -> None:
+    def assert_parent(
+        self, child: str | Span | StartedSpan, parent: str | Span | StartedSpan | None
+    ) -> None:
         """Fail unless ``child`` is a child of ``parent`` (None: a root)."""
         __tracebackhide__ = True
         report = self.report()
@@ -151,7 +166,7 @@ class Spans(Sequence[Span]):
             expected = "is not a root" if parent is None else f"is no child of {_name(parent)}"
             _fail(f"{_name(child)} {expected}", report, wrong)
 
-    def assert_linked(self, span: Any, to: Any) -> None:
+    def assert_linked(self, span: str | Span | StartedSpan, to: str | Span | StartedSpan) -> None:
         """Fail unless ``span`` has a link to the span ``to``."""
         __tracebackhide__ = True
         report = self.report()
@@ -181,7 +196,7 @@ class Spans(Sequence[Span]):
 
 
 @contextmanager
-def watch(*, library: bool = True, **settings: Any) -> Generator[Spans, None, None]:
+def watch(*, library: bool = True, **settings: Unpack[Keywords]) -> Generator[Spans, None, None]:
     """Watch this process, and return the spans that are started meanwhile.
 
     The library is on for that time: as it is, or, if there are ``settings``, with these, which are
@@ -309,7 +324,7 @@ def _fail(words: str, report: Report, marked: Mapping[SpanId, str] | None = None
     raise AssertionError(f"{words}\n\n{drawn}" if drawn else words)
 
 
-def _find(given: Any, report: Report) -> Sequence[Span]:
+def _find(given: str | Span | StartedSpan, report: Report) -> Sequence[Span]:
     """Return the spans that ``given`` names; fail where there is none."""
     __tracebackhide__ = True
     if isinstance(given, str):
@@ -322,20 +337,20 @@ def _find(given: Any, report: Report) -> Sequence[Span]:
     return found
 
 
-def _id_of(span: Any) -> SpanId:
-    own = span.get_span_context()
+def _id_of(span: StartedSpan) -> SpanId:
+    own = span.get_span_context() or trace.INVALID_SPAN_CONTEXT
     return SpanId(trace.format_trace_id(own.trace_id), trace.format_span_id(own.span_id))
 
 
-def _name(given: Any) -> str:
-    return repr(given if given is None or isinstance(given, str) else given.name)
+def _name(given: object) -> str:
+    return repr(given if given is None or isinstance(given, str) else getattr(given, "name", given))
 
 
 def _is_top(span: Span, report: Report) -> bool:
     return span.parent is None or all(span.parent != one.id for one in report.spans)
 
 
-def _should_be(parent: Any) -> str:
+def _should_be(parent: object) -> str:
     return "should be a root" if parent is None else f"should be a child of {_name(parent)}"
 
 
