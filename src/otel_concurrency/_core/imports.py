@@ -101,19 +101,17 @@ class _Lookout:
 
     def find_spec(self, _name: str, _path: object = None, _target: object = None) -> None:
         """Return nothing. Never raises."""
-        finders = sys.meta_path
-        if (
-            self._is_complete
-            and len(finders) > 1
-            and finders[0] is self
-            and type(finders[1]) is _HOOKS
-        ) or self._is_looking:
-            return
-        self._is_looking = True  # a callback imports its adapter
         try:
-            self._is_complete = look_again()
-        finally:
-            self._is_looking = False
+            finders = sys.meta_path
+            in_order = len(finders) > 1 and finders[0] is self and type(finders[1]) is _HOOKS
+            if not (in_order and self._is_complete) and not self._is_looking:
+                self._is_looking = True  # a callback imports its adapter
+                try:
+                    self._is_complete = look_again()
+                finally:
+                    self._is_looking = False
+        except Exception as error:
+            faults.once(_logger, "look again", "Imported modules cannot be looked at: %s", error)
 
 
 _lookout: Any = _Lookout()
