@@ -189,6 +189,7 @@ def test_instrumenting_imports_nothing_that_it_patches():
     needed = "import logging, wrapt, opentelemetry.instrumentation.instrumentor"
     on = "from otel_concurrency import ConcurrencyInstrumentor as I; I().instrument()"
     added = imported_by(f"{needed}; {on}") - imported_by(needed)
+    added -= set(sys.builtin_module_names)  # there is no file to read for these
     assert {name.split(".")[0] for name in added} == {"otel_concurrency"}
 
 
@@ -200,6 +201,7 @@ def test_handing_off_by_hand_imports_neither_the_sdk_nor_the_instrumentor():
         "with o.capture(): o.HandOff.from_headers(o.wrap(o.clean)().headers())"
     )
     added = imported_by(f"{needed}; {used}") - imported_by(needed)
+    added -= set(sys.builtin_module_names)  # there is no file to read for these
     assert {name.split(".")[0] for name in added} == {"otel_concurrency"}
     assert "otel_concurrency._instrumentor" not in added
 

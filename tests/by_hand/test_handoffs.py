@@ -9,7 +9,6 @@ import gc
 import pickle
 import sys
 import threading
-import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +18,7 @@ from opentelemetry.context import Context, attach, detach, get_current, set_valu
 from seen import NOTHING, WAIT, context_of, current, id_of, in_context, without_context
 
 import otel_concurrency
+from interpreters import measures_memory
 from otel_concurrency import HandOff, Policy, batch, capture, clean, wrap
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -383,9 +383,11 @@ def test_one_that_threads_were_inside_keeps_nothing_of_them(request_span, no_col
     assert handoff is not None
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="sizes are CPython's")
+@measures_memory
 def test_an_unused_hand_off_takes_at_most_100_bytes(request_span):
     """Beyond the context and the list that keeps it, a hand-off is one small object."""
+    import tracemalloc
+
     capture()
     gc.collect()
     tracemalloc.start()

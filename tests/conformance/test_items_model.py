@@ -9,7 +9,6 @@ flow's own span, or nobody, but never anybody else.
 
 from __future__ import annotations
 
-import _queue
 import asyncio
 import asyncio.queues
 import contextvars
@@ -39,6 +38,8 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_concurrency import ConcurrencyInstrumentor
+
+PLAIN_SIMPLE_QUEUE = queue.SimpleQueue  # in C, except on PyPy
 
 CONSUMERS = range(2)
 QUEUES = range(2)
@@ -96,7 +97,7 @@ FORMS = [
     Form("Weighing", derived(item_forms.Weighing, "Queue"), sure=False),
     Form("Evicting", derived(item_forms.Evicting, "Queue"), sure=False),
 ]
-SIMPLE = Form("SimpleQueue", lambda module: getattr(module, "SimpleQueue", _queue.SimpleQueue))
+SIMPLE = Form("SimpleQueue", lambda module: getattr(module, "SimpleQueue", PLAIN_SIMPLE_QUEUE))
 
 
 class Fresh(int):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _queue
 import abc
 import asyncio
 import concurrent.futures
@@ -34,6 +33,8 @@ from test_items import container, forms, handle
 from otel_concurrency import ConcurrencyInstrumentor, _primitives
 from otel_concurrency._items import known_queues
 from otel_concurrency._linking import policies
+
+PLAIN_SIMPLE_QUEUE = queue.SimpleQueue  # in C, except on PyPy
 
 OWNERS = {
     "queue": queue,
@@ -448,7 +449,7 @@ def test_a_simple_queue_is_reentrant(spans):
 def test_a_pools_work_queue_is_plain():
     """An executor that is made in a context gets the C class, and works."""
     with switched_on(), in_a_context(), ThreadPoolExecutor(1) as pool:
-        assert type(pool._work_queue) is _queue.SimpleQueue
+        assert type(pool._work_queue) is PLAIN_SIMPLE_QUEUE
         assert pool.submit(get_current).result(WAIT) == get_current()
 
 
@@ -457,7 +458,7 @@ def test_the_pools_of_multiprocessing_work(spans):
     with switched_on(), spans.current("a"):
         with multiprocessing.pool.ThreadPool(2) as pool:
             own = (pool._taskqueue, pool._inqueue, pool._outqueue)
-            assert {type(one) for one in own} == {_queue.SimpleQueue}
+            assert {type(one) for one in own} == {PLAIN_SIMPLE_QUEUE}
             assert pool.map(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
             assert pool.apply_async(abs, (-1,)).get(WAIT) == 1
         assert spans.parent() == "a"

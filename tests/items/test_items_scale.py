@@ -12,11 +12,12 @@ import gc
 import os
 import queue
 import threading
-import tracemalloc
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
+
+from interpreters import measures_memory
 
 ITEMS = {"Queue": 1_000_000, "LifoQueue": 100_000, "PriorityQueue": 100_000, "SimpleQueue": 100_000}
 if "ITEMS_AT_SCALE" in os.environ:
@@ -94,6 +95,8 @@ def test_every_item_of_many_has_its_own_producer(kind, total, instrumented, trac
 
 def bytes_of_waiting_items(make, tracer):
     """Return (bytes of an item while it waits, bytes that are left of it when all are drained)."""
+    import tracemalloc
+
     items = [object.__new__(Item) for _ in range(WAITING)]
     waiting = make()
     with tracer.start_as_current_span("warm up"):
@@ -136,6 +139,7 @@ QUEUES = {
 }
 
 
+@measures_memory
 @pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
 def test_a_waiting_item_takes_little_more_than_without(make, instrumented, tracer):
     """At most 100 bytes, of which nothing is left when the queue has been drained."""

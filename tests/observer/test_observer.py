@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 from collections import Counter
 
 import pytest
@@ -23,6 +22,7 @@ from opentelemetry.sdk.trace import Span, Tracer
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import watching
+from interpreters import measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._observer import observer
 from otel_concurrency._trace_report.analysis import Collection
@@ -314,8 +314,10 @@ def test_what_is_beyond_the_limit_is_counted():
     assert (site.wait_p50_ns, site.wait_p95_ns, site.wait_max_ns) == (1012, 1023, 1024)
 
 
+@measures_memory
 def test_what_is_beyond_the_limit_takes_no_memory():
     """Twenty thousand spans take what a thousand do, where a thousand are kept."""
+    import tracemalloc
 
     def taken(spans):
         collection = Collection(limit=1000)
