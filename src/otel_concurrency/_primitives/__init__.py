@@ -18,7 +18,7 @@ from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Patch
 
 FILES: Final[Mapping[str, tuple[str, ...]]] = {
-    "threading": ("_threading",),
+    "threading": ("_threading", "_signal", "_weakref"),
     "futures": ("_futures",),
     "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports"),
     "sched": ("_sched",),

@@ -1,0 +1,121 @@
+"""``signal``: a handler runs in no context, whatever its thread was doing when the signal came.
+
+A handler stands in the interpreter's table of them as a :class:`_Handler`. Whoever asks the module
+for it, by ``signal()`` or ``getsignal()``, gets the one that the program has registered.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import BuiltinFunctionType, ModuleType
+from typing import Any
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
+from otel_concurrency._core.patching import Layer, Patch
+
+
+def _layers(signal: ModuleType, seam: Seam) -> list[Patch]:
+    return [
+        _Registered(signal, seam),
+        Layer(signal, "signal", lambda raw: _signal(raw, seam)),
+        Layer(signal, "getsignal", _getsignal),
+    ]
+
+
+MODULES = {"signal": _layers}
+
+
+class _Handler:
+    """Stands in for a handler where the interpreter calls it."""
+
+    __slots__ = ("_handler", "_seam")
+
+    def __init__(self, handler: Any, seam: Seam) -> None:
+        self._handler = handler
+        self._seam = seam
+
+    def __call__(self, /, *args: Any) -> Any:
+        if self._seam.active and handoff.is_concerned(self._seam):
+            return Call(NO_CONTEXT, self._handler)(*args)
+        return self._handler(*args)
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self._handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._handler == _plain(other))
+
+    def __hash__(self) -> int:
+        return hash(self._handler)
+
+
+def _plain(handler: Any) -> Any:
+    """Return what the program has registered."""
+    return handler.__wrapped__ if type(handler) is _Handler else handler
+
+
+def _standing_in(handler: Any, seam: Seam) -> Any:
+    """Return what stands in for ``handler``; itself where it is one of the interpreter's own."""
+    if not callable(handler) or isinstance(handler, (_Handler, BuiltinFunctionType)):
+        return handler
+    return _Handler(handler, seam)
+
+
+class _Registered:
+    """The handlers that are registered already; applied and undone as a layer is.
+
+    Only the main thread can register one. Elsewhere those from before are left as they are, and so
+    are stand-ins: they pass on what they are called with.
+    """
+
+    layers = ()  # as of `QueueHooks`: what it replaces is no attribute
+
+    def __init__(self, signal: ModuleType, seam: Seam) -> None:
+        self._signals: Any = signal.valid_signals
+        # The functions below the module's own, which may be anybody's by the time of `undo`.
+        builtin: Any = __import__("_signal")
+        self._get, self._set = builtin.getsignal, builtin.signal
+        self._seam = seam
+
+    def apply(self) -> None:
+        """Have a stand-in in the place of each handler."""
+        self._exchange(functools.partial(_standing_in, seam=self._seam))
+
+    def undo(self) -> None:
+        """Have the handlers themselves in their places."""
+        self._exchange(_plain)
+
+    def _exchange(self, other: Any) -> None:
+        try:
+            for number in self._signals():
+                handler = self._get(number)
+                instead = other(handler)
+                if instead is not handler:
+                    self._set(number, instead)
+        except ValueError:  # this is not the main thread
+            pass
+        except Exception as error:
+            handoff.report("register signal handlers", error)
+
+
+def _signal(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def signal(signalnum: Any, handler: Any) -> Any:
+        if seam.active:
+            handler = _standing_in(handler, seam)
+        return _plain(original(signalnum, handler))
+
+    return signal
+
+
+def _getsignal(original: Any) -> Any:
+    @functools.wraps(original)
+    def getsignal(signalnum: Any) -> Any:
+        return _plain(original(signalnum))
+
+    return getsignal
