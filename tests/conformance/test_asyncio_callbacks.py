@@ -169,6 +169,29 @@ def test_a_step_of_other_work_is_no_round(loop, instrument, tracer):
     assert seen == [(False, "acme")]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_timer_knows_where_it_was_armed(again, loop, instrument):
+    """In debug mode its traceback ends in the program, as without the library."""
+    instrument()
+    loop.set_debug(True)
+    timers = []
+
+    def tick():
+        timers.append(loop.call_later(0, tick) if len(timers) % 2 else loop.call_at(0, tick))
+
+    async def main():
+        while len(timers) < 4:
+            await asyncio.sleep(0)
+
+    if again:
+        loop.call_soon(tick)
+        without_context(loop.run_until_complete, main())
+    else:
+        tick()
+        tick()
+    assert {timer._source_traceback[-1].name for timer in timers} == {"tick"}
+
+
 # --- runners ---
 
 needs_runner = pytest.mark.skipif(
@@ -236,6 +259,22 @@ def test_a_runner_that_is_used_wrongly_says_so(instrument):
     with pytest.raises(RuntimeError, match="closed"):
         runner.run(coroutine)
     coroutine.close()
+
+
+@needs_runner
+def test_a_runner_that_is_run_by_itself_says_so(instrument, caplog):
+    """The error is asyncio's own, and there is no other."""
+    instrument()
+
+    async def nested():
+        coroutine = see()
+        with pytest.raises(RuntimeError, match="running event loop"):
+            runner.run(coroutine)
+        coroutine.close()
+
+    with asyncio.Runner() as runner:
+        runner.run(nested())
+    assert not caplog.records
 
 
 @needs_runner

@@ -16,7 +16,7 @@ _LONG = """
     test_atexit test_audit test_contextlib_async test_decimal test_fork1 test_httpservers
     test_interpreters test_popen test_signal test_sys_setprofile test_sys_settrace
     test_thread_local_bytecode test_threaded_import test_threadedtempfile test_threadsignals
-    test_xmlrpc
+    test_weakref test_xmlrpc
 """
 SHORT = _SHORT.split()
 """What takes a minute."""

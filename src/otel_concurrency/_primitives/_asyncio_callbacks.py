@@ -129,10 +129,23 @@ def _call_at(original: Any, seam: Seam) -> Any:
         if context is None and running:
             following = _context_of_next_round(seam, callback, args)
         if following is None:
-            return original(self, when, callback, *args, context=context)
-        return as_flow_that_begins(following, original, self, when, callback, *args)
+            timer = original(self, when, callback, *args, context=context)
+        else:
+            timer = as_flow_that_begins(following, original, self, when, callback, *args)
+        if getattr(timer, "_source_traceback", None):
+            _forget_our_frames(timer._source_traceback)
+        return timer
 
     return call_at
+
+
+def _forget_our_frames(traceback: list[Any]) -> None:
+    """Have the traceback that a timer has in debug mode end as without us: where it was armed."""
+    while traceback and traceback[-1].filename in _OUR_FILES:
+        del traceback[-1]
+
+
+_OUR_FILES = (__file__, handoff.__file__)
 
 
 def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
@@ -155,9 +168,7 @@ def _run(original: Any, seam: Seam) -> Any:
     def run(self: Any, coro: Any, *, context: Any = None) -> Any:
         if context is not None or not seam.active:
             return original(self, coro, context=context)
-        before = handoff.current_safely()
-        if self._context is not None:
-            before = self._context.run(handoff.current_safely)
+        before = _begins_in(self)
         try:
             return original(self, coro, context=context)
         finally:
@@ -165,6 +176,16 @@ def _run(original: Any, seam: Seam) -> Any:
             before = None  # this frame lives as long as a traceback that the user keeps
 
     return run
+
+
+def _begins_in(runner: Any) -> Any:
+    """Return what is current where the next run begins; None where it cannot be told."""
+    try:
+        if runner._context is None:  # it will be a copy of what is current here
+            return handoff.get_current()
+        return runner._context.run(handoff.get_current)
+    except Exception:  # it is called inside itself, as it is about to say
+        return None
 
 
 def _leave(runner: Any, before: Any) -> None:
