@@ -93,6 +93,12 @@ def pytest_collection_finish():
         gc.freeze()
 
 
+def pytest_sessionfinish():
+    """Let hypothesis find what refers to trio's random numbers, as it does when all is over."""
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
     """Fail a test that leaves a context attached, the instrumentor on or a fault in a seam."""

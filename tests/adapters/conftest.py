@@ -33,6 +33,7 @@ NEEDED = {
     "test_huey.py": "huey",
     "test_janus.py": "janus",
     "test_kafka_python.py": "kafka opentelemetry.instrumentation.kafka",
+    "test_library_threads.py": "kubernetes prompt_toolkit py4j redis rich websocket websockets",
     "test_logging.py": "opentelemetry.instrumentation.logging",
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",
