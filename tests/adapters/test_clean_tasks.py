@@ -17,6 +17,7 @@ import pytest
 from servers import INSTALLED, SERVERS
 from suite import IMPORT_FIRST, INSTRUMENT_FIRST, run_program
 
+import watching
 from otel_concurrency._clean_starts import patches
 from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES, TASKS
 from otel_concurrency._core import handoff
@@ -524,6 +525,34 @@ def test_each_round_is_a_trace_of_its_own(name, order):
     marks = json.loads(run_program(ORDERS[order].format(module=module) + PRELUDE + program, "0"))
     assert len(marks) >= 2
     assert {json.dumps(mark) for mark in marks} == {json.dumps([None, "first", ["first"]])}
+
+
+@pytest.mark.parametrize("library", [False, True], ids=["off", "on"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name, (m, s, _) in PROGRAMS.items() if is_installed(m) and is_there(s)),
+        *(name for name, (m, _) in PERIODIC.items() if is_installed(m)),
+    ],
+)
+def test_without_the_library_each_is_a_leak(name, library, ports, tmp_path):
+    """It is told with the line that has left the context there; with the library there is none."""
+    _, server, text = PROGRAMS.get(name) or (None, None, PERIODIC[name][1])
+    program = tmp_path / "program.py"
+    program.write_text(f"{PRELUDE}\nsys.stderr = sys.stdout\n{text}", encoding="utf-8")
+    port = "0" if server is None else ports(server)
+    report = watching.run(tmp_path, str(program), port, library=library)
+    reasons = {leak.reason for leak in report.leaks}
+    if library:
+        assert reasons == set()
+        return
+    assert reasons <= {"left_with_server", "left_with_task", "left_with_rounds"}
+    assert ("left_with_rounds" in reasons) == (name in PERIODIC)
+    assert reasons
+    assert {leak.count for leak in report.leaks} != {0}
+    for leak in report.leaks:
+        assert leak.site is not None
+        assert leak.site in leak.words
 
 
 TABLES = (FLOWS, TASKS, ROUNDS, SOURCES)

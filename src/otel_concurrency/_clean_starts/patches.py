@@ -25,22 +25,22 @@ from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Alias, Layer, Patch
 
 _Advice = Callable[[ModuleType, Seam], "list[Patch]"]
-_Wrap = Callable[[Any, Seam], Any]
+Wrap = Callable[[Any, Seam], Any]
 
 
 def _flow(original: Any, seam: Seam) -> Any:
-    if inspect.iscoroutinefunction(original):
+    if inspect.iscoroutinefunction(inspect.unwrap(original)):
         return wrappers.asynchronous_flow(original, seam)
     return wrappers.flow(original, seam)
 
 
 def _source(original: Any, seam: Seam) -> Any:
-    if inspect.isasyncgenfunction(original):
+    if inspect.isasyncgenfunction(inspect.unwrap(original)):
         return wrappers.generator(original, seam)
     return wrappers.source(original, seam)
 
 
-_KINDS: tuple[tuple[Table, _Wrap], ...] = (
+_KINDS: tuple[tuple[Table, Wrap], ...] = (
     (SOURCES, _source),  # first: what a task of the same library gets its messages from
     (FLOWS, _flow),
     (TASKS, wrappers.task),
@@ -49,7 +49,7 @@ _KINDS: tuple[tuple[Table, _Wrap], ...] = (
 
 
 def layers(
-    module: ModuleType, seam: Seam, kinds: Iterable[tuple[Table, _Wrap]] = _KINDS
+    module: ModuleType, seam: Seam, kinds: Iterable[tuple[Table, Wrap]] = _KINDS
 ) -> list[Patch]:
     """Return what has the functions of ``module`` start clean that it has of the table."""
     aliases = IMPORTED_BY.get(module.__name__, {})
@@ -57,8 +57,7 @@ def layers(
         *(
             Layer(owner, name, _wrapping(wrap, seam))
             for table, wrap in kinds
-            for qualname in table.get(module.__name__, ())
-            for owner, name in _found(module, qualname)
+            for owner, name in functions_of(module, table)
         ),
         *(Alias(module, name, sys.modules[home]) for name, home in aliases.items()),
     ]
@@ -70,17 +69,21 @@ MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layer
 """By module: its advice. Those that define a function come before those that import it."""
 
 
-def _wrapping(wrap: _Wrap, seam: Seam) -> Callable[[Any], Any]:
+def _wrapping(wrap: Wrap, seam: Seam) -> Callable[[Any], Any]:
     return lambda raw: wrap(raw, seam)
 
 
-def _found(module: ModuleType, qualname: str) -> list[tuple[Any, str]]:
-    """Return the owner and the name of a function, if this version of the library has it."""
-    *path, name = qualname.split(".")
-    owner: Any = module
-    for part in path:
-        owner = getattr(owner, part, None)
-    return [(owner, name)] if callable(getattr(owner, "__dict__", _NOTHING).get(name)) else []
+def functions_of(module: ModuleType, table: Table) -> list[tuple[Any, str]]:
+    """Return the owners and names of the functions of a table that this version of it has."""
+    found: list[tuple[Any, str]] = []
+    for qualname in table.get(module.__name__, ()):
+        *path, name = qualname.split(".")
+        owner: Any = module
+        for part in path:
+            owner = getattr(owner, part, None)
+        if callable(getattr(owner, "__dict__", _NOTHING).get(name)):
+            found.append((owner, name))
+    return found
 
 
 _NOTHING: Mapping[str, Any] = {}

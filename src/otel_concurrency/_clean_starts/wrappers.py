@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from opentelemetry.context import Context
@@ -20,7 +20,7 @@ from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam, get_current
 from otel_concurrency._linking import origins
 
-_RUNS_FOR_OTHERS = "anyio."
+_RUNS_FOR_OTHERS = ("anyio.", "otel_concurrency.")
 """How the modules begin of which a coroutine is what a task runs in order to run another one."""
 
 
@@ -56,26 +56,28 @@ def task(original: Any, seam: Seam) -> Any:
 
     @functools.wraps(original)
     async def begin(*args: Any, **kwargs: Any) -> Any:
-        if seam.active and _is_all_of_its_task():
+        if seam.active and is_all_of_its_task():
             handoff.begin_in(NO_CONTEXT)
         return await original(*args, **kwargs)
 
     return begin
 
 
-def _is_all_of_its_task() -> bool:
+def is_all_of_its_task() -> bool:
     """Whether the coroutine that asks is what its task runs: nobody else waits for it."""
     try:
         asyncio: Any = sys.modules.get("asyncio")
         task = None if asyncio is None else asyncio.current_task()
-        frame = caller()
-        if task is None or frame is None:
+        if task is None:
             return False
         outermost: Any = getattr(task.get_coro(), "cr_frame", None)
-        if outermost is None or outermost is frame:
-            return outermost is frame
-        is_anyio = str(outermost.f_globals.get("__name__")).startswith(_RUNS_FOR_OTHERS)
-        return is_anyio and outermost is frame.f_back
+        frame = caller()
+        while frame is not None and frame is not outermost:
+            frame = frame.f_back
+            name = "" if frame is None else str(frame.f_globals.get("__name__"))
+            if not name.startswith(_RUNS_FOR_OTHERS):
+                return False
+        return frame is not None
     except Exception as error:
         handoff.report("begin a task", error)
         return False
@@ -122,26 +124,32 @@ def source(original: Any, seam: Seam) -> Any:
 def generator(original: Any, seam: Seam) -> Any:
     """Wrap an asynchronous generator function of messages."""
 
+    def got(message: object) -> None:
+        if seam.active:
+            _leave_what_is_over()
+
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        return _Messages(original(*args, **kwargs), seam)
+        return Messages(original(*args, **kwargs), got)
 
     return generate
 
 
-class _Messages(AsyncGenerator[Any, Any]):
-    """An asynchronous generator, of which each message is got by whoever asks for it."""
+class Messages(AsyncGenerator[Any, Any]):
+    """An asynchronous generator; ``got`` is called with each message by whoever has asked for it.
 
-    __slots__ = ("_generator", "_seam")
+    A generator around it would be another one's consumer: what it attaches stays with it.
+    """
 
-    def __init__(self, generator: Any, seam: Seam) -> None:
+    __slots__ = ("_generator", "_got")
+
+    def __init__(self, generator: Any, got: Callable[[object], None]) -> None:
         self._generator = generator
-        self._seam = seam
+        self._got = got
 
     async def asend(self, value: Any) -> Any:
         message = await self._generator.asend(value)
-        if self._seam.active:
-            _leave_what_is_over()
+        self._got(message)
         return message
 
     def athrow(self, *args: Any) -> Any:

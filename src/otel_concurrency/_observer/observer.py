@@ -23,6 +23,7 @@ from otel_concurrency._core import imports, patching
 from otel_concurrency._core.patching import Patch
 from otel_concurrency._observer import (
     call_hooks,
+    connection_hooks,
     context_hooks,
     export_hooks,
     flows,
@@ -39,6 +40,7 @@ _PARTS: Any = (
     wake_hooks,
     item_hooks,
     process_hooks,
+    connection_hooks,
     context_hooks,
     span_hooks,
     export_hooks,

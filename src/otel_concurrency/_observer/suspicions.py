@@ -18,7 +18,15 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import context_hooks, flows, frames, item_hooks, state, wake_hooks
+from otel_concurrency._observer import (
+    connection_hooks,
+    context_hooks,
+    flows,
+    frames,
+    item_hooks,
+    state,
+    wake_hooks,
+)
 from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import Origin
 
@@ -90,7 +98,10 @@ def about(
     parent: Any = context.get(_SPAN_KEY)
     if span.parent is not None:
         above: Seen | None = getattr(parent, SEEN, None)
-        if above is None:
+        left = None if explicit else connection_hooks.about(span, parent)
+        if left is not None:
+            _tell_of(left, span)
+        if above is None or left is not None:
             return None
         return _of_another(span, parent, above, here, flow, explicit=explicit)
     if span.kind.name in _ENTRIES:
@@ -99,6 +110,21 @@ def about(
     if explicit and running is not None and _runs(running):
         return {"reason": "explicit_context", "origin": flows.origin_of(here)}
     return _woken(woken, flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
+
+
+def _tell_of(left: connection_hooks.Left, span: Any) -> None:
+    """Tell of a context that was left behind where it has now become the parent of ``span``."""
+    own = flows.identify(span.get_span_context())
+    state.tell(
+        "leak",
+        key=own[1],
+        reason=left.reason,
+        site=left.site,
+        span=own,
+        thread=flows.thread_name(),
+        call=left.call,
+        of=left.origin,
+    )
 
 
 def _runs(span: Any) -> bool:

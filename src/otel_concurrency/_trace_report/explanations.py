@@ -185,8 +185,51 @@ def _not_exported(leak: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _left_with_connection(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span on a connection was started as a child of `{leak['of'][2]}`, which had ended and "
+        f"belongs to another request: its context was left with the connection{_where(leak)}, by "
+        f"{leak['call']}.",
+        f"Let the library keep connections out of requests: {_ASYNCIO}.",
+    )
+
+
+def _left_with_server(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span on a connection was started as a child of `{leak['of'][2]}`, inside which the "
+        f"server was started{_where(leak)}.",
+        f"Start servers outside of spans, or let the library keep them out: {_ASYNCIO}.",
+    )
+
+
+def _left_with_task(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span was started as a child of `{leak['of'][2]}` in what runs on after that: "
+        f"{leak['call']}, called{_where(leak)}.",
+        f"Start it outside of spans, or let the library keep it out: {_ASYNCIO}.",
+    )
+
+
+def _left_with_rounds(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span was started as a child of `{leak['of'][2]}` in a round of periodic work, which "
+        f"{leak['call']} has started{_where(leak)}: each round prolongs that trace.",
+        f"Start it outside of spans, or let the library link each round: {_ASYNCIO}.",
+    )
+
+
+def _where(leak: Mapping[str, Any]) -> str:
+    return f" at {leak['site']}" if leak["site"] else ""
+
+
+_ASYNCIO = "OTEL_PYTHON_CONCURRENCY_ASYNCIO=parent"
+
 _WORDS_OF_LEAKS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
     "left_attached": _left_attached,
+    "left_with_connection": _left_with_connection,
+    "left_with_rounds": _left_with_rounds,
+    "left_with_server": _left_with_server,
+    "left_with_task": _left_with_task,
     "ended_parent": _ended_parent,
     "not_exported": _not_exported,
 }
