@@ -453,6 +453,7 @@ def test_a_failed_dispatch_lets_go_at_once(form, way, tracer, no_gc):
     assert not get_current()
 
 
+@pytest.mark.alone
 def test_a_pool_without_threads_lets_go_where_threads_are_not_patched(tracer, no_gc, instrument):
     """It notices by itself then that it could not start one."""
     instrument(threading="off")
