@@ -33,7 +33,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 from pool_work import NOTHING, look
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._crossing import wire_format
+from otel_concurrency._crossing import trailers, wire_format
 from otel_concurrency._linking import policies
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -312,9 +312,9 @@ def test_any_item_comes_out_as_it_was_put(item, name, make, instrumented, tracer
 
 def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, instrumented):
     """One that comes while the other is still getting ready waits for nothing and loses nothing."""
-    monkeypatch.setattr(wire_format, "_in_use", False)
-    pickler = wire_format.pickler(ForkingPickler)
-    ready, entered, go = wire_format._take_part, threading.Event(), threading.Event()
+    monkeypatch.setattr(trailers, "_in_use", False)
+    pickler = trailers.pickler(ForkingPickler)
+    ready, entered, go = trailers._take_part, threading.Event(), threading.Event()
 
     def slow(stand_in):
         if threading.current_thread() is first:
@@ -322,10 +322,10 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
             assert go.wait(WAIT)
         ready(stand_in)
 
-    monkeypatch.setattr(wire_format, "_take_part", slow)
+    monkeypatch.setattr(trailers, "_take_part", slow)
 
     def send_first():
-        wire_format.send("first", baggage.set_baggage("tenant", "1", context.Context()))
+        trailers.send("first", baggage.set_baggage("tenant", "1", context.Context()))
         messages.append(pickler.dumps("first"))
 
     messages = []
@@ -333,7 +333,7 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
     first.start()
     assert entered.wait(WAIT)
     try:
-        wire_format.send("second", baggage.set_baggage("tenant", "2", context.Context()))
+        trailers.send("second", baggage.set_baggage("tenant", "2", context.Context()))
         messages.append(pickler.dumps("second"))
     finally:
         go.set()
@@ -353,7 +353,7 @@ def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented
     handled = in_a_flow(handle, items, 3)
     assert handled == [("first", first), ("none", NOTHING), ("last", last)]
     assert pool_work.Forgiving.lost == [(RuntimeError, broken)]
-    assert not wire_format._sending
+    assert not trailers._sending
 
 
 def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrumented, tracer):
@@ -387,7 +387,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
         assert held() is None
     finally:
         gc.enable()
-    assert not wire_format._sending
+    assert not trailers._sending
     expected = put_under(tracer, items.put, "next")
     assert in_a_flow(handle, items, 1) == [("next", expected)]
 
@@ -395,7 +395,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
 def test_headers_that_nobody_can_read_are_reported_once(make, instrumented, caplog):
     """The item is handled in no context."""
     items = make("SimpleQueue")
-    message = bytes(ForkingPickler.dumps("item")) + b"nonsense\0\0\0\x08" + wire_format._MARK
+    message = bytes(ForkingPickler.dumps("item")) + wire_format.trailer(b"\1nonsense")
     for _ in range(2):
         items._writer.send_bytes(message)
     assert in_a_flow(handle, items, 2) == [("item", NOTHING)] * 2
@@ -576,8 +576,8 @@ def test_nothing_keeps_a_context_when_the_item_is_gone(name, make, instrumented)
         gc.enable()
     with attached(baggage.set_baggage("key", "of who closes")):
         close(items)
-    assert not wire_format._sending
-    assert not wire_format._receiving
+    assert not trailers._sending
+    assert not trailers._receiving
 
 
 def test_a_listener_of_the_logging_package_adopts_nothing(make, instrumented, tracer):

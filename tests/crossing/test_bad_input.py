@@ -88,10 +88,15 @@ def _fits(value):
     return len(pickle.dumps(value)) < 10_000
 
 
-trailers = st.one_of(
-    _cut(), headers.map(wire_format.pack), plain.map(wire_format.pack), st.binary()
-).filter(_fits)
-packed = st.one_of(plain, headers.map(lambda value: marshal.dumps(value, 2)), _cut()).filter(_fits)
+encoded = st.one_of(
+    st.dictionaries(texts, texts).map(wire_format.encode),
+    st.binary().map(b"\1".__add__),
+    headers.map(lambda value: marshal.dumps(value, 2)),
+    plain.map(lambda value: marshal.dumps(value, 2)),
+    st.binary(),
+)
+trailers = st.one_of(_cut(), encoded.map(wire_format.trailer), st.binary()).filter(_fits)
+packed = st.one_of(plain, encoded, _cut()).filter(_fits)
 
 fuzzed = settings(deadline=None)
 

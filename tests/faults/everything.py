@@ -357,6 +357,7 @@ ACROSS = {
     "_interpreters": (interpreters,),
     "_turns": (executors, process_pools, interpreters),
     "_pools": (process_pools, thread_pools),
+    "trailers": (processes,),
     "wire_format": (processes,),
     "carrier": (processes, process_pools),
     "flush": (processes, process_pools),

@@ -9,7 +9,6 @@ write to a copy of its parent's.
 
 from __future__ import annotations
 
-import marshal
 from collections.abc import Mapping
 from typing import Any
 from weakref import ref
@@ -26,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
+from otel_concurrency._crossing import wire_format
 from otel_concurrency._linking import origins
 
 Headers = dict[str, str]
@@ -69,7 +69,7 @@ def capture_packed(seam: Seam, work: object) -> bytes | None:
     if last is not None and last[0]() is context and last[1] is propagator and last[2] == ended:
         return last[3]
     headers = pack(context)
-    message = None if headers is None else marshal.dumps(headers, _MARSHAL)
+    message = None if headers is None else wire_format.encode(headers)
     if _is_pure(propagator) and _LINK not in (headers or ()):
         _packed = ref(context), propagator, ended, message
     return message
@@ -77,7 +77,8 @@ def capture_packed(seam: Seam, work: object) -> bytes | None:
 
 def unpack_packed(message: bytes) -> Context:
     """Return the context that :func:`capture_packed` has made ``message`` of. May raise."""
-    return unpack(marshal.loads(message))  # noqa: S302 - it came with a pickle
+    headers = wire_format.decode(message)
+    return NO_CONTEXT if headers is None else unpack(headers)
 
 
 def pack(context: Context) -> Headers | None:
@@ -149,9 +150,6 @@ make of their headers: much work is handed off in one span, and need not be aske
 _STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
 _packed: tuple[ref[Context], object, int | None, bytes | None] | None = None
-
-_MARSHAL = 2
-"""The version of the format: the last one in which equal headers are equal bytes."""
 
 _FIELDS = ("traceparent", "tracestate", "baggage")
 

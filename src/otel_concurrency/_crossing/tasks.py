@@ -7,20 +7,16 @@ without this library never looks at the attribute.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from typing import Any
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._core.patching import Layer
-from otel_concurrency._crossing import carrier
+from otel_concurrency._crossing import carrier, wire_format
 from otel_concurrency._crossing.carrier import Headers
 
 _HEADERS = "_otel_concurrency_headers"
-
-_MARK = b"\notel_concurrency"
-"""What a pickle with headers ends with, after their length."""
 
 
 class Sent:
@@ -66,18 +62,13 @@ def detach_from(task: Any) -> Headers | None:
 
 def append(pickled: bytes, headers: Headers) -> bytes:
     """Return a pickle with ``headers`` behind its end, where nobody else looks. May raise."""
-    trailer = json.dumps(headers).encode()
-    return pickled + trailer + len(trailer).to_bytes(4, "big") + _MARK
+    return pickled + wire_format.trailer(wire_format.encode(headers))
 
 
 def appended(pickled: bytes) -> Headers | None:
     """Return the headers behind the end of a pickle, if there are any. May raise."""
-    if not pickled.endswith(_MARK):
-        return None
-    end = len(pickled) - len(_MARK) - 4
-    length = int.from_bytes(pickled[end : end + 4], "big")
-    headers: Headers = json.loads(pickled[end - length : end])
-    return headers
+    encoded = wire_format.behind(pickled)
+    return None if encoded is None else wire_format.decode(encoded)
 
 
 def layer(kind: type, seam: Seam, method: str = "__call__") -> Layer:

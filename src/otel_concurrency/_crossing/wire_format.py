@@ -1,182 +1,107 @@
-"""Headers behind a pickle: how a context crosses with what ``multiprocessing`` sends by itself.
+"""The one way in which headers are spelled as bytes, on their way to another process.
 
-Whoever unpickles a message stops where the pickle ends. What follows is read by an instrumented
-receiver alone, and the pickle is byte for byte what it is without this library: it is made, fails,
-and is unpickled in the same way.
+A byte for the version, and then names and values in turn, as UTF-8 with a zero byte between any two
+of them. Where they follow something else, such as a pickle, of which the receiver knows where it
+ends, their length and a mark come last: who does not know of them never looks there.
 
-The standard library pickles and unpickles deep inside its methods, so both sides talk to the
-pickler by the thread they run on: :func:`send` says what the next pickle is to be followed by, and
-:func:`receive` returns what the last one was followed by.
+The other process may have another version of this library. What it does not know it takes for no
+headers, and says so once. What otel-concurrency 0.1 sent is still read: it had three spellings, and
+no version in any of them.
 """
 
 from __future__ import annotations
 
-import functools
+import json
+import logging
 import marshal
-import os
-from _thread import get_ident
-from collections.abc import Callable
-from typing import Any, cast
-from weakref import WeakSet
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
 
-from opentelemetry.context import Context
+from otel_concurrency._core import faults
 
-from otel_concurrency._core import handoff
-from otel_concurrency._core.patching import StandIn
-from otel_concurrency._crossing import carrier
-from otel_concurrency._crossing.carrier import Headers
+_logger = logging.getLogger(__name__)
 
-_MARK = b"\0otel-concurrency\0"
-"""What a message with headers ends with; a pickle ends with a full stop."""
+VERSION = 1
+_VERSION = bytes((VERSION,))
+
+_MARK = b"\0otel-concurrency:\0"
+"""What a message that has headers behind it ends with; a pickle ends with a full stop."""
 
 _LENGTH = 4
-_VERSION = 2
-"""Of the marshal format: the last one in which equal headers are equal bytes."""
 
-_sending: dict[int, tuple[object, Context]] = {}
-"""By thread: the object that is about to be pickled there, and its context."""
+_MARSHALLED, _JSON = b"\0otel-concurrency\0", b"\notel_concurrency"
+"""The marks of 0.1: behind what multiprocessing sends, and behind the jobs of libraries."""
 
-_receiving: dict[int, bytes | None] = {}
-"""By thread that waits for a message: what followed the one that it has unpickled."""
+_FIRST_OF_MARSHALLED = b"{"
+"""What the bare headers of 0.1 begin with, which went as an attribute of a call."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_sending.clear)
-    os.register_at_fork(after_in_child=_receiving.clear)
+_SURROGATES = "surrogatepass"  # a header may be made of undecodable bytes
 
 
-def pack(headers: Headers) -> bytes:
-    """Return ``headers`` as what can follow a pickle. May raise."""
-    body = marshal.dumps(headers, _VERSION)
-    return b"".join((body, len(body).to_bytes(_LENGTH, "big"), _MARK))
+def encode(headers: Mapping[str, str]) -> bytes:
+    """Return ``headers`` as bytes: the same for the same headers in the same order.
+
+    Raises ValueError where one of them contains a zero byte, and TypeError where one is no text.
+    """
+    text = "\0".join(chain.from_iterable(headers.items()))
+    if headers and text.count("\0") != 2 * len(headers) - 1:
+        raise ValueError("a header contains a zero byte")
+    return _VERSION + text.encode("utf-8", _SURROGATES)
 
 
-def unpack(trailer: bytes | None) -> Context | None:
-    """Return the context that :func:`receive` has returned; None without, or after a fault."""
-    if trailer is None:
-        return None
-    try:
-        return carrier.unpack(marshal.loads(trailer))  # noqa: S302 - it came with a pickle
-    except Exception as error:
-        handoff.report("extract", error)
-        return None
+def decode(encoded: bytes) -> dict[str, str] | None:
+    """Return the headers; None where they are in a version that is not known.
+
+    Raises ValueError, or what else their decoding does, for what nobody has encoded.
+    """
+    if type(encoded) is not bytes:
+        raise TypeError(f"headers are sent as bytes, and not as {type(encoded).__name__}")
+    version = encoded[:1]
+    if version == _VERSION:
+        if encoded == _VERSION:
+            return {}
+        parts = encoded[1:].decode("utf-8", _SURROGATES).split("\0")
+        return dict(zip(parts[::2], parts[1::2], strict=True))
+    if version == _FIRST_OF_MARSHALLED:
+        return _checked(marshal.loads(encoded))  # noqa: S302 - it came with a pickle
+    faults.in_one_line(
+        _logger,
+        ("version", version),
+        "Headers have come in version %s of their format, and this otel-concurrency knows none but "
+        "%s: what they came with is handled without a context. Is the other process ahead?",
+        int.from_bytes(version, "big"),
+        VERSION,
+    )
+    return None
 
 
-def _behind(message: Any) -> bytes | None:
-    if message[-len(_MARK) :] != _MARK:
-        return None
-    end = len(message) - len(_MARK) - _LENGTH
+def trailer(encoded: bytes) -> bytes:
+    """Return encoded headers as what can follow a message."""
+    return b"".join((encoded, len(encoded).to_bytes(_LENGTH, "big"), _MARK))
+
+
+def behind(message: bytes | memoryview) -> bytes | None:
+    """Return the encoded headers that follow a message; None where there are none. May raise."""
+    if message[-len(_MARK) :] == _MARK:
+        return _before(message, _MARK)
+    if message[-len(_MARSHALLED) :] == _MARSHALLED:
+        return _before(message, _MARSHALLED)
+    if message[-len(_JSON) :] == _JSON:
+        return encode(_checked(json.loads(_before(message, _JSON))))
+    return None
+
+
+def _before(message: bytes | memoryview, mark: bytes) -> bytes:
+    end = len(message) - len(mark) - _LENGTH
     length = int.from_bytes(message[end : end + _LENGTH], "big")
+    if length > end:
+        raise ValueError("headers are said to be longer than the message that they are behind")
     return bytes(message[end - length : end])
 
 
-def send(item: object, context: Context | None) -> None:
-    """Have the pickle of ``item``, which this thread is about to make, followed by ``context``.
-
-    None takes back what is outstanding. Never raises.
-    """
-    try:
-        if context is None:
-            _sending.pop(get_ident(), None)
-        else:
-            if not _in_use:
-                _begin_use()
-            _sending[get_ident()] = item, context
-    except Exception as error:
-        handoff.report("put", error)
-
-
-def outstanding() -> tuple[object, Context] | None:
-    """Return what this thread is about to pickle, and the context that is to follow it."""
-    return _sending.get(get_ident())
-
-
-def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
-    """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
-    thread = get_ident()
-    try:
-        if not _in_use:
-            _begin_use()
-        _receiving[thread] = None
-    except Exception as error:
-        handoff.report("get", error)
-    try:
-        item = get(*args)
-    except BaseException:
-        _receiving.pop(thread, None)
-        raise
-    return item, _receiving.pop(thread, None)
-
-
-def is_received() -> bool:
-    """Whether somebody on this thread receives by :func:`receive`, and takes what came with it."""
-    try:
-        return get_ident() in _receiving
-    except Exception as error:
-        handoff.report("get", error)
-        return True
-
-
-_stand_ins: WeakSet[Any] = WeakSet()
-"""What stands in for a pickler, and is as it is until the first time that there is a trailer."""
-
-
-def pickler(plain: Any) -> Any:
-    """Return a class in the place of ``plain``, a module's ``ForkingPickler``."""
-
-    class ForkingPickler(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
-        stands_in_for = plain
-        __module__ = plain.__module__
-
-    _stand_ins.add(ForkingPickler)
-    if _in_use:
-        _take_part(ForkingPickler)
-    return ForkingPickler
-
-
-_in_use = False
-
-
-def _begin_use() -> None:
-    """Have every pickler look after trailers. Who has executors alone never needs it.
-
-    Threads that begin at the same time all do it, in the same way, so that none is early.
-    """
-    global _in_use  # noqa: PLW0603
-    for stand_in in list(_stand_ins):
-        _take_part(stand_in)
-    _in_use = True
-
-
-def _take_part(stand_in: Any) -> None:
-    plain = cast(Any, super(stand_in, stand_in))
-    plain_dumps, plain_loads = plain.dumps, plain.loads
-
-    @functools.wraps(getattr(plain_dumps, "__func__", plain_dumps))
-    def dumps(cls: Any, obj: Any, protocol: Any = None) -> Any:
-        pending = _sending.pop(get_ident(), None) if _sending else None
-        try:
-            message = plain_dumps(obj, protocol)
-        except BaseException:
-            pending = None  # a traceback leads through here
-            raise
-        if pending is None or pending[0] is not obj:
-            return message
-        try:
-            headers = carrier.pack(pending[1])
-            return message if headers is None else b"".join((message, pack(headers)))
-        except Exception as error:
-            handoff.report("pickle", error)
-            return message
-
-    @functools.wraps(plain_loads)
-    def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
-        obj = plain_loads(message, *args, **kwargs)
-        thread = get_ident()
-        if thread in _receiving:
-            try:
-                _receiving[thread] = _behind(message)
-            except Exception as error:
-                handoff.report("unpickle", error)
-        return obj
-
-    stand_in.dumps, stand_in.loads = classmethod(dumps), staticmethod(loads)
+def _checked(headers: Any) -> dict[str, str]:
+    kind: type = type(headers)
+    if kind is not dict:
+        raise ValueError("what was sent as headers are none")
+    return {str(name): str(value) for name, value in headers.items()}

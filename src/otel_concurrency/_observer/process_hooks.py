@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer, wrap_builtin
-from otel_concurrency._crossing import wire_format
+from otel_concurrency._crossing import trailers
 from otel_concurrency._observer import flows, frames, item_hooks, state
 from otel_concurrency._observer.call_hooks import run_as
 from otel_concurrency._observer.flows import hand_off, observed
@@ -157,9 +157,9 @@ class _Sending:
 
 def _sending(item: object, record: Record) -> _Sending:
     sending = _Sending(item, record)
-    pending = wire_format.outstanding()
+    pending = trailers.outstanding()
     if pending is not None and pending[0] is item:  # a context is to follow it
-        wire_format.send(sending, pending[1])
+        trailers.send(sending, pending[1])
     return sending
 
 

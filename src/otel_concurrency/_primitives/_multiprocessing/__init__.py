@@ -2,7 +2,7 @@
 
 What crosses is headers (see ``otel_concurrency._crossing.carrier``). One file for each way across:
 ``_process`` (a process, whoever starts it), ``_executors``, ``_pools``, ``_queues`` (these two put
-headers behind what they send, see ``_crossing.wire_format``) and ``_interpreters``.
+headers behind what they send, see ``_crossing.trailers``) and ``_interpreters``.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer
-from otel_concurrency._crossing import carrier, wire_format
+from otel_concurrency._crossing import carrier, trailers
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
 _LOOK_EVERY = 0.05
@@ -77,7 +77,7 @@ class _Sent(Call):
 
 def _sent(function: Callable[..., Any], context: Context) -> _Sent | None:
     headers = carrier.pack(context) if context else None
-    return None if headers is None else _Sent(function, wire_format.pack(headers))
+    return None if headers is None else _Sent(function, trailers.pack(headers))
 
 
 def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
@@ -309,11 +309,11 @@ class _Inqueue:
     def get(self) -> Any:
         """Return the next task, in its context."""
         self._turn.end()
-        task, trailer = wire_format.receive(self._plain.get)
+        task, trailer = trailers.receive(self._plain.get)
         context = None
         if trailer is not None:
             if trailer != self._last[0]:
-                self._last = trailer, wire_format.unpack(trailer)
+                self._last = trailer, trailers.unpack(trailer)
             context = self._last[1]
         elif task is not None and type(task[2]) is _Handed:
             handed = task[2]

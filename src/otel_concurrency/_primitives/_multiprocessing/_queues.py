@@ -21,7 +21,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._crossing import wire_format
+from otel_concurrency._crossing import trailers
 from otel_concurrency._items import adoption, known_queues, queue_hooks
 
 _PLUMBING = "concurrent.futures.process"
@@ -33,7 +33,7 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     consumed = _Consumed()
     return [
         consumed,
-        Layer(queues, "_ForkingPickler", wire_format.pickler),
+        Layer(queues, "_ForkingPickler", trailers.pickler),
         Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
         Layer(queues.Queue, "get", lambda raw: _get(raw, seam, consumed)),
         Layer(queues.JoinableQueue, "task_done", queue_hooks.task_done),
@@ -122,7 +122,7 @@ class _Consumed:
             if trailer is not None and id(queue) not in self._queues:
                 key, queues = id(queue), self._queues
                 queues[key] = weakref.ref(queue, lambda _: queues.pop(key, None))
-            adoption.adopt(wire_format.unpack(trailer))
+            adoption.adopt(trailers.unpack(trailer))
         except Exception as error:
             handoff.report("get", error)
 
@@ -164,7 +164,7 @@ def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
         adoption.let_go()
         if not seam.active:
             return original(self, block, timeout)
-        item, trailer = wire_format.receive(original, self, block, timeout)
+        item, trailer = trailers.receive(original, self, block, timeout)
         if trailer or handoff.current_safely():
             consumed.adopt(self, trailer)
         return item
@@ -177,9 +177,9 @@ def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any) -> Any:
         adoption.let_go()
-        if not seam.active or wire_format.is_received():
+        if not seam.active or trailers.is_received():
             return original(self)
-        item, trailer = wire_format.receive(original, self)
+        item, trailer = trailers.receive(original, self)
         if (trailer or handoff.current_safely()) and not _is_called_by_plumbing():
             consumed.adopt(self, trailer)
         return item
@@ -201,7 +201,7 @@ def plumbing_method(queue: Any, name: str) -> Any:
 def _send(seam: Seam, item: object, context: Context | None) -> None:
     """Have ``item`` followed by what the policy makes of ``context``, if there is any."""
     try:
-        wire_format.send(item, seam.changed(context) or None)
+        trailers.send(item, seam.changed(context) or None)
     except Exception as error:
         handoff.report("put", error)
 
@@ -224,7 +224,7 @@ def _put(original: Any, seam: Seam) -> Any:
         try:
             return original(self, obj)
         finally:
-            wire_format.send(obj, None)
+            trailers.send(obj, None)
 
     _plain[put] = original
     return put

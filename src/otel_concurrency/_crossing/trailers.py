@@ -1,0 +1,166 @@
+"""Headers behind a pickle: how a context crosses with what ``multiprocessing`` sends by itself.
+
+Whoever unpickles a message stops where the pickle ends. What follows is read by an instrumented
+receiver alone, and the pickle is byte for byte what it is without this library: it is made, fails,
+and is unpickled in the same way.
+
+The standard library pickles and unpickles deep inside its methods, so both sides talk to the
+pickler by the thread they run on: :func:`send` says what the next pickle is to be followed by, and
+:func:`receive` returns what the last one was followed by.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from _thread import get_ident
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakSet
+
+from opentelemetry.context import Context
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.patching import StandIn
+from otel_concurrency._crossing import carrier, wire_format
+from otel_concurrency._crossing.carrier import Headers
+
+_sending: dict[int, tuple[object, Context]] = {}
+"""By thread: the object that is about to be pickled there, and its context."""
+
+_receiving: dict[int, bytes | None] = {}
+"""By thread that waits for a message: what followed the one that it has unpickled."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_sending.clear)
+    os.register_at_fork(after_in_child=_receiving.clear)
+
+
+def pack(headers: Headers) -> bytes:
+    """Return ``headers`` as what can follow a pickle. May raise."""
+    return wire_format.trailer(wire_format.encode(headers))
+
+
+def unpack(trailer: bytes | None) -> Context | None:
+    """Return the context that :func:`receive` has returned; None without, or after a fault."""
+    if trailer is None:
+        return None
+    try:
+        headers = wire_format.decode(trailer)
+        return None if headers is None else carrier.unpack(headers)
+    except Exception as error:
+        handoff.report("extract", error)
+        return None
+
+
+def send(item: object, context: Context | None) -> None:
+    """Have the pickle of ``item``, which this thread is about to make, followed by ``context``.
+
+    None takes back what is outstanding. Never raises.
+    """
+    try:
+        if context is None:
+            _sending.pop(get_ident(), None)
+        else:
+            if not _in_use:
+                _begin_use()
+            _sending[get_ident()] = item, context
+    except Exception as error:
+        handoff.report("put", error)
+
+
+def outstanding() -> tuple[object, Context] | None:
+    """Return what this thread is about to pickle, and the context that is to follow it."""
+    return _sending.get(get_ident())
+
+
+def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
+    """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
+    thread = get_ident()
+    try:
+        if not _in_use:
+            _begin_use()
+        _receiving[thread] = None
+    except Exception as error:
+        handoff.report("get", error)
+    try:
+        item = get(*args)
+    except BaseException:
+        _receiving.pop(thread, None)
+        raise
+    return item, _receiving.pop(thread, None)
+
+
+def is_received() -> bool:
+    """Whether somebody on this thread receives by :func:`receive`, and takes what came with it."""
+    try:
+        return get_ident() in _receiving
+    except Exception as error:
+        handoff.report("get", error)
+        return True
+
+
+_stand_ins: WeakSet[Any] = WeakSet()
+"""What stands in for a pickler, and is as it is until the first time that there is a trailer."""
+
+
+def pickler(plain: Any) -> Any:
+    """Return a class in the place of ``plain``, a module's ``ForkingPickler``."""
+
+    class ForkingPickler(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
+        __module__ = plain.__module__
+
+    _stand_ins.add(ForkingPickler)
+    if _in_use:
+        _take_part(ForkingPickler)
+    return ForkingPickler
+
+
+_in_use = False
+
+
+def _begin_use() -> None:
+    """Have every pickler look after trailers. Who has executors alone never needs it.
+
+    Threads that begin at the same time all do it, in the same way, so that none is early.
+    """
+    global _in_use  # noqa: PLW0603
+    for stand_in in list(_stand_ins):
+        _take_part(stand_in)
+    _in_use = True
+
+
+def _take_part(stand_in: Any) -> None:
+    plain = cast(Any, super(stand_in, stand_in))
+    plain_dumps, plain_loads = plain.dumps, plain.loads
+
+    @functools.wraps(getattr(plain_dumps, "__func__", plain_dumps))
+    def dumps(cls: Any, obj: Any, protocol: Any = None) -> Any:
+        pending = _sending.pop(get_ident(), None) if _sending else None
+        try:
+            message = plain_dumps(obj, protocol)
+        except BaseException:
+            pending = None  # a traceback leads through here
+            raise
+        if pending is None or pending[0] is not obj:
+            return message
+        try:
+            headers = carrier.pack(pending[1])
+            return message if headers is None else b"".join((message, pack(headers)))
+        except Exception as error:
+            handoff.report("pickle", error)
+            return message
+
+    @functools.wraps(plain_loads)
+    def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
+        obj = plain_loads(message, *args, **kwargs)
+        thread = get_ident()
+        if thread in _receiving:
+            try:
+                _receiving[thread] = wire_format.behind(message)
+            except Exception as error:
+                handoff.report("unpickle", error)
+        return obj
+
+    stand_in.dumps, stand_in.loads = classmethod(dumps), staticmethod(loads)
