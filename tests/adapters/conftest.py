@@ -20,6 +20,7 @@ NEEDED = {
     "test_arq.py": "arq fakeredis",
     "test_billiard.py": "billiard",
     "test_boto3_sqs.py": "boto3 flask moto opentelemetry.instrumentation.boto3sqs",
+    "test_broker_readers.py": "aio_pika nats opentelemetry.instrumentation.pika",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_cloudpickle.py": "cloudpickle",
     "test_culsans.py": "culsans",

@@ -1,0 +1,146 @@
+"""What brokers' clients have received, and keep in queues: whose it is, its headers say.
+
+The reader of a connection was started in a request, before the library was switched on, and lives
+on in that; who subscribes is in no context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import shutil
+import socket
+import subprocess
+
+import aio_pika
+import nats
+import pytest
+from opentelemetry import baggage, context
+from suite import WAIT
+from test_pika import SERVER
+from test_pika import port as rabbitmq_port  # noqa: F401 - a fixture
+
+from otel_concurrency import ConcurrencyInstrumentor
+
+
+@pytest.fixture
+def nats_port():
+    """Run a server; return its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        yield port
+        server.terminate()
+
+
+class Nats:
+    """A subject that is subscribed to."""
+
+    port = "nats_port"
+    needed = shutil.which("nats-server")
+
+    async def connect(self, port):
+        self._client = await nats.connect(
+            f"nats://127.0.0.1:{port}", max_reconnect_attempts=100, reconnect_time_wait=0.1
+        )
+
+    async def subscribe(self):
+        subscription = await self._client.subscribe("news")
+        await self._client.flush()
+        return subscription.messages
+
+    async def publish(self):
+        await self._client.publish("news", b"message")
+
+    async def close(self):
+        await self._client.close()
+
+
+class NatsNext(Nats):
+    """A subject of which messages are asked for one by one."""
+
+    async def subscribe(self):
+        subscription = await self._client.subscribe("news")
+        await self._client.flush()
+
+        async def messages():
+            while True:
+                yield await subscription.next_msg(WAIT)
+
+        return messages()
+
+
+class AioPika:
+    """A queue that is iterated over."""
+
+    port = "rabbitmq_port"
+    needed = SERVER.exists()
+
+    async def connect(self, port):
+        self._connection = await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
+
+    async def subscribe(self):
+        self._channel = await self._connection.channel()
+        queue = await self._channel.declare_queue("news", auto_delete=True)
+        return queue.iterator(no_ack=True)
+
+    async def publish(self):
+        message = aio_pika.Message(b"message")
+        await self._channel.default_exchange.publish(message, routing_key="news")
+
+    async def close(self):
+        await self._connection.close()
+
+
+BROKERS = [
+    pytest.param(
+        broker,
+        id=broker.__name__,
+        marks=pytest.mark.skipif(not broker.needed, reason="its server is not installed"),
+    )
+    for broker in (Nats, NatsNext, AioPika)
+]
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_a_message_is_in_no_context(broker, request, instrument, tracer):
+    """Not in that of the request that happened to connect, nor has it that one's baggage."""
+    port = request.getfixturevalue(broker.port)
+    instrumentor, client, seen = ConcurrencyInstrumentor(), broker(), []
+
+    async def connect():
+        token = context.attach(baggage.set_baggage("tenant", "acme"))
+        with tracer.start_as_current_span("request"):
+            await client.connect(port)
+        context.detach(token)
+
+    async def consume(ready, three):
+        messages = await client.subscribe()
+        ready.set()
+        async for _ in messages:
+            with tracer.start_as_current_span("message") as span:
+                seen.append((span.parent, baggage.get_baggage("tenant")))
+            if len(seen) == 3:
+                break
+        three.set()
+
+    async def main():
+        await asyncio.wait_for(connect(), WAIT)
+        instrumentor.instrument()
+        ready, three = asyncio.Event(), asyncio.Event()
+        tasks = contextvars.Context()
+        consumer = tasks.run(asyncio.get_running_loop().create_task, consume(ready, three))
+        await asyncio.wait_for(ready.wait(), WAIT)
+        for _ in range(3):
+            await client.publish()
+        await asyncio.wait_for(three.wait(), WAIT)
+        instrumentor.uninstrument()
+        consumer.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await consumer
+        await client.close()
+
+    contextvars.Context().run(asyncio.run, main())
+    assert seen == [(None, None)] * 3
