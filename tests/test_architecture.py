@@ -64,7 +64,7 @@ LAYERS = (
     Layer(
         "primitives",
         "_primitives _primitives.*",
-        f"{BELOW_ADVICE} _primitives._multiprocessing._*",
+        f"{BELOW_ADVICE} _primitives._futures_map _primitives._multiprocessing._*",
         API,
     ),
     Layer(

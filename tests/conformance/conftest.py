@@ -12,7 +12,9 @@ from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._linking import origins, span_start
 
 collect_ignore = (
-    [] if sys.version_info >= (3, 14) else ["test_interpreters.py", "test_terminated_workers.py"]
+    []
+    if sys.version_info >= (3, 14)
+    else ["test_interpreters.py", "test_map_buffersize.py", "test_terminated_workers.py"]
 )
 """What is about something that this version of Python does not have."""
 

@@ -19,7 +19,7 @@ from otel_concurrency._core.patching import Patch
 
 FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "threading": ("_threading", "_signal", "_weakref"),
-    "futures": ("_futures",),
+    "futures": ("_futures", "_futures_map"),
     "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports"),
     "sched": ("_sched",),
     "queue": ("_queue", "_logging"),

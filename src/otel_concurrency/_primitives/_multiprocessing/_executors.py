@@ -35,8 +35,9 @@ from otel_concurrency._core.handoff import (
     detach,
     get_current,
 )
-from otel_concurrency._core.patching import Layer
+from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import carrier
+from otel_concurrency._primitives._futures_map import map_layers
 from otel_concurrency._primitives._multiprocessing import _queues
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
@@ -45,10 +46,10 @@ _HEADERS = "_otel_concurrency_headers"
 _PARTIAL: Any = functools.partial
 
 
-def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
+def _layers(process: ModuleType, seam: Seam) -> list[Patch]:
     chunk = process._process_chunk
     pool = process.ProcessPoolExecutor
-    layers = [
+    layers: list[Patch] = [
         Layer(process._WorkItem, "__init__", lambda raw: _work_item(raw, seam, chunk)),
         Layer(process._CallItem, "__init__", _call_item),
         Layer(process._ExecutorManagerThread, "run", lambda raw: _run(raw, seam)),
@@ -57,7 +58,7 @@ def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
     if hasattr(pool, "terminate_workers"):  # since 3.14
         terminate = functools.partial(_terminate_workers, seam=seam, shutdown=pool.shutdown)
         layers.append(Layer(pool, "terminate_workers", terminate))
-    return layers
+    return [*layers, *map_layers(pool, seam)]
 
 
 MODULES = {_MODULE: _layers}
