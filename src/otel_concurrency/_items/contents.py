@@ -6,7 +6,6 @@ objects these are is asked of the garbage collector, which calls no code of the 
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections import deque
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -29,6 +28,8 @@ def ids_in(queue: object, size: int) -> set[int] | None:
 
     None where they cannot be found: it does not keep them in containers of the interpreter's.
     """
+    from gc import get_referents  # nobody may have imported it
+
     found: set[int] = set()
     elements = 0
     attributes: dict[str, object] = getattr(queue, "__dict__", {})
@@ -40,7 +41,7 @@ def ids_in(queue: object, size: int) -> set[int] | None:
     for _ in range(_DEPTH):
         below: list[tuple[Any, int]] = []
         for holder, wrappers in layer:
-            for one in gc.get_referents(holder):
+            for one in get_referents(holder):
                 kind = cast("type[object]", type(one))
                 if issubclass(kind, _NO_ITEMS) or id(one) in found:
                     continue
