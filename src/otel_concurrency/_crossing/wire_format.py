@@ -101,7 +101,7 @@ def _before(message: bytes | memoryview, mark: bytes) -> bytes:
 
 
 def _checked(headers: Any) -> dict[str, str]:
-    kind: type = type(headers)
+    kind: Any = type(headers)
     if kind is not dict:
         raise ValueError("what was sent as headers are none")
     return {str(name): str(value) for name, value in headers.items()}
