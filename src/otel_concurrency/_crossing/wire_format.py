@@ -16,7 +16,7 @@ import logging
 import marshal
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from otel_concurrency._core import faults
 
@@ -101,7 +101,7 @@ def _before(message: bytes | memoryview, mark: bytes) -> bytes:
 
 
 def _checked(headers: Any) -> dict[str, str]:
-    kind: Any = type(headers)
+    kind = cast("Any", type(headers))
     if kind is not dict:
         raise ValueError("what was sent as headers are none")
     return {str(name): str(value) for name, value in headers.items()}
