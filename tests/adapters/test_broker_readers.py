@@ -36,7 +36,7 @@ def nats_port():
 
 
 class Nats:
-    """A subject that is subscribed to."""
+    """A subject whose messages are iterated over."""
 
     port = "nats_port"
     needed = shutil.which("nats-server")
@@ -46,10 +46,17 @@ class Nats:
             f"nats://127.0.0.1:{port}", max_reconnect_attempts=100, reconnect_time_wait=0.1
         )
 
-    async def subscribe(self):
-        subscription = await self._client.subscribe("news")
+    async def consume(self, ready, handle):
+        """Call ``handle`` with each message."""
+        subscription = await self._subscribe(ready)
+        async for _ in subscription.messages:
+            handle()
+
+    async def _subscribe(self, ready, **options):
+        subscription = await self._client.subscribe("news", **options)
         await self._client.flush()
-        return subscription.messages
+        ready.set()
+        return subscription
 
     async def publish(self):
         await self._client.publish("news", b"message")
@@ -61,15 +68,20 @@ class Nats:
 class NatsNext(Nats):
     """A subject of which messages are asked for one by one."""
 
-    async def subscribe(self):
-        subscription = await self._client.subscribe("news")
-        await self._client.flush()
+    async def consume(self, ready, handle):
+        subscription = await self._subscribe(ready)
+        while await subscription.next_msg(WAIT):
+            handle()
 
-        async def messages():
-            while True:
-                yield await subscription.next_msg(WAIT)
 
-        return messages()
+class NatsCallback(Nats):
+    """A subject with a callback."""
+
+    async def consume(self, ready, handle):
+        async def called(_):
+            handle()
+
+        await self._subscribe(ready, cb=called)
 
 
 class AioPika:
@@ -80,11 +92,14 @@ class AioPika:
 
     async def connect(self, port):
         self._connection = await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
-
-    async def subscribe(self):
         self._channel = await self._connection.channel()
+
+    async def consume(self, ready, handle):
         queue = await self._channel.declare_queue("news", auto_delete=True)
-        return queue.iterator(no_ack=True)
+        ready.set()
+        async with queue.iterator(no_ack=True) as messages:
+            async for _ in messages:
+                handle()
 
     async def publish(self):
         message = aio_pika.Message(b"message")
@@ -100,7 +115,7 @@ BROKERS = [
         id=broker.__name__,
         marks=pytest.mark.skipif(not broker.needed, reason="its server is not installed"),
     )
-    for broker in (Nats, NatsNext, AioPika)
+    for broker in (Nats, NatsNext, NatsCallback, AioPika)
 ]
 
 
@@ -109,6 +124,7 @@ def test_a_message_is_in_no_context(broker, request, instrument, tracer):
     """Not in that of the request that happened to connect, nor has it that one's baggage."""
     port = request.getfixturevalue(broker.port)
     instrumentor, client, seen = ConcurrencyInstrumentor(), broker(), []
+    ready, three = asyncio.Event(), asyncio.Event()
 
     async def connect():
         token = context.attach(baggage.set_baggage("tenant", "acme"))
@@ -116,22 +132,17 @@ def test_a_message_is_in_no_context(broker, request, instrument, tracer):
             await client.connect(port)
         context.detach(token)
 
-    async def consume(ready, three):
-        messages = await client.subscribe()
-        ready.set()
-        async for _ in messages:
-            with tracer.start_as_current_span("message") as span:
-                seen.append((span.parent, baggage.get_baggage("tenant")))
-            if len(seen) == 3:
-                break
-        three.set()
+    def handle():
+        with tracer.start_as_current_span("message") as span:
+            seen.append((span.parent, baggage.get_baggage("tenant")))
+        if len(seen) == 3:
+            three.set()
 
     async def main():
         await asyncio.wait_for(connect(), WAIT)
         instrumentor.instrument()
-        ready, three = asyncio.Event(), asyncio.Event()
-        tasks = contextvars.Context()
-        consumer = tasks.run(asyncio.get_running_loop().create_task, consume(ready, three))
+        loop = asyncio.get_running_loop()
+        consumer = contextvars.Context().run(loop.create_task, client.consume(ready, handle))
         await asyncio.wait_for(ready.wait(), WAIT)
         for _ in range(3):
             await client.publish()
