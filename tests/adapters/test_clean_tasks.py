@@ -19,7 +19,8 @@ from suite import IMPORT_FIRST, INSTRUMENT_FIRST, run_program
 
 import watching
 from otel_concurrency._clean_starts import patches
-from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES, TASKS
+from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES
+from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import Layer, apply_all, undo_all
 
@@ -435,7 +436,35 @@ async def main():
 run(main)
 """
 
+SOCKETIO = """
+import socketio
+from aiohttp import web
+
+async def main():
+    server = socketio.AsyncServer(async_mode="aiohttp")
+    application = web.Application()
+    server.attach(application)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = socketio.AsyncClient()
+    client.on("message", mark_it)
+    with request("first"):
+        await client.connect(f"http://127.0.0.1:{runner.addresses[0][1]}", transports=["websocket"])
+        await work_twice(lambda: server.emit("message"))
+    await work_twice(lambda: server.emit("message"))
+    await client.disconnect()
+    await runner.cleanup()
+run(main)
+"""
+
 PROGRAMS = {
+    "socketio": ("socketio", None, SOCKETIO),
+    "valkey": (
+        "valkey.asyncio",
+        "redis",
+        REDIS.replace("HANDLER", "mark").replace("redis", "valkey").replace("Redis", "Valkey"),
+    ),
     "redis, a function": ("redis.asyncio", "redis", REDIS.replace("HANDLER", "mark")),
     "redis, a coroutine": ("redis.asyncio", "redis", REDIS.replace("HANDLER", "mark_it")),
     "redis, listen": (

@@ -20,7 +20,7 @@ from opentelemetry import context as context_api
 from opentelemetry.context import attach, detach, get_value, set_value
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._clean_starts import functions, patches
+from otel_concurrency._clean_starts import functions, patches, tasks
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import apply_all, undo_all
 
@@ -51,6 +51,15 @@ class Client:
     async def waits(self, event):
         await event.wait()
 
+    @classmethod
+    async def work(cls, seen):
+        seen("work")
+        return cls
+
+    @staticmethod
+    def begin(seen):
+        seen("begin")
+
     async def get(self, message):
         return message
 
@@ -68,8 +77,15 @@ class Client:
 '''
 
 TABLES = {
-    "FLOWS": ("listen", "connect", "renamed_since"),
-    "TASKS": ("Client.read", "Client.fails", "Client.waits", "Client.renamed_since", "Gone.read"),
+    "FLOWS": ("listen", "connect", "renamed_since", "Client.begin"),
+    "TASKS": (
+        "Client.read",
+        "Client.fails",
+        "Client.waits",
+        "Client.work",
+        "Client.renamed_since",
+        "Gone.read",
+    ),
     "ROUNDS": ("Client.every",),
     "SOURCES": ("Client.get", "Client.messages"),
 }
@@ -84,7 +100,7 @@ def library():
         ({"library": TABLES[name]}, wrap)
         for table, wrap in patches._KINDS
         for name in TABLES
-        if table is getattr(functions, name)
+        if table is getattr(tasks if name == "TASKS" else functions, name)
     ]
     seam = handoff.Seam("tests")
     seam.capture = handoff.capture
@@ -191,6 +207,20 @@ class TestInsideARequest:
 
         asyncio.run(main())
         assert seen.values == [("before", "a"), ("after", "a")] * 2
+
+    def test_methods_of_a_class_stay_what_they_are(self, library, seen):
+        """A class method and a static method are called as they were."""
+
+        async def main():
+            assert await asyncio.create_task(library.Client.work(seen)) is library.Client
+            library.Client().begin(seen)
+
+        asyncio.run(main())
+        assert seen.values == [("work", None), ("begin", None)]
+        assert [type(vars(library.Client)[name]) for name in ("work", "begin")] == [
+            classmethod,
+            staticmethod,
+        ]
 
     def test_errors_pass_untouched(self, library):
         """A task that fails does so as it did."""
@@ -346,7 +376,7 @@ def test_functions_stay_what_they_are(library):
 
 def test_the_table_is_well_formed():
     """Each entry names a function, of a module that no other entry is about twice."""
-    for table in (functions.FLOWS, functions.TASKS, functions.ROUNDS, functions.SOURCES):
+    for table in (functions.FLOWS, tasks.TASKS, functions.ROUNDS, functions.SOURCES):
         for module, names in table.items():
             assert all(part.isidentifier() for part in module.split("."))
             assert names

@@ -22,9 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from otel_concurrency._clean_starts.functions import FLOWS, TASKS
+from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES
 from otel_concurrency._clean_starts.matching import name_matcher
 from otel_concurrency._clean_starts.table import TABLE
+from otel_concurrency._clean_starts.tasks import TASKS
 from scan_threads.source import Module, Start, parse, starts_of
 
 NOT_SHIPPED = {"test", "tests", "testing", "examples", "docs", "benchmarks", "_vendor", "vendor"}
@@ -34,7 +35,7 @@ _is_named = name_matcher(
         *TABLE,
         *(
             f"{module}.{name}"
-            for table in (FLOWS, TASKS)
+            for table in (FLOWS, ROUNDS, SOURCES, TASKS)
             for module in table
             for name in table[module]
         ),

@@ -40,6 +40,8 @@ FLOWS: Final[Table] = {
     ),
     # grpcio 1.66.2, 1.85.3: it begins to serve
     "grpc.aio._server": ("Server.start",),
+    # ccxt 4.5.90: it begins to receive
+    "ccxt.async_support.base.ws.client": ("Client.receive_loop",),
     # gunicorn 23.0.0, 27.0.1: a worker's life, in a process that is forked
     "gunicorn.workers.base": ("Worker.init_process",),
     # redis 6.4.0, 8.1.0: these begin to renew a token, and to look after databases
@@ -59,55 +61,16 @@ FLOWS: Final[Table] = {
 }
 """By module: functions of which a call is a flow of its own, which begins in no context."""
 
-TASKS: Final[Table] = {
-    # aio-pika 9.5.0, 10.2.1
-    "aio_pika.robust_connection": ("RobustConnection._RobustConnection__connection_factory",),
-    # aiormq 6.8.0, 7.2.4
-    "aiormq.channel": ("Channel._reader",),
-    "aiormq.connection": (
-        "Connection._Connection__heartbeat",
-        "Connection._Connection__reader",
-        "Connection._Connection__writer",
-    ),
-    # asyncpg 0.32.0
-    "asyncpg.pool": ("Pool._maintain_min_size",),
-    # nats-py 2.9.0, 2.16.0
-    "nats.aio.client": (
-        "Client._attempt_reconnect",
-        "Client._flusher",
-        "Client._ping_interval",
-        "Client._read_loop",
-    ),
-    "nats.aio.subscription": ("Subscription._wait_for_msgs",),
-    "nats.js.client": (
-        "JetStreamContext._JSI.activity_check",
-        "JetStreamContext._JSI.check_flow_control_response",
-        "JetStreamContext._JSI.recreate_consumer",
-    ),
-    # redis 5.0.8, 8.1.0
-    "redis.asyncio.client": ("PubSub.run",),
-    "redis.asyncio.keyspace_notifications": ("AbstractAsyncKeyspaceNotifications.run",),
-    "redis.asyncio.multidb.client": ("PubSub.run",),
-    # watchfiles 0.21.0, 1.3.0
-    "watchfiles.run": ("arun_process",),
-    # websockets 13.0, 17.4 (asyncio, and legacy)
-    "websockets.asyncio.connection": ("Connection.keepalive",),
-    "websockets.legacy.protocol": (
-        "WebSocketCommonProtocol.close_connection",
-        "WebSocketCommonProtocol.keepalive_ping",
-        "WebSocketCommonProtocol.transfer_data",
-    ),
-}
-"""By module: coroutine functions that begin in no context where they are all that a task runs."""
-
 ROUNDS: Final[Table] = {
     # aiocron 1.8, 2.1
     "aiocron": ("Cron.start",),
     # bokeh 3.4.0 (the second module), 3.10.2
     "bokeh.util.asyncio": ("_AsyncPeriodic.start",),
     "bokeh.util.tornado": ("_AsyncPeriodic.start",),
-    # discord.py 2.3.2, 2.7.1
+    # discord.py 2.3.2, 2.7.1; disnake 2.12.2 and nextcord 3.2.0, which are made from it
     "discord.ext.tasks": ("Loop.start",),
+    "disnake.ext.tasks": ("Loop.start",),
+    "nextcord.ext.tasks": ("Loop.start",),
     # tornado 6.4.0, 6.6.1
     "tornado.ioloop": ("PeriodicCallback.start",),
 }
@@ -115,6 +78,8 @@ ROUNDS: Final[Table] = {
 no parent: what is a root there has a link to the span in which it was started."""
 
 SOURCES: Final[Table] = {
+    # aiokafka 0.14.0
+    "aiokafka.consumer.consumer": ("AIOKafkaConsumer.getmany", "AIOKafkaConsumer.getone"),
     # aiomqtt 2.0.0, 2.5.1
     "aiomqtt.client": ("MessagesIterator.__anext__",),
     # nats-py 2.9.0, 2.16.0
@@ -122,6 +87,8 @@ SOURCES: Final[Table] = {
     "nats.js.client": ("JetStreamContext.PullSubscription.fetch",),
     # redis 5.0.8, 8.1.0
     "redis.asyncio.client": ("PubSub.get_message", "PubSub.listen"),
+    # valkey 6.2.0
+    "valkey.asyncio.client": ("PubSub.get_message", "PubSub.listen"),
     # watchfiles 0.21.0, 1.3.0
     "watchfiles.main": ("awatch",),
 }

@@ -18,9 +18,9 @@ from otel_concurrency._clean_starts.functions import (
     IMPORTED_BY,
     ROUNDS,
     SOURCES,
-    TASKS,
     Table,
 )
+from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Alias, Layer, Patch
 
@@ -70,7 +70,21 @@ MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layer
 
 
 def _wrapping(wrap: Wrap, seam: Seam) -> Callable[[Any], Any]:
-    return lambda raw: wrap(raw, seam)
+    return bound_alike(lambda raw: wrap(raw, seam))
+
+
+def bound_alike(wrap: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return ``wrap`` so that of a class method or a static method it makes one again."""
+
+    def replacement(raw: Any) -> Any:
+        if isinstance(raw, _BOUND_OTHERWISE):
+            return type(raw)(wrap(raw.__func__))
+        return wrap(raw)
+
+    return replacement
+
+
+_BOUND_OTHERWISE: Any = (classmethod, staticmethod)
 
 
 def functions_of(module: ModuleType, table: Table) -> list[tuple[Any, str]]:
@@ -81,7 +95,8 @@ def functions_of(module: ModuleType, table: Table) -> list[tuple[Any, str]]:
         owner: Any = module
         for part in path:
             owner = getattr(owner, part, None)
-        if callable(getattr(owner, "__dict__", _NOTHING).get(name)):
+        raw: Any = getattr(owner, "__dict__", _NOTHING).get(name)
+        if callable(getattr(raw, "__func__", raw)):
             found.append((owner, name))
     return found
 

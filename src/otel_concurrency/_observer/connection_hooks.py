@@ -17,8 +17,9 @@ from contextvars import ContextVar, copy_context
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES, TASKS, Table
-from otel_concurrency._clean_starts.patches import functions_of
+from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES, Table
+from otel_concurrency._clean_starts.patches import bound_alike, functions_of
+from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._clean_starts.wrappers import Messages, is_all_of_its_task
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import Layer
@@ -215,7 +216,7 @@ _KINDS: tuple[tuple[Table, Callable[[Any], Any]], ...] = (
 
 def _library_layers(module: ModuleType) -> list[Layer]:
     return [
-        Layer(owner, name, wrap)
+        Layer(owner, name, bound_alike(wrap))
         for table, wrap in _KINDS
         for owner, name in functions_of(module, table)
     ]
