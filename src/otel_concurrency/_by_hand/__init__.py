@@ -1,5 +1,5 @@
-"""Hand-offs that a program writes itself: capture, attach and detach where no hook can see it.
+"""Hand-offs that a program writes itself, in places that this library's hooks cannot see.
 
-It works with the library switched off, and without the OpenTelemetry SDK. What it attaches it
-attaches over whatever is current, by this library or by anybody: the innermost one stands.
+It works with the library switched off, and without the OpenTelemetry SDK. A context attached here
+replaces the current one until it is detached, whether this library or other code attached that.
 """

@@ -1,7 +1,8 @@
-"""Runs callables in a context, and keeps what they are: functions, coroutines, generators.
+"""Runs callables in a context, and keeps their kind: function, coroutine or generator function.
 
-A generator is in the context from each resumption to the next ``yield``, and what it has attached
-itself meanwhile is current again when it is resumed. In between its consumer is in its own.
+The body of a generator runs in the context from each resumption to the next ``yield``. A context
+that the body attached before a ``yield`` is current again when it is resumed. Between resumptions
+the consumer is in the context that it had before.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ def wrapped(f: Any, context: Context) -> Any:
 
 
 _SUSPENDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-"""The flags of functions whose body does not run where they are called."""
+"""The code flags of functions whose body does not run when they are called."""
 
 
 def carried(f: Any, result: Any, context: Context) -> Any:
     """Return ``result``, of one of the types SUSPENDED, so that its body runs in ``context``.
 
-    A generator is left alone if ``f``, which has returned it, is no generator function: it may be
-    anybody's.
+    A generator is returned unchanged if ``f``, which returned it, is not a generator function: it
+    may have been made elsewhere and belong to other work.
     """
     is_such, make = SUSPENDED[type(result)]
     if make is _coroutine_function or is_such(f) or is_such(_call_of(f)):
@@ -55,20 +56,20 @@ def carried(f: Any, result: Any, context: Context) -> Any:
 
 
 def leave(token: Any, context: Context) -> None:
-    """Detach what :func:`attach_safely` attached, and let go of what was adopted meanwhile."""
+    """Detach what :func:`attach_safely` attached, and let go of items adopted in the meantime."""
     handoff.leave(token)
     if handoff.any_adopted:
         adoption.end_in(context)
 
 
 def _call_of(f: Any) -> Any:
-    """Return what is called where the instance ``f`` is: it may be a coroutine function."""
+    """Return the ``__call__`` of the class of ``f``, which may be a coroutine function."""
     kind: Any = f.__class__
-    return getattr(kind, "__call__", None)  # noqa: B004 - not to see whether there is one
+    return getattr(kind, "__call__", None)  # noqa: B004 - its kind matters, not whether it exists
 
 
 _Make = Callable[[Any, Context], Any]
-"""Makes of a callable and a context the function that takes its place."""
+"""Takes a callable and a context, and returns the function that replaces the callable."""
 
 
 def _function(f: Any, context: Context) -> Any:
@@ -148,10 +149,11 @@ def _async_generator_function(f: Any, context: Context) -> Any:
 
 
 def _first_step(inner: Any) -> Any:
-    """Return what begins an asynchronous generator that its event loop is not to know of.
+    """Return the awaitable of the first step, without registering ``inner`` with its event loop.
 
-    A loop closes all that it knows of at once, in no order (``shutdown_asyncgens``). This one is
-    closed by the generator around it. A loop is told where the first step is made (PEP 525).
+    A loop closes all generators that it knows at once, in no order (``shutdown_asyncgens``), while
+    ``inner`` must be closed by the generator around it. The first step is what registers a
+    generator with its loop (PEP 525).
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
@@ -168,4 +170,4 @@ _KINDS: tuple[tuple[Callable[[Any], bool], _Make], ...] = (
 )
 
 SUSPENDED = dict(zip((AsyncGeneratorType, GeneratorType, CoroutineType), _KINDS, strict=True))
-"""The types of what runs only after the call that returns it."""
+"""For the types of objects whose body runs after the call that returned them: how to wrap it."""

@@ -1,7 +1,8 @@
-"""The headers of a hand-off: what goes into a message or a row, and what comes out of one.
+"""The headers of a hand-off: written to a message or a table row, and read from one.
 
-What comes is not ours: every client of a broker has its own idea of headers, and anybody may have
-written them. So nothing here raises. What makes no context is reported once, and is none.
+Incoming headers are untrusted: every broker's client represents headers in its own way, and any
+program may have written them. So nothing here raises. Headers from which no context can be
+extracted are reported once, and give an empty context.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ Carrier = (
 """What `HandOff.from_headers` takes: a mapping, or pairs of names and values."""
 
 _JOINED = ("baggage", "tracestate")
-"""Headers of which several are one, joined by commas (RFC 9110, section 5.3; W3C)."""
+"""Headers that may occur several times and are joined by commas (RFC 9110, section 5.3; W3C)."""
 
 _OF_SQS = ("StringValue", "stringValue", "BinaryValue", "binaryValue")
-"""Where an attribute of a message has its value: boto3's spelling, and that of Lambda's events."""
+"""Keys of the value in an SQS message attribute, as boto3 and as Lambda's events spell them."""
 
 _MOST_SHOWN = 100
-"""How many characters of a value are quoted."""
+"""The number of characters of a value that a message quotes at most."""
 
 
 def write(context: Context) -> dict[str, str]:
-    """Return ``context`` as the headers of the configured propagators."""
+    """Return the headers that the configured propagators write for ``context``. Never raises."""
     try:
         if context and not propagate.get_global_textmap().fields:
             faults.in_one_line(
@@ -61,7 +62,7 @@ def write(context: Context) -> dict[str, str]:
 
 
 def read(headers: Any) -> Context:
-    """Return the context that ``headers`` have; an empty one where they have none."""
+    """Return the context in ``headers``; an empty one where they have none. Never raises."""
     try:
         return _context_of(_texts_by_name(_pairs(headers)))
     except _NoHeadersError:
@@ -82,13 +83,14 @@ def _context_of(headers: dict[str, str]) -> Context:
     else:
         for name in propagate.get_global_textmap().fields - {*_JOINED}:
             value = headers.get(name)
-            if value is not None and not ("b3" in name and len(value) == 1):  # a decision of B3's
+            # A B3 value of one character is only a sampling decision.
+            if value is not None and not ("b3" in name and len(value) == 1):
                 _report(name, f"{_shown(value)} for {name}, which names no trace")
     return context
 
 
 class _NoHeadersError(Exception):
-    """What was given is neither a mapping nor pairs."""
+    """The argument is neither a mapping nor pairs."""
 
 
 def _pairs(headers: Any) -> list[tuple[str, Any]]:
@@ -102,7 +104,7 @@ def _pairs(headers: Any) -> list[tuple[str, Any]]:
 
 
 def _pair(pair: Any) -> tuple[Any, Any]:
-    if isinstance(pair, _TEXT):  # two characters of one
+    if isinstance(pair, _TEXT):  # a text of two characters would unpack as a pair
         raise _NoHeadersError
     name, value = pair
     return name, value
@@ -122,7 +124,7 @@ def _text(value: Any) -> str:
 
 
 def _texts_by_name(pairs: list[tuple[str, Any]]) -> dict[str, str]:
-    """Return each name, as the propagators spell it, and its value."""
+    """Return the values by name; names are spelled as the propagators spell them."""
     spelled = {field.lower(): field for field in propagate.get_global_textmap().fields}
     values: dict[str, list[str]] = {}
     for name, value in pairs:
@@ -154,7 +156,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _report(cause: str, what: str) -> None:
-    """Report, once for each kind of cause, what makes no context."""
+    """Report headers that give no context, once for each ``cause``."""
     faults.in_one_line(
         _logger, ("malformed", cause), "HandOff.from_headers() got %s. It is no context.", what
     )

@@ -1,9 +1,9 @@
-"""A captured context as an object: what a program keeps beside an item, a row or a callback.
+"""A captured context as an object that a program keeps beside an item, a row or a callback.
 
-``with`` is written for speed. The token that detaches must be kept where its own flow finds it
-again, however many threads and tasks are inside one hand-off. The first keeps it in the object,
-which it claims by deleting a slot: that is one step, and succeeds once. Whoever enters meanwhile
-keeps it in a context variable, which costs twice as much.
+``with`` is written for speed. Many threads and tasks may be inside one hand-off at the same time,
+and each must find its own token again to detach. The first flow keeps its token in the object. It
+claims the object by deleting a slot, which is atomic and succeeds only once. Flows that enter in
+the meantime keep their token in a context variable, which costs twice as much.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ R = TypeVar("R")
 _logger = logging.getLogger(__name__)
 
 _Entered = tuple["HandOff", Any, Any]
-"""A hand-off that this flow is inside, its token, and what the flow has entered before."""
+"""A hand-off that this flow has entered, its token, and the entry of the hand-off outside it."""
 
 _entered: ContextVar[_Entered | None] = ContextVar("otel_concurrency_entered", default=None)
 _innermost = _entered.get
 
 _CAN_CLAIM = detach is not context_api.detach
-"""Whether to detach fails in any other flow than the one that has attached."""
+"""Whether detaching fails in every flow but the one that attached."""
 
 
 class HandOff:
     """A captured context on its way to the work that belongs to it.
 
-    ``with handoff:`` attaches it, and detaches it whatever happens inside: any number of times,
-    also nested, in any threads and tasks. It is left in the flow in which it was entered. If
-    nothing was current when it was captured, nothing is current inside.
+    ``with handoff:`` attaches the context, and detaches it whatever happens inside. It can be used
+    any number of times, also nested, and in any threads and tasks. Each ``with`` must be left in
+    the flow in which it was entered. If the context was empty when it was captured, it is empty
+    inside.
 
-    It is made by `capture`, `batch`, `clean` and `HandOff.from_headers`, or of a context:
-    ``HandOff(context)``. It keeps the context alive as long as it is alive. A copy is the same
-    hand-off; what is pickled is its headers.
+    `capture`, `batch`, `clean` and `HandOff.from_headers` make a hand-off, or ``HandOff(context)``
+    from a context. It keeps the context alive as long as it is alive. A copy is the same object. It
+    is pickled as its headers.
     """
 
     __slots__ = ("__weakref__", "_context", "_free", "_token")
@@ -63,7 +64,7 @@ class HandOff:
 
     @property
     def context(self) -> Context:
-        """The context that is attached, for what takes one: ``start_span(context=…)``."""
+        """The captured context, for calls that take one: ``start_span(context=…)``."""
         return self._context
 
     def __enter__(self) -> HandOff:
@@ -96,10 +97,10 @@ class HandOff:
             adoption.end_in(self._context)
 
     def run(self, f: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call ``f`` in the context, and return what it returns.
+        """Call ``f`` in the context, and return its result.
 
-        The body of a coroutine function, or of a generator function, runs in the context when what
-        is returned is awaited or iterated, as `wrap` has it.
+        If ``f`` is a coroutine function or a generator function, its body runs in the context when
+        the result is awaited or iterated over, as with `wrap`.
         """
         context = self._context
         token = attach_safely(context)
@@ -111,14 +112,15 @@ class HandOff:
             return returned
         finally:
             callables.leave(token, context)
-            del self, context, token  # a traceback that leads through here keeps nothing alive
+            del self, context, token  # so that a traceback with this frame keeps nothing alive
 
     def wrap(self, f: Callable[P, R]) -> Callable[P, R]:
-        """Return ``f`` as it is, but that every call of it runs in the context.
+        """Return a function like ``f`` of which every call runs in the context.
 
-        A coroutine function stays one, and so does a generator function, asynchronous or not: its
-        body runs in the context from each resumption to the next ``yield``, and its consumer stays
-        in its own. Raises TypeError if ``f`` is not callable.
+        For a coroutine function it returns a coroutine function, and for a generator function,
+        asynchronous or not, a generator function. A generator's body runs in the context from each
+        resumption to the next ``yield``; its consumer keeps the consumer's context. Raises
+        TypeError if ``f`` is not callable.
         """
         wrapped: Callable[P, R] = callables.wrapped(f, self._context)
         return wrapped
@@ -127,8 +129,9 @@ class HandOff:
         """Return the context as text, for a message, a row of a table or a file.
 
         The names and values are those of the configured propagators (``OTEL_PROPAGATORS``; W3C
-        trace context and baggage by default), and up to three beginning with ``otel-concurrency-``
-        where the far side is to be linked. It is empty if the context has nothing that they carry.
+        trace context and baggage by default). If the receiver is to link instead of being a child,
+        there are up to three more headers, which begin with ``otel-concurrency-``. The result is
+        empty if the context has nothing that the propagators carry.
         """
         from otel_concurrency._by_hand import carriers
 
@@ -136,12 +139,13 @@ class HandOff:
 
     @classmethod
     def from_headers(cls, headers: Carrier) -> HandOff:
-        """Return the hand-off that `headers` has written, or that any other propagator has.
+        """Return the hand-off in headers that `headers`, or any other propagator, has written.
 
-        It takes a mapping, or pairs of names and values, as clients have them: values are text,
-        bytes, a list of either, or what SQS wraps them in; names are text or bytes in any case;
-        other names are ignored. What makes no context is reported once, and is a hand-off without
-        one. The parent is a remote span.
+        It takes a mapping, or pairs of names and values, as the clients of brokers have them. A
+        value is text, bytes, a list of either, or an SQS message attribute. A name is text or
+        bytes, in upper or lower case. Names that no configured propagator reads are ignored.
+        Headers from which no context can be extracted are reported once, and give a hand-off with
+        an empty context. The parent is a remote span.
         """
         from otel_concurrency._by_hand import carriers
 
@@ -161,12 +165,12 @@ _new: Any = object.__new__
 
 
 def capture(policy: Literal["parent", "link"] | Policy = "parent") -> HandOff:
-    """Return the current context as a `HandOff`, here and now.
+    """Return the current context as a `HandOff`.
 
-    Under ``"parent"`` spans that are started in it are children of the span that is current here.
-    Under ``"link"`` they start a trace of their own, with a link to that span: for work that is
-    done long after. Baggage, and every other key, is there under both. Raises ValueError for any
-    other policy.
+    With ``"parent"``, spans that are started in it are children of the current span. With
+    ``"link"``, they start a new trace with a link to the current span: for work that is done long
+    after. Both keep baggage and every other key of the context. Raises ValueError for any other
+    policy.
     """
     if policy != "parent":
         return _captured(policy)
@@ -198,7 +202,7 @@ def _captured(policy: object) -> HandOff:
 def wrap(
     f: Callable[P, R], policy: Literal["parent", "link"] | Policy = "parent"
 ) -> Callable[P, R]:
-    """Return ``f`` bound to the context that is current here: ``capture(policy).wrap(f)``.
+    """Return ``f`` bound to the current context: ``capture(policy).wrap(f)``.
 
     Call it where the work is handed off. As a decorator it captures where ``f`` is defined.
     """
@@ -206,12 +210,12 @@ def wrap(
 
 
 def batch(handoffs: Iterable[HandOff]) -> HandOff:
-    """Return one hand-off for work that is done for several at once.
+    """Return one hand-off for work that serves several hand-offs at once.
 
-    If all have the same origin, that is the parent. Otherwise spans that are started in it start a
-    trace of their own, with a link to each distinct origin in the order of ``handoffs``. Of the
-    baggage it has what all agree on. Of no hand-offs it lets nothing be current. Raises TypeError
-    if there is anything but hand-offs in ``handoffs``.
+    If all have the same origin, it is the parent. Otherwise spans that are started in it start a
+    new trace, with a link to each distinct origin in the order of ``handoffs``. It keeps the
+    baggage entries that are equal in all. Without any hand-offs its context is empty. Raises
+    TypeError if ``handoffs`` contains anything else.
     """
     from otel_concurrency._linking import batches, span_start
 
@@ -225,12 +229,13 @@ def batch(handoffs: Iterable[HandOff]) -> HandOff:
 
 
 def clean() -> HandOff:
-    """Return a hand-off in which nothing is current, whatever is current around it.
+    """Return a hand-off with an empty context, whatever context is current.
 
-    For what is opened once and outlives the request that happens to open it: a connection, a cache,
-    a thread of a library's own.
+    It is for what is opened once and outlives the request that happens to open it: a connection, a
+    cache, a background thread of a library.
     """
-    return HandOff(Context())  # a new one: whoever looks can tell that nothing was lost
+    # A new object: the observer can then tell that the context is empty on purpose.
+    return HandOff(Context())
 
 
 def _report_left_elsewhere() -> None:

@@ -1,4 +1,4 @@
-"""The hand-offs of the standard library: one file a module, and which of them a setting has.
+"""The hand-offs of the standard library: one file for each module, grouped by setting.
 
 To add one: write ``_<module>.py`` with a constant ``MODULES`` that maps each standard-library
 module to a function ``(module, seam) -> list of patches``, and name it in :data:`FILES` under its
@@ -26,7 +26,7 @@ FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "multiprocessing": ("_multiprocessing",),
     "subprocess": ("_subprocess",),
 }
-"""By setting: the files of this package that go by it, and share its seam."""
+"""For each setting, the files of this package that it switches on; they share its seam."""
 
 NAMES: Final = tuple(FILES)
 

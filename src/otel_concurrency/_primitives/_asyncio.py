@@ -1,11 +1,11 @@
-"""``asyncio``: the items of its queues, and ``run_in_executor`` with executors of the user's own.
+"""``asyncio``: the items of its queues, and ``run_in_executor`` with executors that a user defines.
 
 Tasks, ``call_soon``, ``call_later``, ``to_thread`` and ``run_coroutine_threadsafe`` carry context
 natively (PEP 567) and are left alone. A ``ThreadPoolExecutor`` is covered by the futures primitive
 where that is switched on.
 
-A consumer lets go of its item when it calls ``get``, and not when that runs: in
-``create_task(queue.get())`` it runs in another task.
+A consumer lets go of its item when it calls ``get``, not when the coroutine runs: in
+``create_task(queue.get())`` the coroutine runs in another task.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run_in_executor(original: Any, seam: Seam, covered: Callable[..., bool]) -> 
 
 
 def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool:
-    """Whether ``executor`` carries the context of ``func`` by itself, or cannot. May raise."""
+    """Whether ``executor`` carries the context of ``func`` already, or cannot. May raise."""
     used = getattr(loop, "_default_executor", None) if executor is None else executor
     pool = futures.ThreadPoolExecutor
     kind = pool if used is None else used.__class__
@@ -93,13 +93,13 @@ def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool
             seam is not None and seam.capture is not handoff.capture_nothing and not seam.left_alone
         )
     if any(base.__module__ in _OTHER_INTERPRETERS for base in kind.__mro__):
-        return True  # it pickles what it is given
-    # In debug mode the loop refuses a coroutine function, and must be able to tell.
+        return True  # it pickles the function, and a context cannot be pickled
+    # In debug mode the loop refuses a coroutine function. A call around it would hide it.
     return not callable(func) or (loop.get_debug() and inspect.iscoroutinefunction(func))
 
 
 def _release_when_done(future: Any, call: Call) -> None:
-    """Let go of the context when the work is cancelled: the executor may keep its item for long."""
+    """Drop the context when the work is cancelled: the executor may keep its item for long."""
 
     def release(_: object) -> None:
         call.release()
@@ -121,7 +121,7 @@ def _get(original: Any) -> Any:
                 elif not self._queue:
                     adoption.let_go()
                 elif get_current() is record[0]():
-                    attach(record[1])  # and leave the record: it is about to be written again
+                    attach(record[1])  # the record stays, since the next item overwrites it
             except Exception:
                 adoption.let_go()
             record = None
@@ -138,7 +138,8 @@ def _as_coroutine_function(function: Any) -> Any:
 
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
-    # The same as in `_queue`, for another attribute: every call more costs as much as the rest.
+    # The same code as in `_queue`, for another attribute. It is not shared because one more
+    # function call would cost as much as all the rest.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
 

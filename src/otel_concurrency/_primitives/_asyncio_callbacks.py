@@ -1,13 +1,14 @@
-"""``asyncio``: what an event loop calls back for nobody in particular, and what calls itself back.
+"""``asyncio``: callbacks for descriptors and signals, timers that repeat, and ``Runner``.
 
-asyncio keeps a copy of the context in which a callback is registered. That is right for work. A
-reader of a descriptor, or the handler of a signal, is no work of whoever has registered it: it runs
-in no context. And a ``call_later`` callback that calls ``call_later`` for itself would prolong the
-trace that it was registered in for ever: from its second round on each is a trace of its own, with
-a link to the round before, as of a ``threading.Timer``.
+asyncio runs a callback in a copy of the context in which it was registered. That is right for work
+that is handed off. But the reader of a descriptor and the handler of a signal are not part of the
+request that happened to register them: they run in an empty context. A ``call_later`` callback that
+schedules itself again would prolong for ever the trace in which it was first registered. So from
+its second round on, each round starts a new trace with a link to the round before, as a
+``threading.Timer`` does.
 
-A ``Runner`` keeps one context for all that it runs. What one ``run()`` has attached and has not
-detached is not for the next.
+A ``Runner`` runs everything in one contextvars context. What one ``run()`` attaches and fails to
+detach must not reach the next ``run()``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _signal_layers(unix_events: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _runner_layers(runners: ModuleType, seam: Seam) -> list[Patch]:
-    if sys.version_info < (3, 11):  # there is none
+    if sys.version_info < (3, 11):  # `Runner` does not exist there
         return []
     return [Layer(runners.Runner, "run", lambda raw: _run(raw, seam))]
 
@@ -83,11 +84,11 @@ def _add_signal_handler(original: Any, seam: Seam) -> Any:
     return add_signal_handler
 
 
-# Timers that arm themselves again.
+# Timers that schedule themselves again.
 
 
 class _Unasked:
-    """A timer that runs; stands for its round until somebody asks for it."""
+    """A timer that is running. Its round is made only when it is asked for, since few are."""
 
     __slots__ = ("_handle", "_name")
 
@@ -100,7 +101,7 @@ class _Unasked:
 
 
 _wakes_a_sleeper: Any = None
-"""The callback of ``asyncio.sleep``, which most timers have, and which does no work."""
+"""The callback of ``asyncio.sleep``. Most timers have it, and it does no work."""
 
 
 def _run_timer(original: Any, seam: Seam) -> Any:
@@ -125,7 +126,7 @@ def _call_at(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def call_at(self: Any, when: Any, callback: Any, *args: Any, context: Any = None) -> Any:
         following = None
-        # What the user passes as the callback's context is the user's word.
+        # A context that the user passes explicitly always wins.
         if context is None and running:
             following = _context_of_next_round(seam, callback, args)
         if following is None:
@@ -140,7 +141,10 @@ def _call_at(original: Any, seam: Seam) -> Any:
 
 
 def _forget_our_frames(traceback: list[Any]) -> None:
-    """Have the traceback that a timer has in debug mode end as without us: where it was armed."""
+    """Remove this library's frames from the end of a timer's traceback (debug mode).
+
+    It then ends at the line that scheduled the timer, as without the library.
+    """
     while traceback and traceback[-1].filename in _OUR_FILES:
         del traceback[-1]
 
@@ -149,7 +153,10 @@ _OUR_FILES = (__file__, handoff.__file__)
 
 
 def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
-    """Return the context for a callback that is a round of what runs; None: it is none."""
+    """Return the context for a callback that repeats the one that runs now.
+
+    None means that it is not a repetition.
+    """
     try:
         before = rounds.repeated(Job(callback, args)) if seam.active else None
         if before is None:
@@ -179,17 +186,17 @@ def _run(original: Any, seam: Seam) -> Any:
 
 
 def _begins_in(runner: Any) -> Any:
-    """Return what is current where the next run begins; None where it cannot be told."""
+    """Return the context in which the next run begins; None where that is unknown."""
     try:
-        if runner._context is None:  # it will be a copy of what is current here
+        if runner._context is None:  # the runner is about to copy the current context
             return handoff.get_current()
         return runner._context.run(handoff.get_current)
-    except Exception:  # it is called inside itself, as it is about to say
+    except Exception:  # a nested run, for which the original is about to raise
         return None
 
 
 def _leave(runner: Any, before: Any) -> None:
-    """Have the next run begin where the last one did, whatever that has left attached."""
+    """Reset the runner to the context ``before``, whatever the last run has left attached."""
     try:
         if runner._context is not None and before is not None:
             runner._context.run(handoff.begin_in, before)

@@ -1,12 +1,13 @@
 """``asyncio``'s transports and servers: a connection stays in the context in which it was made.
 
-A transport registers its callbacks in the context of whoever uses it. ``resume_reading()`` inside a
-request leaves that request's context with the connection, so that all later requests on it are its
-children: on CPython up to 3.14, and over TLS on 3.15 too. In the same way a server accepts in the
-context of whoever started it, although a connection belongs to whoever opens it.
+A transport registers its callbacks in the context of the code that uses it. If a request calls
+``resume_reading()``, its context stays with the connection, and all later requests on that
+connection become its children: on CPython up to 3.14, and over TLS on 3.15 too. In the same way a
+server accepts connections in the context of the code that started it, although that code has
+nothing to do with the client that connects.
 
-So what a transport calls, that is its protocol, is called in the context in which the transport was
-made; and what a listening socket accepts runs in none. Reading and writing are not touched.
+So a transport calls its protocol in the context in which the transport was made, and connections
+that a listening socket accepts run in an empty context. Reading and writing are not touched.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from otel_concurrency._core.handoff import (
 from otel_concurrency._core.patching import Layer, Patch
 
 _MADE_IN = "_otel_concurrency_made_in"
-"""Where a transport keeps the context that it was made in, unless that is empty.
+"""The attribute in which a transport keeps the context that it was made in, unless it is empty.
 
-One that was made before the library was switched on has none either: nobody knows any more.
+A transport that was made before instrumenting does not have it, since that context is unknown.
 """
 
 
@@ -70,7 +71,7 @@ def _flow_control_layers(transports: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _tls_layers(sslproto: ModuleType, seam: Seam) -> list[Patch]:
-    if sys.version_info < (3, 11):  # there TLS has no callbacks but those of the transport below
+    if sys.version_info < (3, 11):  # there TLS only uses the callbacks of the transport below it
         return []
     return [
         Layer(
@@ -114,7 +115,7 @@ def _init_datagram(original: Any, seam: Seam) -> Any:
 
 
 def receives_from_everybody(sock: Any) -> bool:
-    """Whether a datagram socket has no peer. Never raises: what is no socket does not."""
+    """Whether a datagram socket has no peer. Never raises: False for what is not a socket."""
     try:
         sock.getpeername()
     except OSError:
@@ -130,7 +131,7 @@ def _start_serving(original: Any, seam: Seam) -> Any:
         if not seam.active:
             return original(self, *args, **kwargs)
         try:
-            # From 3.15 on: a copy that belongs to the server, and that each connection copies.
+            # From 3.15 on the server has its own contextvars context; each connection copies it.
             context = kwargs.get("context")
             if context is not None:
                 context.run(handoff.begin_in, NO_CONTEXT)
@@ -142,7 +143,7 @@ def _start_serving(original: Any, seam: Seam) -> Any:
 
 
 def _registers(original: Any, seam: Seam) -> Any:
-    """Have a transport's callback registered in the context of the transport."""
+    """Make a transport register its callback in the context in which the transport was made."""
 
     @functools.wraps(original)
     def register(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -184,8 +185,8 @@ def _resume_reading_of_tls(original: Any, seam: Seam) -> Any:
 
 
 def _other_context(transport: Any, seam: Seam) -> Context | None:
-    """Return the context of ``transport``, or None where it sees to that. Never raises."""
-    # From 3.15 on a stream's transport runs its callbacks in a copy of what it was made in.
+    """Return the context that ``transport`` needs attached, or None for none. Never raises."""
+    # From 3.15 on, a stream's transport itself runs its callbacks in the context it was made in.
     if getattr(transport, "_context", None) is not None:
         return None
     return _other_than_current(transport, seam)
@@ -205,5 +206,5 @@ def _other_than_current(transport: Any, seam: Seam) -> Context | None:
 
 
 def _call(function: Any, context: Context | None) -> Any:
-    """Return ``function`` so that it runs in ``context``, if that is given."""
+    """Return a callable that runs ``function`` in ``context``; ``function`` itself for None."""
     return function if context is None else Call(context, function)

@@ -1,16 +1,18 @@
 """``concurrent.futures``: work submitted to a thread pool, and callbacks of futures.
 
-What is submitted is made into a work item, which a worker runs. The context is captured where the
-item is made and attached where it is run, so the user's callable is never replaced. In between it
-rests with the item's future, in the place of the result that it does not have yet: a future that is
-cancelled or failed before it runs lets go at once, though its item may wait for a worker for long.
+``submit`` makes a work item, which a worker runs. The context is captured when the item is made and
+attached when it is run, so the user's callable is never replaced. In between, the context waits in
+the item's future, in the place of the result that is not there yet. If the future is cancelled or
+failed before it runs, the context is dropped at once, although the item may wait for a worker for
+long.
 
-A callback runs in the context of its registration, as asyncio's do (PEP 567): where it was
-registered without one it runs without one, whoever completes the future.
+A callback runs in the context in which it was registered, as asyncio's do (PEP 567). If it was
+registered without a context it runs without a context, whichever thread completes the future.
 
-A pool's workers belong to nobody. They start clean, whatever started them (a traced request,
-another instrumentor, ``sys.flags.thread_inherit_context``), and every task leaves its worker as it
-found it, also the one that was handed off without a context and forgets to detach its own.
+A pool's workers are shared, so they belong to no trace. They start with an empty context, whatever
+started them (a traced request, another instrumentor, ``sys.flags.thread_inherit_context``). After
+every task the worker is back in the context that it had before, even if the task came without a
+context and forgot to detach one that it attached itself.
 """
 
 from __future__ import annotations
@@ -53,15 +55,15 @@ MODULES = {"concurrent.futures._base": _base_layers, "concurrent.futures.thread"
 def _work_item(plain: Any, seam: Seam) -> Any:
     """Return a class of work items that carry a context, and leave none behind on their worker.
 
-    It is a class of its own, and not a patch of ``plain``, so that an item that waits while the
-    library is switched off still runs in its context.
+    It is a subclass, not a patch of ``plain``, so that an item that is waiting when the library is
+    switched off still runs in its context.
     """
 
     class _WorkItem(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
 
-        # The body is written twice: a call more would cost as much as the rest of it.
+        # The body is written twice because one more call would cost as much as all the rest.
         if sys.version_info >= (3, 14):
 
             @functools.wraps(plain.__init__)
@@ -90,12 +92,12 @@ def _work_item(plain: Any, seam: Seam) -> Any:
         def run(self, ctx: Any = NOT_GIVEN) -> Any:
             before = token = body = None
             thread = 0
-            # An executor may run it in the place of a part of other work, which goes on after it.
+            # An executor may run the item in the middle of other work, which goes on afterwards.
             record = adopted.get() if handoff.any_adopted else None
             try:
                 before = handoff.get_current()
                 context = self.future._result
-                if isinstance(context, Context):  # neither cancelled nor completed by somebody
+                if isinstance(context, Context):  # the future is neither cancelled nor completed
                     self.future._result = None
                     token = handoff.attach(context)
                     thread = get_ident()
@@ -103,7 +105,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     bodies[thread] = context
                     if ages:
                         ages.pop(thread, None)
-                context = None  # it is not to outlive the work in this frame
+                context = None  # otherwise this frame would keep the context alive
             except Exception as error:
                 handoff.report("attach", error)
             try:
@@ -113,7 +115,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
             finally:
                 try:
                     if handoff.any_adopted and adopted.get() is not record:
-                        adopted.set(record)  # what it adopted ends with it
+                        adopted.set(record)  # let go of the items that the task adopted
                     if token is not None:
                         if ages:
                             ages.pop(thread, None)
@@ -123,10 +125,10 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                             bodies[thread] = body
                         handoff.detach(token)
                     elif handoff.get_current() is not before and before is not None:
-                        handoff.attach(before)  # somebody has forgotten to detach
+                        handoff.attach(before)  # the task forgot to detach
                 except Exception as error:
                     handoff.report("detach", error)
-                # Nor are these: a traceback may lead through here, and the future may hold it.
+                # The future may hold a traceback with this frame; keep no context alive through it.
                 before = token = body = record = None
                 del self
 
@@ -135,10 +137,10 @@ def _work_item(plain: Any, seam: Seam) -> Any:
 
 
 class _StartsOfThreads(Layer):
-    """Where it is noticed that a pool could not start a thread, if nothing else notices that.
+    """Notices that a pool could not start a thread, unless the patch of ``Thread.start`` does.
 
-    Programs make pools of their own from a copy of that method, so it is touched only where threads
-    are not patched themselves.
+    Some programs build their pools from a copy of the patched method. So it is replaced only where
+    ``Thread.start`` is not patched.
     """
 
     __slots__ = ()
@@ -165,10 +167,10 @@ def _adjust_thread_count(original: Any) -> Any:
 
 
 def _let_go_of_submitted() -> None:
-    """Drop the context of what is being submitted to a pool that cannot start a thread for it.
+    """Drop the context of the task in ``submit``, because the pool cannot start a thread for it.
 
-    ``submit`` will raise, and what it was about to return is nowhere but in its frame; the work
-    item stays in the pool's queue.
+    ``submit`` is about to raise. The work item stays in the pool's queue, and its future can only
+    be reached through the frame of ``submit``.
     """
     try:
         thread: Any = sys.modules["concurrent.futures.thread"]
@@ -198,7 +200,7 @@ def _set_exception(original: Any) -> Any:
     @functools.wraps(original)
     def set_exception(self: Any, exception: Any) -> Any:
         original(self, exception)
-        self._result = None  # a pool whose initializer failed fails what waits for it
+        self._result = None  # a pool whose initializer failed sets this on all waiting futures
 
     return set_exception
 
@@ -207,7 +209,7 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
         if getattr(fn, "__module__", None) != _CHAINING and seam.active and callable(fn):
-            # Also without a context: whoever completes the future may be in somebody's.
+            # Also without a context: the thread that completes the future may have one.
             fn = handoff.call(seam, fn) or Call(NO_CONTEXT, fn)
         return original(self, fn)
 
@@ -215,7 +217,7 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
 
 
 _CHAINING = "asyncio.futures"
-"""Where asyncio's own callbacks come from: they pass a result on to the event loop's thread."""
+"""The module of asyncio's internal callbacks, which pass a result on to the event loop's thread."""
 
 
 def _worker(original: Any, seam: Seam) -> Any:

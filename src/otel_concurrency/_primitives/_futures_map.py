@@ -1,8 +1,8 @@
-"""``Executor.map(buffersize=…)`` (3.14+): all items are handed off by whoever has called ``map``.
+"""``Executor.map(buffersize=…)`` (3.14+): all items carry the context of the call of ``map``.
 
-With a buffer, ``map`` submits the first items; the others are submitted one by one, by whoever
-iterates over the results, whenever that is. So each step of the iterator runs in the context in
-which ``map`` was called.
+With a buffer, ``map`` submits only the first items. The others are submitted one by one while the
+results are iterated over, possibly much later and in another context. So each step of the iterator
+runs in the context in which ``map`` was called.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ MODULES = {"concurrent.futures._base": _layers}
 
 
 def map_layers(executor: type, seam: Seam) -> list[Patch]:
-    """Return the layers of a class of executors that defines ``map``."""
-    if sys.version_info < (3, 14):  # there is no buffer
+    """Return the layers of an executor class that defines ``map``."""
+    if sys.version_info < (3, 14):  # `map` has no `buffersize` there
         return []
     return [Layer(executor, "map", lambda raw: _map(raw, seam))]
 
@@ -63,7 +63,7 @@ def _in_context(context: Context, results: Any) -> Generator[Any, None, None]:
                 result = [Call(context, next)(results)]
             except StopIteration:
                 return
-            yield result.pop()  # no reference is kept to what has been yielded
+            yield result.pop()  # keep no reference to a result that has been yielded
     finally:
         close = getattr(results, "close", None)
         if close is not None:

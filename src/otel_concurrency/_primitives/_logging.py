@@ -1,11 +1,12 @@
 """Log records that go through a queue: each is handled in the context in which it was logged.
 
-A ``QueueListener`` is no consumer of items, and its thread is in nobody's context. What it does for
-one record is a call: captured where a ``QueueHandler`` hands the record on, attached for as long as
-the handlers have it. A handler behind the queue then finds the trace of who has logged, as it would
-in front of it.
+A ``QueueListener`` does not adopt contexts as other consumers do, and its thread has an empty
+context. Handling one record is treated as a call: the context is captured when a ``QueueHandler``
+hands the record on, and attached only while the listener's handlers handle it. A handler behind the
+queue then finds the trace in which the record was logged, as a handler in front of the queue would.
 
-The context lies beside the record, which handlers may write out with all of its attributes.
+The context is kept beside the record and not in it, since handlers may write out all attributes of
+a record.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from otel_concurrency._items import adoption
 
 
 class _Record(weakref.ref[Any]):
-    """A record on its way, and the context that it was logged in."""
+    """A reference to a record that is waiting in a queue, with the context it was logged in."""
 
     __slots__ = ("context", "key")
 
@@ -33,7 +34,7 @@ class _Record(weakref.ref[Any]):
 
 
 _on_their_way: dict[int, _Record] = {}
-"""By the id of the record; gone when that is."""
+"""The waiting records by their id; an entry is removed when its record is garbage-collected."""
 
 
 def _layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
@@ -43,7 +44,7 @@ def _layers(handlers: ModuleType, seam: Seam) -> list[Patch]:
         # Programs override either of these two.
         Layer(sender, "prepare", lambda raw: _prepare(raw, seam)),
         Layer(sender, "enqueue", lambda raw: _enqueue(raw, seam)),
-        # What it gets, it gets for as long as its thread lives.
+        # This loop gets records for as long as its thread lives, and must adopt none of them.
         Layer(listener, "_monitor", adoption.abstaining),
         Layer(listener, "handle", lambda raw: _handle(raw, seam)),
     ]
@@ -72,13 +73,13 @@ def _enqueue(original: Any, seam: Seam) -> Any:
 
 
 def _keep(record: Any, seam: Seam) -> None:
-    """Keep the current context until ``record`` is handled, or gone."""
+    """Keep the current context until ``record`` is handled or garbage-collected."""
     key = id(record)
     if not seam.active or key in _on_their_way:
         return
     try:
         context = seam.changed(seam.current())
-        if context and hasattr(record, "__weakref__"):  # some send a dict, or text
+        if context and hasattr(record, "__weakref__"):  # `prepare` may return a dict or text
             kept = _Record(record, _forget)
             kept.context, kept.key = context, key
             _on_their_way[key] = kept
@@ -91,13 +92,13 @@ def _forget(kept: Any) -> None:
 
 
 def _take(record: object, seam: Seam) -> Context | None:
-    """Return what ``record`` is to be handled in; None: where it is."""
+    """Return the context in which to handle ``record``; None to leave the current one attached."""
     try:
         kept = _on_their_way.pop(id(record), None)
         if kept is not None:
             return kept.context
         if seam.active and adopted.get() is adoption.ABSTAINS:
-            return NO_CONTEXT  # what a handler forgets to detach is not for the next record
+            return NO_CONTEXT  # what a handler forgets to detach must not reach the next record
     except Exception as error:
         handoff.report("handle a record", error)
     return None

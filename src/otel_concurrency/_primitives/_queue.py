@@ -1,7 +1,7 @@
 """``queue``: an item carries the context in which it was put to the consumer that gets it.
 
-The contexts lie beside the items of a ``Queue``. ``SimpleQueue`` is a C type whose items nobody can
-look at, so there an item and its context are stored as one, in a subclass that takes its name.
+The contexts of a ``Queue`` are kept beside its items. ``SimpleQueue`` is a C type whose items
+cannot be inspected. So a subclass takes its name, and stores each item together with its context.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from otel_concurrency._items.queue_hooks import QueueHooks
 
 def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
     if queue.Queue.__module__ != queue.__name__:
-        return []  # gevent has put its own in the place of all of them, which an adapter covers
+        return []  # gevent has replaced all of these classes, and its adapter covers them
     pairing = Pairing(queue, seam, container="queue", size="_qsize", waits=("_qsize", False))
     return [
         QueueHooks(pairing, _inlined(pairing)),
@@ -47,8 +47,9 @@ MODULES = {
 
 
 def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
-    # The same as in `_asyncio`, for another attribute: every call more costs as much as the rest.
-    # A test compares the two, and both with what they contain of `Fifo`.
+    # The same code as in `_asyncio`, for another attribute. It is not shared because one more
+    # function call would cost as much as all the rest.
+    # A test compares the two, and compares both with the code of `Fifo` that they repeat.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
 

@@ -1,12 +1,12 @@
 """``sched``: an action runs in the context in which it was entered.
 
-``scheduler.enterabs`` makes every event by the module's name ``Event``; while we are on, that name
-is a subclass that captures. In the place of the action its instances hold a one-shot call, and only
-the loop of ``scheduler.run``, which unpacks an event to call its action, gets to see that. Whoever
-else looks at the event finds the action that the user gave.
+``scheduler.enterabs`` looks up ``Event`` in its module to make every event. While the library is
+switched on, that name is a subclass that captures. Its instances hold a one-shot call in the place
+of the action. Only the loop of ``scheduler.run``, which unpacks an event to call its action, sees
+that call. All other code that looks at the event finds the action that the user gave.
 
-An action that was entered without a context runs without one, also where the loop runs in a
-context: that of the request that started its thread, say.
+An action that was entered without a context runs without a context, even if the loop runs in one,
+such as that of the request that started the loop's thread.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ MODULES = {"sched": _layers}
 
 
 _ACTION = 3
-"""The place of the action in an event."""
+"""The index of the action in an event."""
 
-# What a tuple does by itself, whatever its class: to type checkers a class's own affair.
+# The plain methods of `tuple`, which skip what a subclass overrides. `getattr` is for the type
+# checkers, which would complain of such direct calls.
 _make: Any = getattr(tuple, "__new__")  # noqa: B009
 _held: Any = getattr(tuple, "__getitem__")  # noqa: B009
 
@@ -68,11 +69,11 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         def __iter__(self) -> Any:
             try:
                 caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
-            except ValueError:  # there is no caller: a thread begins with it
+            except ValueError:  # there is no calling frame: a thread starts in this function
                 return iter(seen(self))
             if caller.f_code is not loop:
                 return iter(seen(self))
-            # It is what this thread runs next, unless it has to wait for it.
+            # The loop is about to run this event's action, unless it has to wait for it.
             if _asked and (thread := get_ident()) in running:
                 rounds.end(thread)
                 running[thread] = self
@@ -97,7 +98,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
 
 def _clean(values: Any) -> Any:
-    """Return the parts of an event, with an action that has no context of its own in none."""
+    """Return the fields of an event; an action that carries no context will run in an empty one."""
     values = list(values)
     action = values[_ACTION]
     if type(action) is not Call and callable(action):
@@ -132,7 +133,10 @@ def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
 
 
 def _is_inside(action: Any, loop: CodeType) -> bool:
-    """Whether the loop has called ``action``, and not ``delayfunc``, which may serve others."""
+    """Whether the calling code runs inside ``action``, called by the loop.
+
+    The loop also calls ``delayfunc``, which may do unrelated work.
+    """
     frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
     while frame.f_back is not None and frame.f_back.f_code is not loop:
         frame = frame.f_back
@@ -143,18 +147,18 @@ def _is_inside(action: Any, loop: CodeType) -> bool:
 
 
 CALLS = {Call.__call__.__code__}
-"""The code of what may stand between the loop and an action."""
+"""The code of the functions whose frames may lie between the loop and an action."""
 
 
 _asked: list[bool] = []
-"""Not empty once it matters in this process which action runs: a span was started in one.
+"""Not empty once a span was started inside an action: then it matters which action is running.
 
-Until then no scheduler has to note its events.
+Until then schedulers need not record the event that they run.
 """
 
 
 class _Unnoted:
-    """A thread's ``scheduler.run`` that has not noted an event yet."""
+    """Stands for a thread's ``scheduler.run`` that has not recorded an event yet."""
 
     __slots__ = ("_loop", "_name")
 
@@ -163,7 +167,7 @@ class _Unnoted:
         self._name = name
 
     def _begin_round(self) -> Round | None:
-        """Return the round that the loop's own variables tell of, this once."""
+        """Return the round that is running, read this once from the loop's local variables."""
         _asked[:] = (True,)
         frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
         while frame is not None and frame.f_code is not self._loop:
@@ -175,7 +179,7 @@ class _Unnoted:
         function = action.__wrapped__ if type(action) is Call else action
         job = Job(function, seen.get("argument", ()), seen.get("kwargs", {}))
         if not _LIVE_LOCALS and frame.f_trace is None:
-            seen.clear()  # a copy that lives as long as the loop
+            seen.clear()  # this copy of the variables lives as long as the loop
         return None if delay or action is None else Round(job, self._name)
 
 
@@ -222,7 +226,7 @@ def _call_of(scheduler: Any, event: Any) -> Call | None:
             queued = scheduler._queue[scheduler._queue.index(event)]
         action = _held(queued, _ACTION)
         return action if type(action) is Call else None
-    except ValueError:  # as the scheduler is about to say
+    except ValueError:  # no such event; the original is about to raise the same error
         return None
     except Exception as error:
         handoff.report("cancel", error)

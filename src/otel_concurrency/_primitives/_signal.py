@@ -1,7 +1,7 @@
-"""``signal``: a handler runs in no context, whatever its thread was doing when the signal came.
+"""``signal``: a handler runs in an empty context, whatever its thread does when the signal comes.
 
-A handler stands in the interpreter's table of them as a :class:`_Handler`. Whoever asks the module
-for it, by ``signal()`` or ``getsignal()``, gets the one that the program has registered.
+In the interpreter's table of handlers, a :class:`_Handler` stands in for each handler. ``signal()``
+and ``getsignal()`` still return the handler that the program has registered.
 """
 
 from __future__ import annotations
@@ -55,39 +55,39 @@ class _Handler:
 
 
 def _plain(handler: Any) -> Any:
-    """Return what the program has registered."""
+    """Return the handler that the program has registered."""
     return handler.__wrapped__ if type(handler) is _Handler else handler
 
 
 def _standing_in(handler: Any, seam: Seam) -> Any:
-    """Return what stands in for ``handler``; itself where it is one of the interpreter's own."""
+    """Return the stand-in for ``handler``; ``handler`` itself where the interpreter provides it."""
     if not callable(handler) or isinstance(handler, (_Handler, BuiltinFunctionType)):
         return handler
     return _Handler(handler, seam)
 
 
 class _Registered:
-    """The handlers that are registered already; applied and undone as a layer is.
+    """The handlers that were registered before instrumenting; applied and undone as a layer is.
 
-    Only the main thread can register one. Elsewhere those from before are left as they are, and so
-    are stand-ins: they pass on what they are called with.
+    Only the main thread can register a handler. On other threads ``apply`` and ``undo`` leave the
+    table as it is. A stand-in that remains after ``undo`` only calls its handler.
     """
 
-    layers = ()  # as of `QueueHooks`: what it replaces is no attribute
+    layers = ()  # as in `QueueHooks`: it replaces no attributes
 
     def __init__(self, signal: ModuleType, seam: Seam) -> None:
         self._signals: Any = signal.valid_signals
-        # The functions below the module's own, which may be anybody's by the time of `undo`.
+        # The builtins below the module's functions, which others may have patched before `undo`.
         builtin: Any = __import__("_signal")
         self._get, self._set = builtin.getsignal, builtin.signal
         self._seam = seam
 
     def apply(self) -> None:
-        """Have a stand-in in the place of each handler."""
+        """Replace each handler by a stand-in."""
         self._exchange(functools.partial(_standing_in, seam=self._seam))
 
     def undo(self) -> None:
-        """Have the handlers themselves in their places."""
+        """Replace each stand-in by its handler."""
         self._exchange(_plain)
 
     def _exchange(self, other: Any) -> None:

@@ -1,10 +1,10 @@
-"""``subprocess.Popen``, and everything that is built on it: ``run``, ``os.popen``, asyncio's.
+"""``subprocess.Popen``, and all that is built on it: ``run``, ``os.popen``, asyncio's subprocesses.
 
-The context goes into a copy of the child's environment (``_crossing.environment``). The
-seam is ``Popen._execute_child``, which gets all arguments by position, under the same names since
-CPython 3.9 (gevent's too). A frame of ours between ``Popen.__init__`` and its caller would be where
-its warnings say that they come from. uvloop, ``os.system`` and ``os.spawn*`` start their processes
-themselves.
+The context goes into a copy of the child's environment (``_crossing.environment``). The patched
+method is ``Popen._execute_child``, which gets all arguments by position, under the same names since
+CPython 3.9 (gevent's too). ``Popen.__init__`` is not patched: its warnings would then name this
+library's frame instead of the caller. uvloop, ``os.system`` and ``os.spawn*`` start processes
+without ``Popen``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _execute_child(original: Any, seam: Seam) -> Any:
             return args
         changed = list(args)
         if args[env] is None and args[preexec_fn] is not None:
-            # What it does to the environment counts only as long as the child is given none.
+            # `preexec_fn` may change the environment, which has an effect only while `env` is None.
             changed[preexec_fn] = environment.changed_before(args[preexec_fn], changes)
         else:
             changed[env] = environment.changed(args[env], changes)

@@ -1,9 +1,9 @@
 """Threads: ``threading.Thread``, everything derived from it, and ``_thread.start_new_thread``.
 
-A thread is captured when it is started. The context is attached around the thread's whole body, in
-``Thread._bootstrap_inner`` (the same name since CPython 3.0): there it covers a ``run`` that a
+The context is captured when a thread is started. It is attached around the thread's whole body, in
+``Thread._bootstrap_inner`` (the same name since CPython 3.0). There it covers a ``run`` that a
 subclass overrides, and ``threading.excepthook``, and needs no reference from the thread to itself.
-Between the two it rests here, until ``start()`` returns at the latest.
+In between the context waits in ``_starting``, until ``start()`` returns at the latest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from otel_concurrency._items import adoption
 from otel_concurrency._linking import rounds
 
 _INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
-"""Whether threads are started in a copy of their starter's context: by a flag, since 3.14."""
+"""Whether a flag (since 3.14) makes a thread start in a copy of the context of its starter."""
 
 _HAS_CONTEXT = sys.version_info >= (3, 14)
 """Whether a thread runs in a ``contextvars.Context`` of its own."""
@@ -66,7 +66,7 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
     def start(self: Any) -> Any:
         context = None
         try:
-            # What the user passes as the thread's context (3.14) is the user's word.
+            # A context that the user passes explicitly (3.14) always wins.
             if not _HAS_CONTEXT or self._context is None:
                 context = seam.capture(self)
                 if rounds.running and isinstance(self, timer):
@@ -74,12 +74,13 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
                     if before is not None:
                         context = rounds.following(before, seam, self, context)
         except Exception as error:
-            if getattr(self, "_initialized", False):  # otherwise `start` is about to say so
+            if getattr(self, "_initialized", False):  # otherwise the original is about to raise
                 handoff.report("start", error)
         if context is None:
             return original(self)
         _starting[id(self)] = context
-        # Where CPython itself hands on a copy of this flow's context, let it hold none of ours.
+        # CPython copies this flow's contextvars to the thread. Attach an empty context meanwhile,
+        # so that the copy keeps no span alive.
         token = handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
         record = handoff.adopted.set(None) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
@@ -95,7 +96,7 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
             if token is not None:
                 handoff.leave(token)
             token = record = None
-            # Still there if the thread could not be started, or bypassed our bootstrap.
+            # Still there if the thread could not be started, or does not use the patched bootstrap.
             _starting.pop(id(self), None)
 
     return start
@@ -103,7 +104,7 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
 
 def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
-        """Run a timer: each time that it is armed by its own function is a round."""
+        """Run a timer as a round, which its function may repeat by starting the timer again."""
         thread = get_ident()
         rounds.begin(thread, _job_of(self), seam.name)
         try:
@@ -128,7 +129,8 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
                 # `run` is called inside this contextvars.Context, and the excepthook outside it.
                 inside = self._context.run(handoff.attach_safely, context)
             if _NEIGHBOUR in sys.modules and "_otel_context" in self.__dict__:
-                self._otel_context = context  # what it has captured it will attach over ours
+                # OpenTelemetry's threading instrumentor attaches this one over the context above.
+                self._otel_context = context
         except Exception as error:
             handoff.report("attach", error)
         thread = get_ident()
@@ -158,12 +160,12 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
 def _job_of(timer: Any) -> rounds.Job:
     try:
         return rounds.Job(timer.function, timer.args, timer.kwargs)
-    except Exception:  # a subclass may have no use for them, or do with them what it likes
+    except Exception:  # a subclass may lack these attributes, or use them in another way
         return rounds.Job(None)
 
 
 def _let_go(thread: Any) -> None:
-    """Let go of an item in the thread's own contextvars.Context, which a kept thread keeps."""
+    """Let go of an item in the thread's contextvars.Context, which lives as long as the thread."""
     if thread._context is not None and thread._context.get(handoff.adopted):
         thread._context.run(adoption.let_go)
 

@@ -1,7 +1,7 @@
-"""``weakref``: a finalizer runs in no context, whoever happens to drop the last reference.
+"""``weakref``: a finalizer runs in an empty context, wherever the last reference is dropped.
 
-That may be any thread, at any time: the collector runs in the middle of whatever needs memory. A
-finalizer that the program calls itself is an ordinary call.
+That may be any thread, at any time: the garbage collector runs in the middle of other work. A
+finalizer that the program calls itself is an ordinary call, and keeps the caller's context.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODULES = {"weakref": _layers}
 def _call(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __call__(self: Any, _: Any = None) -> Any:  # noqa: N807
-        # Of an object that has died it is called with the reference to it.
+        # The interpreter passes the dead reference; a call by the program passes no argument.
         if _ is None or not (seam.active and handoff.is_concerned(seam)):
             return original(self, _)
         return Call(NO_CONTEXT, original)(self, _)

@@ -1,8 +1,9 @@
 """Process boundaries: ``multiprocessing``, ``ProcessPoolExecutor``, ``InterpreterPoolExecutor``.
 
-What crosses is headers (see ``otel_concurrency._crossing.carrier``). One file for each way across:
-``_process`` (a process, whoever starts it), ``_executors``, ``_pools``, ``_queues`` (these two put
-headers behind what they send, see ``_crossing.trailers``) and ``_interpreters``.
+A context crosses as headers (see ``otel_concurrency._crossing.carrier``). There is one file for
+each way across: ``_process`` (every process that is started), ``_executors``, ``_pools`` and
+``_queues`` (these two append headers to what they send, see ``_crossing.trailers``), and
+``_interpreters``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """``ProcessPoolExecutor``: work that is submitted to a pool of processes.
 
-What is submitted is made into a work item, on the thread that submits. There it is captured: the
-headers wait with the function. When it is its turn, the executor's own thread makes it into a call
-item, and there the headers go along as one more attribute, which a process that is not instrumented
-never looks at. The process is in that context from the moment it takes the item from its queue
-until it has the result, and calls nothing but the user's function.
+``submit`` makes a work item on the calling thread. There the context is captured, and its headers
+wait with the function. Later the executor's manager thread makes a call item of the work item. The
+headers become one more attribute of the call item, which a process that is not instrumented
+ignores. The worker process attaches the context when it takes the item from its queue, and detaches
+it when it has the result. In between it calls nothing but the user's function.
 
-A pool's processes belong to nobody, and so does the thread that manages them. Between any two of
-them runs one Python function after the other for each call, most of them for the first time in a
-while, so this does without what others have round each of those.
+A pool's processes and its manager thread are shared, so they belong to no trace. On its way, each
+call runs through many Python functions that have not run for a while, and every additional one is
+expensive. So this code wraps none of them in the way that other primitives do.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ MODULES = {_MODULE: _layers}
 
 
 class _Sent(Call):
-    """A callable on its way to a process, with the headers that are to go with it.
+    """A callable on its way to a process, with the headers that accompany it.
 
-    Made without its ``__init__``, which would be one call more.
+    It is made without its ``__init__``, which saves a call.
     """
 
     __slots__ = ("headers",)
@@ -118,12 +118,12 @@ def _call_item(original: Any) -> Any:
 
 
 def _only_keeps(init: Any, names: tuple[str, ...]) -> bool:
-    """Whether an ``__init__`` does no more than to keep its arguments, by those names."""
+    """Whether an ``__init__`` only stores its arguments as attributes with those ``names``."""
     if type(init) is not FunctionType or init.__module__ != _MODULE or init.__closure__:
         return False
     code = init.__code__
     if code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount] != names:
-        return False  # as will be said where it is replaced
+        return False  # the replacement of this `__init__` is refused and logged elsewhere
     kept = SimpleNamespace()
     init(kept, *names)
     return vars(kept) == dict(zip(names, names, strict=True))
@@ -147,7 +147,7 @@ def _run(original: Any, seam: Seam) -> Any:
 
 
 def _without_hooks(ids: Any) -> None:
-    """Have a queue of ids, which hand nothing off, do without the hooks of every queue's class."""
+    """Bypass the hooks of ``queue.Queue`` for a queue of ids, which hands off no work."""
     try:
         if type(getattr(ids, "queue", None)) is deque:
             items = ids.queue
@@ -170,14 +170,14 @@ def _terminate_workers(original: Any, seam: Seam, shutdown: Any) -> Any:
 
 
 _LOOK_EVERY = 0.05
-"""Seconds after which a pool that is waited for is looked at again: it may have got work."""
+"""Seconds between two checks of a pool that is waited for, since it may get new work."""
 
 
 def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
-    """Let workers that have nothing to do leave by themselves, with what they have recorded.
+    """Let idle workers exit by themselves, so that they export what they have recorded.
 
-    It is what ``shutdown()`` does, on the executor's own thread. That is not waited for without a
-    limit, nor where there is work outstanding. Those that are still there then are terminated.
+    ``shutdown()`` does this, on the executor's manager thread. The wait for it has a time limit,
+    and ends when there is pending work. Workers that are still running then are terminated.
     """
     manager, processes = executor._executor_manager_thread, executor._processes
     if manager is None or manager is threading.current_thread() or manager.pending_work_items:
@@ -193,7 +193,7 @@ def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
         executor._processes = processes
 
 
-# In the process.
+# In the worker process.
 
 
 def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
@@ -213,7 +213,7 @@ def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
 
 
 class _CallQueue:
-    """The queue that a process takes its calls from."""
+    """Wraps the queue from which a worker process takes its calls."""
 
     def __init__(self, plain: Any, turn: Turn, process_chunk: Any) -> None:
         self._plain = plain
@@ -221,13 +221,13 @@ class _CallQueue:
         self._turn = turn
         self._process_chunk = process_chunk
         self._last: tuple[bytes | None, Context] = (None, NO_CONTEXT)
-        """What came with the last call, unpacked: many are submitted in one context."""
+        """The headers of the last call with their context: often many calls share one context."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Return the next call; from now on the process is in its context."""
+        """Return the next call, and attach its context."""
         turn = self._turn
         if turn.base is None:
             turn.end()
@@ -249,7 +249,7 @@ class _CallQueue:
 
 
 class _ResultQueue:
-    """The queue that a process puts its results to."""
+    """Wraps the queue to which a worker process puts its results."""
 
     def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
@@ -260,7 +260,7 @@ class _ResultQueue:
         return getattr(self._plain, name)
 
     def put(self, obj: Any) -> None:
-        """Put a result, when its call is over."""
+        """Detach the context of the call that has ended, and put its result."""
         turn = self._turn
         token, turn.token = turn.token, None
         try:
@@ -276,12 +276,12 @@ class _ResultQueue:
 
 
 def _is_chunk(function: Any, process_chunk: Any) -> bool:
-    """Whether a partial is what ``map`` submits: a partial of one function for several items."""
+    """Whether a partial is what ``map`` submits: one function to be called for several items."""
     return function.func is process_chunk and len(function.args) == 1
 
 
 def _each(context: Context, function: Any) -> Any:
-    """Return ``function`` for items that share an attached context: each finds it as it was."""
+    """Wrap ``function``, which is called for several items, so that each starts in ``context``."""
 
     def each(*args: Any) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""What a child is sent, so that it is instrumented like its parent before its first task.
+"""An object that is pickled to a child process to instrument it like its parent.
 
-It is text for ``exec`` and plain values, and leaves nothing behind where it was run: a child in
-which this library cannot be imported goes on without.
+The child runs it before its first task. Its pickle contains only text for ``exec`` and plain
+values. So a child in which this library cannot be imported runs on without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ except Exception:
 
 
 class Instrumented:
-    """Instruments the process that unpickles it, and is None there."""
+    """Instruments the process that unpickles it; there it becomes None."""
 
     __slots__ = ("_settings",)
 

@@ -1,10 +1,10 @@
 """``InterpreterPoolExecutor`` (3.14+): from a worker's thread into the interpreter that it drives.
 
-Such a pool is a thread pool: that its thread runs in the context of the task is the business of
-``futures``. Other interpreters share no objects, so from there on it is headers, in a queue beside
-the task, which crosses as it is. The other interpreter takes them out where it calls the task, once
-it has been instrumented. Where it cannot be, since it cannot import this library, the work runs
-without.
+Such a pool is a thread pool, and the primitive ``futures`` attaches the context on its threads.
+Interpreters share no objects, so a thread sends the context to its interpreter as headers, in a
+queue beside the task; the task itself is not changed. The interpreter is instrumented first. It
+takes the headers from the queue when it calls the task. If it cannot import this library, the task
+runs without a context.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _interpreters.inbox = inbox
 """
 
 inbox: Any = None
-"""Where this interpreter finds the headers of the task that it is given next, if it is a pool's."""
+"""In a pool's interpreter: the queue with the headers of the next task. Otherwise None."""
 
 
 def _layers(interpreter: ModuleType, seam: Seam) -> list[Layer]:
@@ -56,7 +56,7 @@ def _run(original: Any, seam: Seam, interpreters: Any) -> Any:
         try:
             return original(self, task)
         finally:
-            _take(outbox, interpreters)  # the task could not be sent there
+            _take(outbox, interpreters)  # still there if the task could not be sent
 
     return run
 
@@ -64,8 +64,8 @@ def _run(original: Any, seam: Seam, interpreters: Any) -> Any:
 def _outbox_of(worker: Any, task: Any, interpreters: Any) -> Any:
     """Return the queue for headers to the interpreter of ``worker``, or False where it has none.
 
-    On the first question the interpreter is instrumented. What a pool's initializer is for may be
-    to let it import more: after a failure then it is tried again.
+    The first call instruments the interpreter. If that fails before the pool's initializer has run,
+    it is tried again later, since the initializer may make more modules importable.
     """
     outbox = worker.__dict__.get(_OUTBOX)
     if outbox is None and _settings.in_force is not None:

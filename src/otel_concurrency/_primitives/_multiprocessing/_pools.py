@@ -1,15 +1,16 @@
 """``multiprocessing.Pool`` and ``multiprocessing.pool.ThreadPool``.
 
-A call is captured where it is handed to the pool: once for a whole ``map``, once for each
-``apply``. What waits for the pool's own thread is a :class:`_Sent`, which that thread takes apart
-again: the process is sent the plain task, with headers behind its pickle. Within one process it is
-the context itself that travels. A worker is in the context of a task from the moment it takes that
-from its queue until it has the result, and calls nothing but the user's function.
+The context is captured when work is handed to the pool: once for a whole ``map``, once for each
+``apply``. For a pool of processes, the function waits as a :class:`_Sent` for the pool's task
+thread, which takes it apart again: it sends the plain task, with headers behind its pickle. In a
+``ThreadPool`` the context itself travels. A worker attaches the context when it takes a task from
+its queue, and detaches it when it has the result. In between it calls nothing but the user's
+function.
 
-What the user iterates over is computed in the pool's own thread, and callbacks are called in
-another: in the context that they were handed over in.
+The user's iterable is iterated over on the pool's task thread, and callbacks are called on another
+thread. Both run in the context in which they were passed to the pool.
 
-A pool's workers belong to nobody. They start clean, and are clean again when they wait.
+A pool's workers are shared. They start with an empty context, and return to it after each task.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from otel_concurrency._crossing import carrier, trailers
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
 _LOOK_EVERY = 0.05
-"""Seconds after which it is looked again who has left, where nobody has said so."""
+"""Seconds between two checks for workers whose exit their sentinel does not show."""
 
 
 def _layers(pool: ModuleType, seam: Seam) -> list[Layer]:
@@ -55,7 +56,10 @@ MODULES = {"multiprocessing.pool": _layers}
 
 
 class _Handed(BodyCall):
-    """A callable on its way to a thread; only a worker from before has to call it as it is."""
+    """A callable on its way to a thread with its context.
+
+    Workers take it apart. Only a worker that was started before instrumenting calls it as it is.
+    """
 
     __slots__ = ()
 
@@ -66,7 +70,7 @@ class _Handed(BodyCall):
 
 
 class _Sent(Call):
-    """A callable on its way to a process, with the headers that are to follow its pickle."""
+    """A callable on its way to a process, with the headers to append to its pickle."""
 
     __slots__ = ("trailer",)
 
@@ -128,7 +132,7 @@ def _map_async(original: Any, seam: Seam) -> Any:
         except BaseException:
             _release(callback, error_callback)
             raise
-        if result._event.is_set():  # there was nothing to do, and nobody will be called back
+        if result._event.is_set():  # the iterable was empty, so no callback will be called
             _release(callback, error_callback)
         return result
 
@@ -166,7 +170,7 @@ def _no_call() -> None:
 
 
 def _function_of(chunks: Any) -> Any:
-    """Return the user's function that a generator of chunks was made with."""
+    """Return the user's function, which the generator ``chunks`` holds in its frame."""
     frame = getattr(chunks, "gi_frame", None)
     return None if frame is None else frame.f_locals.get("func")
 
@@ -174,7 +178,7 @@ def _function_of(chunks: Any) -> Any:
 def _in_context(
     tasks: Iterator[Any], func: Any, context: Context, call: Callable[[], Call | None]
 ) -> Iterator[Any]:
-    """Yield tasks, computed in ``context``, with ``call()`` in the place of ``func``."""
+    """Yield the tasks, each computed in ``context``, with ``func`` replaced by ``call()``."""
     while True:
         task = Call(context, next)(tasks, None)
         if task is None:
@@ -206,7 +210,7 @@ def _handle_tasks(original: Any) -> Any:
 
 
 def _putting(put: Any) -> Any:
-    """Return what puts plain tasks by ``put``, and headers behind them where it can."""
+    """Return a function that puts plain tasks by ``put``, with headers behind them if possible."""
     pipe: Any = getattr(put, "__self__", None)
     connection: Any = sys.modules[type(pipe).__module__]
     base = getattr(connection, "_ConnectionBase", None)
@@ -228,7 +232,7 @@ def _putting(put: Any) -> Any:
 
 
 def _registered(seam: Seam, callback: Any) -> Any:
-    """Return a callback that is called in the context of now, also where that is none."""
+    """Return a callback that will be called in the current context, even if that is empty."""
     try:
         if not seam.active or not callable(callback):
             return callback
@@ -270,7 +274,7 @@ def _set_chunk(original: Any) -> Any:
 
 
 def _release_when_done(result: Any) -> None:
-    if result._event.is_set():  # one of the two was called, and none will be
+    if result._event.is_set():  # one of the callbacks was called; the other will never be
         _release(result._callback, result._error_callback)
 
 
@@ -295,19 +299,19 @@ def _worker(original: Any, seam: Seam) -> Any:
 
 
 class _Inqueue:
-    """The queue that a worker takes its tasks from, which are plain again when they come out."""
+    """Wraps the queue from which a worker takes its tasks, and restores their plain form."""
 
     def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
         self._turn = turn
         self._last: tuple[bytes | None, Context | None] = (None, None)
-        """What came with the last task, unpacked: all chunks of one ``map`` have the same."""
+        """The headers of the last task with their context: all chunks of a ``map`` share one."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
     def get(self) -> Any:
-        """Return the next task, in its context."""
+        """Return the next task, and attach its context."""
         self._turn.end()
         task, trailer = trailers.receive(self._plain.get)
         context = None
@@ -325,7 +329,7 @@ class _Inqueue:
 
 
 class _Outqueue:
-    """The queue that a worker puts its results to."""
+    """Wraps the queue to which a worker puts its results."""
 
     def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
@@ -335,7 +339,7 @@ class _Outqueue:
         return getattr(self._plain, name)
 
     def put(self, result: Any) -> None:
-        """Put a result, when its task is over."""
+        """Detach the context of the task that has ended, and put its result."""
         self._turn.end()
         self._plain.put(result)
 
@@ -374,16 +378,16 @@ def _terminate_pool(original: Any, seam: Seam, module: Any) -> Any:
 def _let_idle_ones_leave(
     pool: Any, workers: Any, change_notifier: Any, handlers: tuple[Any, Any, Any], cache: Any
 ) -> None:
-    """Let workers that have nothing to do leave by themselves, with what they have recorded.
+    """Let idle workers exit by themselves, so that they export what they have recorded.
 
-    It is what ``close()`` does: the handlers, one after the other, stop, and send every worker
-    home. Nothing is waited for without a limit. A pool with work outstanding, or of which a handler
+    ``close()`` works the same way: the handler threads stop one after the other, and make every
+    worker exit. Every wait has a time limit. A pool that has pending work, or a handler thread that
     has failed, is left as it is.
     """
     if cache or not workers or not hasattr(workers[0], "terminate"):
         return
     if threading.current_thread() in handlers:
-        return  # it is the last one to let go of the pool, and cannot wait for itself
+        return  # a handler thread dropped the last reference to the pool; it cannot join itself
     worker_handler = handlers[0]
     if worker_handler.is_alive():
         if not all(handler.is_alive() for handler in handlers):
@@ -401,8 +405,8 @@ def _let_idle_ones_leave(
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        # A process that a worker has left behind may hold its sentinel open.
+        # A child process of a worker may outlive it and hold the worker's sentinel open.
         gone = pool.wait([worker.sentinel for worker in waiting], min(left, _LOOK_EVERY))
         waiting = [one for one in waiting if one.exitcode is None and one.sentinel not in gone]
     if not handlers[2].is_alive():
-        cache.clear()  # what came in meanwhile is lost, as it is when a pool is terminated
+        cache.clear()  # work submitted meanwhile is lost, as always when a pool is terminated

@@ -1,12 +1,12 @@
-"""``multiprocessing.Process``, everything derived from it, and what starts with one.
+"""``multiprocessing.Process``, and everything derived from it.
 
-A process is captured when it is started, as headers in an attribute of the process object, which
-reaches the child with it: as a copy in memory, or pickled. They are plain, and so is what makes a
-child that starts anew be instrumented like its parent: the child may not have this library. In the
-child they are taken out again before any of the user's code runs, in ``_bootstrap`` (the same name
-since CPython 2.6), which covers a ``run`` that a subclass overrides.
+The context is captured when a process is started. It becomes headers in an attribute of the process
+object, which reaches the child as a copy in memory or as a pickle. A second attribute instruments a
+child that unpickles it like its parent. Both consist of plain values, since the child may not have
+this library. In the child they are taken out in ``_bootstrap`` (the same name since CPython 2.6),
+before any of the user's code runs. That covers a ``run`` that a subclass overrides.
 
-A forked child has a copy of all that its parent's thread was in the middle of. It leaves that.
+A forked child has a copy of the context of its parent's thread, and replaces it by an empty one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEADERS = "_otel_concurrency_headers"
 _INSTRUMENTED = "_otel_concurrency_instrumented"
 
 _POOLS = ("concurrent.futures.process", "multiprocess.pool", "multiprocessing.pool")
-"""Modules whose own functions are the targets of processes."""
+"""Modules that start processes with their own functions as targets."""
 
 
 def _layers(process: ModuleType, seam: Seam) -> list[Layer]:
@@ -57,7 +57,8 @@ def _start(original: Any, seam: Seam) -> Any:
             self.__dict__[_HEADERS] = headers
         settings = _settings.in_force
         if settings is not None:
-            # The last attribute: what it unpickles after has imported the modules of the program.
+            # It is set last, since attributes are unpickled in order: the others import the
+            # program's modules, and the child is instrumented after that.
             self.__dict__[_INSTRUMENTED] = Instrumented(settings)
         try:
             return original(self)
@@ -89,9 +90,9 @@ def _bootstrap(original: Any, seam: Seam, util: str) -> Any:
 
 
 def _replace_target(process: Any) -> None:
-    """Have a pool's process run what its module has for its target now.
+    """Replace the target of a pool's process by the patched function of the same name.
 
-    It was sent that by name, and may have been given it before it was instrumented.
+    The target was sent by name, and the child may have looked it up before it was instrumented.
     """
     try:
         target = process.__dict__.get("_target")
@@ -104,7 +105,7 @@ def _replace_target(process: Any) -> None:
 
 
 def _leave_parent() -> None:
-    """Make the process's base context clean, for good: what a fork copied is the parent's."""
+    """Make the base context of a forked process empty for good, as it is a copy of the parent's."""
     try:
         handoff.adopted.set(None)
         if handoff.get_current():

@@ -1,9 +1,11 @@
 """``multiprocessing.Queue``, ``JoinableQueue``, ``SimpleQueue``: an item carries its context.
 
-It crosses as headers behind the item's pickle. A ``SimpleQueue`` pickles where the item is put. In
-the others items wait for a thread that pickles them, and their contexts wait beside them.
+The context crosses as headers behind the item's pickle. A ``SimpleQueue`` pickles an item when it
+is put. In the other queues, items wait for a thread that pickles them, and their contexts wait
+beside them.
 
-Who gets an item adopts its context as from the queues of one process (``_items.adoption``).
+The consumer that gets an item adopts its context, as with the queues of one process
+(``_items.adoption``).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from otel_concurrency._crossing import trailers
 from otel_concurrency._items import adoption, known_queues, queue_hooks
 
 _PLUMBING = "concurrent.futures.process"
-"""Where a class of queues is derived that only the standard library puts to."""
+"""The module with a class of queues that only the standard library uses, not the program."""
 
 
 def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
@@ -48,10 +50,10 @@ MODULES = {"multiprocessing.queues": _layers}
 class _Buffer(deque[Any]):
     """The items that wait for a queue's thread, with their contexts beside them.
 
-    Who puts holds the queue's lock; the thread takes without it. So a context is there before its
-    item, and nothing is logged there: a handler of the program's may put to this very queue. Where
-    another item comes out than the one that is due, somebody has reached into the queue: nothing is
-    known then, until all that waits is gone.
+    A producer holds the queue's lock; the thread takes items without it. So a context is stored
+    before its item. Nothing is logged while the lock is held, since a logging handler of the
+    program may put to this very queue. If another item comes out than the expected one, something
+    has modified the queue directly. Then the contexts are dropped until the queue is empty.
     """
 
     __slots__ = ("_contexts", "_seam", "_sentinel")
@@ -93,7 +95,7 @@ def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
     @functools.wraps(original)
     def _start_thread(self: Any) -> Any:
         if seam.active and type(self._buffer) is deque and not _is_plumbing(self.__class__):
-            self._buffer = buffer()  # it would be cleared now
+            self._buffer = buffer()  # safe here, as the original is about to clear the buffer
         return original(self)
 
     return _start_thread
@@ -109,9 +111,9 @@ def _is_plumbing(kind: type) -> bool:
 
 
 class _Consumed:
-    """The queues whose items are adopted; applied and undone as a layer is."""
+    """The queues from which items were adopted; applied and undone as a layer is."""
 
-    layers = ()  # as of `QueueHooks`: it patches instances alone
+    layers = ()  # as in `QueueHooks`: it patches only instances
 
     def __init__(self) -> None:
         self._queues: dict[int, weakref.ref[Any]] = {}
@@ -127,17 +129,17 @@ class _Consumed:
             handoff.report("get", error)
 
     def apply(self) -> None:
-        """Take away what :meth:`undo` has left."""
+        """Remove what :meth:`undo` has left on the queues."""
         for queue in self._alive():
             if type(queue.__dict__.get("get")) is _LastGet:
                 del queue.__dict__["get"]
         self._queues.clear()
 
     def undo(self) -> None:
-        """See to it that every consumer lets go of its last item."""
+        """Make every consumer let go of its last item when it next calls ``get``."""
         for queue in self._alive():
             queue.__dict__.setdefault("get", _LastGet(queue))
-        adoption.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # no later hook will do it for this flow
 
     def _alive(self) -> list[Any]:
         queues = [reference() for reference in list(self._queues.values())]
@@ -145,7 +147,7 @@ class _Consumed:
 
 
 class _LastGet:
-    """Stays with a queue after ``undo()``: some consumer may be in the context of its last item."""
+    """Replaces a queue's ``get`` after ``undo()``, to let go of the last item of each consumer."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = weakref.ref(queue)
@@ -188,18 +190,18 @@ def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
 
 
 _plain: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-"""What stands below a method of ours that does nothing for the queues of executors."""
+"""The original below each patched method that has nothing to do for the queues of executors."""
 
 
 def plumbing_method(queue: Any, name: str) -> Any:
-    """Return a method of an executor's own queue, without ours around it."""
+    """Return a method of an executor's internal queue, without this library's patch."""
     method = getattr(queue, name)
     plain = _plain.get(getattr(method, "__func__", None))
     return method if plain is None else plain.__get__(queue)
 
 
 def _send(seam: Seam, item: object, context: Context | None) -> None:
-    """Have ``item`` followed by what the policy makes of ``context``, if there is any."""
+    """Send headers behind ``item``: what the policy makes of ``context``, unless that is empty."""
     try:
         trailers.send(item, seam.changed(context) or None)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""The turns of a pool's worker process: the context that it is in from a task to its result.
+"""The turns of a pool's worker: a turn lasts from getting a task to putting its result.
 
-A worker takes a task from one queue and puts the result to another, and in between calls nothing
-but the user's function. So those two moments are where a task's turn begins and ends. No frame of
-ours stands around the user's function.
+A worker takes a task from one queue, calls nothing but the user's function, and puts the result to
+another queue. So attaching at the first queue and detaching at the second is enough, and this
+library needs no frame around the user's function.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from otel_concurrency._core.handoff import adopted, ages, attach, bodies, detach
 
 
 class Turn:
-    """What a worker is in, from the moment it has a task to the moment it has its result."""
+    """Attaches the context of a worker's task, and restores the worker's context afterwards."""
 
     __slots__ = ("base", "thread", "token")
 
     def __init__(self) -> None:
         self.base: Context | None = None
-        """What the initializer has left the worker in."""
+        """The context that was current after the pool's initializer; None until the first end."""
         self.thread = get_ident()
         self.token: Any = None
 
     def begin(self, context: Context) -> None:
-        """Be in ``context``, which is all that there is to do meanwhile. Never raises."""
+        """Attach ``context``, and note that the thread's current work is in it. Never raises."""
         try:
             self.token, bodies[self.thread] = attach(context), context
         except Exception as error:
             handoff.report("attach", error)
 
     def end(self) -> None:
-        """Be where the worker was before, whatever the task has left behind. Never raises."""
+        """Restore the worker's context, whatever the task has left attached. Never raises."""
         token, self.token = self.token, None
         try:
             if ages:
@@ -44,12 +44,12 @@ class Turn:
                 bodies.pop(self.thread, None)
                 detach(token)
             if handoff.any_adopted and adopted.get() is not None:
-                adopted.set(None)  # what the task has adopted ends with it
+                adopted.set(None)  # let go of the item that the task adopted
             current = get_current()
             if current is not self.base:
                 if self.base is None:
                     self.base = current
                 else:
-                    attach(self.base)  # somebody has forgotten to detach
+                    attach(self.base)  # the task forgot to detach
         except Exception as error:
             handoff.report("detach", error)
