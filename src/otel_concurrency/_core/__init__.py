@@ -1,4 +1,4 @@
-"""The hot path, and what replaces functions: capture, attach, detach; patching and exact undo.
+"""The hot path (capture, attach, detach), and replacing functions with exact undo.
 
-Knows OpenTelemetry's context API, and nothing else of the library.
+This package knows OpenTelemetry's context API. It imports no other package of the library.
 """

@@ -1,4 +1,4 @@
-"""Who has called a function of ours: nobody, where a thread or a greenlet begins with it."""
+"""Look up the calling frame. There is none where a thread or a greenlet starts in our function."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from types import CodeType, FrameType
 
 
 def caller(skip: int = 0) -> FrameType | None:
-    """Return the frame of who has called the function that asks; None where there is none.
+    """Return the frame that called the function which calls this one; None where there is none.
 
-    With ``skip`` it is that many callers further away.
+    ``skip`` is the number of frames to go further up the stack.
     """
     try:
         return sys._getframe(skip + 2)  # pyright: ignore[reportPrivateUsage]  # documented
@@ -18,7 +18,7 @@ def caller(skip: int = 0) -> FrameType | None:
 
 
 def is_called_by(code: CodeType) -> bool:
-    """Whether the function that asks was called by the one that has ``code``."""
+    """Whether the function which calls this one was itself called from ``code``."""
     try:
         return sys._getframe(2).f_code is code  # pyright: ignore[reportPrivateUsage]  # documented
     except ValueError:

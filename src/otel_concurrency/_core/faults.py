@@ -1,7 +1,7 @@
-"""Says what went wrong, once per cause.
+"""Logs a warning about a fault, once per cause.
 
-The library runs inside programs that must not fall over and must not drown in log lines. Every
-fault of ours is caught where it happens and handed to :func:`once`; the program's own call goes on.
+The library must not break the program that it runs in, nor flood its log. Every fault of the
+library is caught where it happens and passed to :func:`once`; the program's own call goes on.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _reported: set[tuple[str, Hashable]] = set()
 def once(logger: logging.Logger, cause: Hashable, message: str, *args: object) -> None:
     """Log ``message % args`` as a warning, unless ``logger`` has reported ``cause`` before.
 
-    Inside an ``except`` block the traceback is logged with it. Never raises, not even where a
-    logging handler of the program does.
+    Inside an ``except`` block the traceback is logged too. Never raises, even if a logging handler
+    of the program raises.
     """
     _log(logger, cause, message, args, with_traceback=sys.exc_info()[0] is not None)
 
 
 def in_one_line(logger: logging.Logger, cause: Hashable, message: str, *args: object) -> None:
-    """Do as :func:`once` does, for what is nobody's fault: without a traceback."""
+    """Log as :func:`once` does, but without a traceback: the cause is expected, and no bug."""
     _log(logger, cause, message, args, with_traceback=False)
 
 
@@ -41,5 +41,5 @@ def _log(
             return
         _reported.add(key)  # before logging: a handler may hand work off, and fail in the same way
         logger.warning(message, *args, exc_info=with_traceback)
-    except Exception:  # noqa: S110 - there is nobody left to tell
+    except Exception:  # noqa: S110 - logging itself failed, so this cannot be reported
         pass

@@ -1,13 +1,14 @@
-"""What stands in the place of a function of the standard library, and can be taken apart as that.
+"""Proxies that replace functions of the standard library, and look like the original function.
 
-Programs do more with functions than call them. ansible-core makes a pool of its own from a copy of
-``ThreadPoolExecutor._adjust_thread_count``: its code, other globals, its closure. Others pickle
-functions by value, or ask in which file one was written. A Python function that calls the original
-would be copied in its place, and its copy would not do what the program has changed in it.
+Programs do more with functions than call them. ansible-core builds a pool from a copy of
+``ThreadPoolExecutor._adjust_thread_count``, with the same code and closure but other globals. Other
+programs pickle functions by value, or ask which file defines one. If the replacement were a plain
+Python function that calls the original, a program would copy the replacement, and its changes to
+the copy would not reach the original's code.
 
-So what is put there is an object that is called as our function, and of which all that can be read
-is the original's. It costs a tenth of a microsecond at each call; :data:`PLAIN_FUNCTIONS` lists
-where that is too much.
+So the replacement is an object. Calling it calls our function; every attribute that is read from it
+is the original's. It costs a tenth of a microsecond at each call; :data:`PLAIN_FUNCTIONS` lists the
+functions where that is too much.
 """
 
 from __future__ import annotations
@@ -57,14 +58,16 @@ _REASONS: Mapping[str, str] = {
 PLAIN_FUNCTIONS: Mapping[str, str] = {
     name: reason for reason, names in _REASONS.items() for name in names.split()
 }
-"""Functions of ours that show that they are ours, and why that hurts no program: by name."""
+"""The functions that are replaced by a plain function without a proxy, each with the reason why
+that breaks no program."""
 
 
 class FunctionProxy:
-    """Calls one function, and is another one to whoever looks at it.
+    """Calls our function, and looks like the original function when it is inspected.
 
-    Made by :func:`proxy`: what an object is called by is found in its class, so each proxy has a
-    class of its own, and between a caller and our function there is no frame.
+    Made by :func:`proxy`. Python looks ``__call__`` up in the class, so each proxy gets a separate
+    class that has our function as its ``__call__``. That adds no frame between the caller and our
+    function.
     """
 
     __slots__ = ("__weakref__", "__wrapped__")  # not annotated: an instance would show that
@@ -95,11 +98,11 @@ class FunctionProxy:
 
 
 def proxy(original: Any, function: Any) -> FunctionProxy:
-    """Return what calls ``function``, and is ``original`` otherwise."""
+    """Return a proxy that calls ``function``, and looks like ``original`` in all other respects."""
     body = {
         "__slots__": (),
         "__call__": staticmethod(function),
-        "__class__": FunctionType,  # to isinstance(); what that asks is found on instances
+        "__class__": FunctionType,  # for isinstance(), which reads it from the instance
         "__doc__": original.__doc__,
         "__module__": original.__module__,
     }
@@ -109,13 +112,13 @@ def proxy(original: Any, function: Any) -> FunctionProxy:
 
 
 def function_of(attribute: Any) -> Any:
-    """Return the function that a proxy calls; anything else as it is."""
+    """Return the function that a proxy calls; return anything that is not a proxy as it is."""
     kind = cast("Any", type(attribute))
     return vars(kind)["__call__"].__func__ if issubclass(kind, FunctionProxy) else attribute
 
 
 def is_wanted(owner: type | ModuleType, name: str) -> bool:
-    """Whether what is put in the place of ``owner.name`` is to be a proxy."""
+    """Whether the replacement of ``owner.name`` has to be a proxy."""
     if isinstance(owner, type):
         module, name = owner.__module__, f"{owner.__qualname__}.{name}"
     else:

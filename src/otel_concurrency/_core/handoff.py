@@ -2,11 +2,11 @@
 
 A hand-off is **captured** in the flow that hands work off, **attached** in the flow that picks the
 work up before any of the user's code runs there, and **detached** when that piece of work is done.
-This file knows OpenTelemetry's context API and nothing else: not who hands off, not the settings.
+This file knows OpenTelemetry's context API only: neither the primitives nor the settings.
 
 Two rules shape every line. *One shot*: a context is dropped the moment it is attached or given up,
 so that no finished thread, held future or traceback keeps a span alive. *Never in the way*: a fault
-of ours or of the context implementation is reported once and the user's call goes through.
+of the library or of the context implementation is reported once, and the user's call goes through.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _VARIABLE: Any = ContextVar
 def _runtime() -> tuple[Any, Any, Any]:
     """Return the cheapest way to read the current context, to attach one, and to detach it.
 
-    Those are the methods of the context variable behind OpenTelemetry's default runtime context
-    (the same private name since opentelemetry-api 1.0), at a third of the cost of the API's
-    functions, which do nothing else. With any other runtime context, or where somebody has changed
-    what that one does, it is the API's functions.
+    These are the methods of the context variable behind OpenTelemetry's default runtime context
+    (its private name is the same since opentelemetry-api 1.0). They cost a third of the API's
+    functions, which only call them. With any other runtime context, or if the default one was
+    changed by a subclass or a patch, the API's functions are returned.
     """
     context_api.get_current()  # the runtime context is loaded by the first use before API 1.21
     runtime: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
@@ -61,25 +61,30 @@ detach: Callable[[Token[Context]], None]
 get_current, attach, detach = _runtime()
 
 Record = tuple[ref[Context], Context, "tuple[tuple[ref[Context], Context], ...]"]
-"""An adopted context, the idle one, and pairs of those that have been attached over since.
+"""The adopted context, the idle context, and the same pair for each earlier adoption on top of
+which another context was attached.
 
-Weak: where the flow has left the context by another way, nothing is to keep it alive.
+The references to adopted contexts are weak: this record must not keep a context alive that the flow
+has left in another way.
 """
 
 adopted: ContextVar[Record | None] = ContextVar("otel_concurrency_adopted", default=None)
-"""What this flow has adopted with an item, and may still be in (see ``_items.adoption``)."""
+"""What this flow has adopted with an item; it may still be current (see ``_items.adoption``)."""
 
 any_adopted = False
-"""Whether any flow has ever adopted: until then nobody has to look after :data:`adopted`."""
+"""Whether any flow has ever adopted a context. Until then, :data:`adopted` need not be read."""
 
 bodies: dict[int, Context] = {}
-"""By thread: the context that the work which it runs at present was handed off in, if any.
+"""By thread: the context in which its present work was handed off, if any.
 
-A consumer loop that is such work has nothing of its own going, though a span is current.
+A consumer loop may be such work. It then has a current span, but that span does not count as work
+that the loop itself has in progress.
 """
 
 ages: dict[int, int] = {}
-"""By thread: when (ns since the epoch) that work was first seen, where somebody has asked."""
+"""By thread: when (ns since the epoch) that work was first looked at. Work that was never looked at
+has no entry.
+"""
 
 
 def _forget() -> None:
@@ -91,12 +96,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 after_failed_start: set[Callable[[], None]] = set()
-"""Called where a thread could not be started in a context, by whoever wanted to start it.
+"""Functions to call after a thread could not be started. None of them raises.
 
-None of them raises."""
+The code that tried to start the thread in a context calls them."""
 
 Capture = Callable[[object], "Context | None"]
-"""Takes what is handed off (a callable or a thread); returns the context to carry, or None."""
+"""Takes the work that is handed off (a callable or a thread); returns the context to carry or None.
+"""
 
 
 def capture(work: object) -> Context | None:
@@ -105,7 +111,7 @@ def capture(work: object) -> Context | None:
 
 
 def capture_nothing(work: object) -> Context | None:
-    """Return None: what a layer that has gone inert captures."""
+    """Return None. Layers capture with this function while their seam is switched off."""
     return None
 
 
@@ -116,9 +122,9 @@ seams: dict[str, Seam] = {}
 class Seam:
     """What all patches of one primitive share, and the only thing that settings change.
 
-    The replaced functions outlive ``uninstrument()`` wherever somebody else has patched on top of
-    them. They ask their seam at every call, so switching the seam off makes them pass-throughs and
-    switching it on again revives them.
+    Replaced functions stay in place after ``uninstrument()`` wherever other code has patched on top
+    of them. They ask their seam at every call, so switching the seam off makes them pass-throughs
+    and switching it on again revives them.
     """
 
     __slots__ = ("capture", "change", "concerned", "current", "left_alone", "name", "starts_clean")
@@ -128,15 +134,15 @@ class Seam:
         self.capture: Capture = capture_nothing
         """Called with the work at every hand-off; may raise."""
         self.change: Callable[[Context], Context] | None = None
-        """What the policy makes of a context that was captured as it is: of an item's."""
+        """Applies the policy to the context of an item, which is captured unchanged."""
         self.starts_clean: Callable[[object], bool] | None = None
-        """Tells of a piece of work that it must not run in anybody's context."""
+        """Tells whether a piece of work has to start with an empty context."""
         self.current: Callable[[], Context] = get_current
         """Returns the context for an item that is put now; may raise."""
         self.concerned: Callable[[], object] = get_current
         """Tells whether work that is handed off now is to be captured; may raise."""
         self.left_alone: set[str] = set()
-        """The modules that cannot be patched, as they are not what they are known to be."""
+        """The modules that are not patched, since their code is not what the patches expect."""
         seams[name] = self
 
     @property
@@ -145,13 +151,13 @@ class Seam:
         return self.capture is not capture_nothing
 
     def changed(self, context: Context | None) -> Context | None:
-        """Return what the policy makes of the context of an item. May raise."""
+        """Return the context of an item with the policy applied to it. May raise."""
         if context and self.change is not None:
             context = self.change(context)
         return context
 
     def switch_off(self) -> None:
-        """Carry nothing more, and be as new."""
+        """Stop carrying contexts, and reset the functions to those of a new seam."""
         self.capture = capture_nothing
         self.current = self.concerned = get_current
 
@@ -159,9 +165,9 @@ class Seam:
 class Call:
     """A callable together with the context that it is to run in, once.
 
-    Stands in for the callable where an executor would call it. To whoever looks at it on the way it
-    behaves as the callable: attributes, equality, hash, ``repr``, :func:`inspect.signature` and
-    pickling (the context does not cross a process boundary).
+    It is passed to an executor in place of the callable. Code that inspects it sees the callable:
+    attributes, equality, hash, ``repr``, :func:`inspect.signature` and pickling (the context does
+    not cross a process boundary).
     """
 
     __slots__ = ("_context", "_function")
@@ -184,14 +190,15 @@ class Call:
             return self._function(*args, **kwargs)
         finally:
             if any_adopted and adopted.get() is not record:
-                adopted.set(record)  # what it adopted ends with it
+                adopted.set(record)  # contexts that the work has adopted end with the work
             record = None
             if token is not None:
                 try:
                     detach(token)
                 except Exception as error:
                     report("detach", error)
-                token = None  # it refers to the worker's own context, and a traceback to this frame
+                # The token refers to the worker's previous context, and a traceback to this frame.
+                token = None
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""
@@ -218,7 +225,7 @@ class Call:
 
 
 class BodyCall(Call):
-    """A call that is all that its thread, or an executor's worker, has to do meanwhile."""
+    """A call that is the whole work of its thread, or of an executor's worker, while it runs."""
 
     __slots__ = ()
 
@@ -236,15 +243,15 @@ class BodyCall(Call):
             if body is None:
                 bodies.pop(thread, None)
             else:
-                bodies[thread] = body  # it runs in the place of a part of other work
+                bodies[thread] = body  # this call ran nested inside other work
                 body = None
 
 
 def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> Call | None:
     """Return ``function`` as a call that is to run in the current context, or None without one.
 
-    None as well where it is such a call already. Never raises. The context is nowhere but in the
-    call: a frame that held it would keep it alive as long as a traceback that leads through it.
+    Returns None as well if ``function`` is such a call already. Never raises. Only the call refers
+    to the context: a frame that held it would keep it alive as long as a traceback of that frame.
     """
     if isinstance(function, Call):
         return None
@@ -257,9 +264,9 @@ def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> C
 
 
 def own(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
-    """Return ``function`` as a call that runs in the current context, also if that is empty.
+    """Return ``function`` as a call that runs in the current context, even if that is empty.
 
-    For work that is done by a thread which may be in somebody else's context. Never raises.
+    For work on a thread that may be in the context of other work. Never raises.
     """
     if not seam.active or isinstance(function, Call) or not callable(function):
         return function
@@ -276,7 +283,10 @@ def attach_safely(context: Context) -> Token[Context] | None:
 
 
 def leave(token: Token[Context] | None) -> None:
-    """Detach what :func:`attach_safely` attached, and with it all that was left behind since."""
+    """Detach the context that :func:`attach_safely` attached.
+
+    That also removes contexts that were attached since then and never detached.
+    """
     if token is None:
         return
     try:
@@ -286,10 +296,11 @@ def leave(token: Token[Context] | None) -> None:
 
 
 def begin_in(context: Context) -> None:
-    """Make ``context`` current in a flow that begins, for as long as that runs. Never raises.
+    """Make ``context`` current in a flow that begins, for as long as the flow runs. Never raises.
 
-    A task of an event loop begins as a copy of the flow that has made it, which may have adopted an
-    item: that is not the task's. There is no token, since it would refer to what was current.
+    A task of an event loop starts with a copy of its creator's context variables. Its creator may
+    have adopted an item; the task must not count that as its adoption. No token is returned, since
+    a token would keep the previous context alive.
     """
     try:
         if any_adopted:
@@ -301,17 +312,17 @@ def begin_in(context: Context) -> None:
 
 
 def as_flow_that_begins(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Call ``function`` in ``context``, as it was called by a flow that begins there.
+    """Call ``function`` in ``context``, as if a new flow began there.
 
-    Tasks and callbacks of an event loop that it makes begin there, too: they know nothing of what
-    this flow has adopted.
+    Tasks and callbacks of an event loop that it creates begin in ``context``, too. They do not see
+    what this flow has adopted.
     """
     return Call(context, _with_nothing_adopted)(function, *args, **kwargs)
 
 
 def _with_nothing_adopted(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if any_adopted:
-        adopted.set(None)  # until the call ends, which sets it to what it was
+        adopted.set(None)  # the end of the surrounding Call restores the value
     return function(*args, **kwargs)
 
 
@@ -325,7 +336,7 @@ def current_safely() -> Context | None:
 
 
 def is_concerned(seam: Seam) -> object:
-    """Tell whether work that is handed off now is to be captured; no after a reported fault."""
+    """Return whether work that is handed off now is to be captured; None after a reported fault."""
     try:
         return seam.concerned()
     except Exception as error:
@@ -334,9 +345,9 @@ def is_concerned(seam: Seam) -> object:
 
 
 def report(step: str, error: Exception) -> None:
-    """Report a fault of ours in ``step``; to be called from its ``except`` block.
+    """Report a fault of the library in ``step``. Call it from the ``except`` block.
 
-    Faults that come from the same line are one cause, whichever step they hit.
+    Faults that come from the same line count as one cause, in whatever step they occur.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

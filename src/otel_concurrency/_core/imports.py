@@ -1,6 +1,6 @@
-"""Calls back for modules when the program imports them, also past the import hooks.
+"""Calls functions back when the program imports modules, even if an import bypasses the hooks.
 
-Modules that a program does not use are not imported on our account. The hooks are wrapt's.
+The library never imports a module that the program does not use. The import hooks are wrapt's.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _logger = logging.getLogger(__name__)
 
 _on_import: dict[str, dict[str, Callable[[ModuleType], None]]] = {}
 _called_back: dict[str, Any] = {}
-"""By name: the module that all callbacks know of."""
+"""By name: the module that all callbacks were last called with."""
 
 
 def when_imported(
     module_name: str, callback: Callable[[ModuleType], None], *, owner: str = ""
 ) -> None:
-    """Call ``callback(module)`` now if the module is imported, and whenever it will be.
+    """Call ``callback(module)`` now if the module is imported, and at each later import of it.
 
-    The import hook is registered once per module name, since it cannot be taken back; a later call
-    of the same ``owner`` replaces its callback. A module that is imported past the hook is found by
-    :func:`look_again`. Whatever a callback raises is reported and not
-    raised: it would fail the program's own import.
+    The import hook is registered once per module name, since it cannot be removed. A later call
+    with the same ``owner`` replaces that owner's callback. :func:`look_again` finds modules whose
+    import bypassed the hook. An exception of a callback is reported and not raised, because it
+    would fail the program's import.
     """
     callbacks = _on_import.get(module_name)
     if callbacks is None:
@@ -47,9 +47,9 @@ def when_imported(
 
 
 def look_again() -> bool:
-    """Call back for modules that were imported past the hooks; return whether all are complete.
+    """Call back for modules whose import bypassed the hooks; return whether none is left to do.
 
-    One that is being imported is left for the next time. Never raises.
+    A module that is still being imported is left for the next call. Never raises.
     """
     complete = True
     try:
@@ -57,7 +57,7 @@ def look_again() -> bool:
             module: Any = sys.modules.get(name)
             if module is None or module is _called_back.get(name) or type(module) is _LAZY:
                 continue
-            # The import system's own mark, which the interpreter goes by too (PEP 451's spec).
+            # The import system marks the spec (PEP 451) so; the interpreter reads this mark too.
             if getattr(getattr(module, "__spec__", None), "_initializing", False):
                 complete = False
             else:
@@ -68,9 +68,10 @@ def look_again() -> bool:
 
 
 def see_every_import() -> None:
-    """Put the hooks before finders that others have put in front, and look again. Never raises.
+    """Move the hooks in front of all other finders, and look again. Never raises.
 
-    Only for where those others go by identity, as pytest does when it takes its finder away.
+    This is safe only if other code finds its finders by identity, as pytest does when it removes
+    its finder, and not by position.
     """
     finders = sys.meta_path
     if _lookout in finders:
@@ -80,19 +81,19 @@ def see_every_import() -> None:
 
 
 _LAZY: Any = getattr(importlib.util, "_LazyModule", None)
-"""The type of a module that is not loaded before its first use, and that any use would load."""
+"""The type of a lazy module: the first access to an attribute loads it."""
 
 _HOOKS: Any = getattr(getattr(wrapt, "importer", None), "ImportHookFinder", None)
-"""The type of the finder by which hooks are called."""
+"""The type of wrapt's finder, which calls the hooks."""
 
 
 class _Lookout:
-    """A finder that finds nothing, and checks at each import that the hooks get to see it.
+    """A finder that finds nothing. At each import it checks that the hooks see that import.
 
-    Others may put a finder in front, and load a module past the hooks: pytest's, which rewrites
-    assertions, loads all of every distribution that has a plugin. As long as one is there, what was
-    imported is looked at with the next import that gets here. The order of the finders is the
-    program's own, and stays.
+    Other code may put a finder in front of the hooks and load modules past them. pytest's finder,
+    which rewrites assertions, does so for all modules of every distribution that has a plugin.
+    While such a finder is in front, the next import that reaches this one looks for modules that
+    were missed. The order of the finders belongs to the program and is not changed.
     """
 
     def __init__(self) -> None:

@@ -1,12 +1,11 @@
 """Replaces attributes of classes and modules, and puts them back exactly.
 
-Knows owners and attribute names, not OpenTelemetry. No file but this and `imports` imports wrapt.
+This file knows owners and attribute names, not OpenTelemetry. Only it and `imports` import wrapt.
 
-A :class:`Layer` is one replaced attribute. It is undone by identity, and only where it is still on
-top: where somebody else has patched over it, it stays in the chain (its advice is expected to have
-become a pass-through), and a later :meth:`Layer.apply` finds it there instead of stacking another.
-Where the patch on top is a layer too (of whoever watches the program), the end of that one undoes
-both.
+A :class:`Layer` is one replaced attribute. It is undone by identity, and only while it is still on
+top. If other code has patched over it, it stays in the chain. Its advice then has to be a
+pass-through, and a later :meth:`Layer.apply` finds it in the chain instead of adding another.
+If the patch on top is itself a layer (the observer's, for example), undoing that one undoes both.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ _MAX_CHAIN = 64
 
 
 class Patch(Protocol):
-    """What can be applied, undone, and applied again."""
+    """A change that can be applied, undone, and applied again."""
 
     def apply(self) -> None:
-        """Put it in place, or find it still in place."""
+        """Make the change, unless it is still in place."""
 
     def undo(self) -> None:
-        """Take it away, as far as nobody else has built on it."""
+        """Undo the change, except where other code has patched on top of it."""
 
 
 class Layer:
     """``owner.name`` replaced by ``wrap(owner.name)``.
 
     ``wrap`` takes the raw attribute as it stands in ``vars(owner)`` (or as inherited) and returns
-    its replacement. Unless it is another function altogether, that takes what the original takes:
-    ``check_signature``.
+    its replacement. ``check_signature``: check that the replacement takes the same parameters as
+    the original. It is false where the replacement is a wholly different function.
     """
 
     __slots__ = ("_original", "_replacement", "_wrap", "check_signature", "name", "owner")
@@ -68,8 +67,8 @@ class Layer:
     def apply(self) -> None:
         """Replace the attribute, or find our earlier replacement still in place.
 
-        Raises AttributeError where the owner has no such attribute, and UnknownSignatureError where
-        the replacement cannot take what it takes.
+        Raises AttributeError if the owner has no such attribute, and UnknownSignatureError if the
+        replacement does not take the parameters of the original.
         """
         _buried.discard(self)
         original = vars(self.owner).get(self.name, _MISSING)
@@ -89,11 +88,11 @@ class Layer:
         name = f"{getattr(self.owner, '__qualname__', self.owner.__name__)}.{self.name}"
         if type(replacement) is StandIn:
             signatures.check_class(replacement, present, name)
-        elif type(replacement) is not _BuiltinWrapper:  # that passes on what it is given
+        elif type(replacement) is not _BuiltinWrapper:  # that one passes all arguments on
             signatures.check(replacement, present, name, bound=isinstance(self.owner, type))
 
     def _like(self, present: Any, replacement: Any) -> Any:
-        """Return the replacement so that it can be taken apart as what it replaces."""
+        """Return the replacement, as a proxy where it has to look like the original function."""
         kind = cast("Any", type(replacement))
         if kind in _BOUND_OTHERWISE and type(present) is kind:
             inner = self._like(present.__func__, replacement.__func__)
@@ -103,7 +102,7 @@ class Layer:
         return function_proxies.proxy(present, replacement) if wanted else replacement
 
     def undo(self) -> None:
-        """Restore what was there, by identity, unless somebody else's patch is on top of ours."""
+        """Restore the very same original, unless other code has patched on top of this layer."""
         if self._replacement is _MISSING:
             return
         if not self.is_on_top:
@@ -126,31 +125,31 @@ class Layer:
 
     @property
     def replaced(self) -> Any:
-        """What stood there before it was applied; None where it is not."""
+        """The original attribute; None if the layer is not applied, or if it was inherited."""
         return None if self._original is _MISSING else self._original
 
     @property
     def is_undone(self) -> bool:
-        """Whether nothing of it is left: somebody else's patch on top of it may lead to it yet."""
+        """Whether the layer was fully undone. It was not if another patch may still lead to it."""
         return self._replacement is _MISSING
 
     @property
     def is_on_top(self) -> bool:
-        """Whether it is what is found there at present."""
+        """Whether the attribute at present is the layer's replacement."""
         return vars(self.owner).get(self.name, _MISSING) is self._replacement is not _MISSING
 
     @property
     def is_in_place(self) -> bool:
-        """Whether it is reached, also through what somebody else has put on top."""
+        """Whether the attribute leads to the replacement, directly or through other patches."""
         present = vars(self.owner).get(self.name, _MISSING)
         return self._replacement is not _MISSING and self._replacement in _chain(present)
 
 
 class Alias(Layer):
-    """The same function, where another module has imported it from the one that a layer is about.
+    """A second name of a patched function, in a module that has imported it from its home module.
 
-    It is replaced by what replaces it there, and is as before, by identity, when it is undone: also
-    where the module has imported what replaces it.
+    The name gets the replacement that the home module has. Undoing restores the very same original
+    function, even if the module had imported the replacement.
     """
 
     __slots__ = ("_home",)
@@ -160,7 +159,7 @@ class Alias(Layer):
         self._home = home
 
     def apply(self) -> None:
-        """Replace the function, unless it is another one than that of its home."""
+        """Replace the function, unless it is not the function of its home module."""
         replacement = vars(self._home).get(self.name)
         original = getattr(replacement, "__wrapped__", _MISSING)
         present = vars(self.owner).get(self.name, _MISSING)
@@ -208,7 +207,7 @@ class _Chain(list[Any]):
 
 
 def _chain(outermost: Any) -> _Chain:
-    """Follow wrappers inwards: ``__wrapped__`` first, else bases, or whatever a closure holds."""
+    """Follow wrappers inwards: by ``__wrapped__``, else by bases or by callables in a closure."""
     found = _Chain()
     pending: list[Any] = [outermost]
     while pending and len(found) < _MAX_CHAIN:
@@ -247,11 +246,12 @@ _CALLED_AS_THEY_ARE = (FunctionType, MethodDescriptorType, staticmethod, classme
 
 
 def _callable_with_self(attribute: Any) -> Any:
-    """Return a method as it stands in its class so that it can be called with ``self`` first.
+    """Return a raw attribute of a class as a callable that takes ``self`` first.
 
-    A function can; somebody else's wrapper may have to be bound, as attribute access does.
+    A function already is one. Another library's wrapper may have to be bound first, as attribute
+    access does.
     """
-    # Not isinstance(): that asks a wrapper, which answers for what it wraps.
+    # Not isinstance(): a wrapper may claim the class of the object that it wraps.
     kind = cast("Any", type(attribute))
     if kind in _CALLED_AS_THEY_ARE or issubclass(kind, FunctionProxy):
         return attribute
@@ -266,8 +266,8 @@ def _callable_with_self(attribute: Any) -> Any:
 
 
 def method_of(kind: type, name: str, attribute: Any) -> Any:
-    """Return what a class has for a method as something to be called with ``self``."""
-    if name not in vars(kind):  # whose it is may change
+    """Return the method ``name`` of a class as a callable that takes ``self`` first."""
+    if name not in vars(kind):  # look it up at each call: a base may be patched later
 
         def inherited(self: Any, *args: Any, **kwargs: Any) -> Any:
             bases = cast("Any", super(kind, self))
@@ -289,7 +289,7 @@ _BOUND_OTHERWISE: Any = (staticmethod, classmethod)
 
 
 def definer(kind: type, name: str) -> type:
-    """Return the class that a class has an attribute from; raise AttributeError if it has none."""
+    """Return the class in ``kind.__mro__`` that defines an attribute; else raise AttributeError."""
     for base in kind.__mro__:
         if name in vars(base):
             return base
@@ -297,7 +297,7 @@ def definer(kind: type, name: str) -> type:
 
 
 def family(kind: type) -> list[type]:
-    """Return a class and all that derive from it at present, each after its bases."""
+    """Return a class and all its present subclasses, each after its bases."""
     found = {kind}
     pending = [kind]
     while pending:
@@ -308,16 +308,17 @@ def family(kind: type) -> list[type]:
 
 
 class StandIn(abc.ABCMeta):
-    """The type of a class that takes another one's place under its name.
+    """The metaclass of a class that replaces another class under its name.
 
-    Such a class derives from ``stands_in_for``, which is written in its body, and counts every
-    instance of that class as its own: also those made before it was there.
+    Such a class derives from the class that it replaces, and names it as ``stands_in_for`` in its
+    body. Every instance of the replaced class counts as its instance, also those that were created
+    before instrumenting.
     """
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> StandIn:
         plain = body.get("stands_in_for")
         if plain is not None:
-            for value in body.values():  # a method of C has no module for wraps() to copy
+            for value in body.values():  # a method in C has no __module__ for wraps() to copy
                 if isinstance(value, FunctionType) and value.__module__.startswith(_OURS):
                     value.__module__ = body["__module__"]
             body["__qualname__"] = plain.__qualname__
@@ -340,7 +341,7 @@ class StandIn(abc.ABCMeta):
 _OURS = f"{__name__.partition('.')[0]}."
 
 _PLACE_IN_A_FILE = frozenset(("__firstlineno__", "__static_attributes__"))
-"""What a class written in Python says of its source: since 3.13."""
+"""Attributes of a class that describe its source code; Python sets them since 3.13."""
 
 
 class _BuiltinWrapper(_FunctionWrapper):

@@ -1,11 +1,11 @@
-"""Tells whether a replacement can take what the function that it replaces takes.
+"""Checks whether a replacement takes the same parameters as the function that it replaces.
 
-Names of CPython, and of libraries, stay while what is behind them changes: a private method gets
-one more parameter, and its callers, which are changed with it, would get a ``TypeError`` from a
-replacement that was written for the one before. So each layer asks here before it is put in place.
+A private method of CPython or of a library may get one more parameter in a new version. Its callers
+pass the new argument, and a replacement written for the old version would raise ``TypeError``. So
+each layer checks the signature before it is applied.
 
-Signatures are read off code objects: :func:`inspect.signature` takes twenty times as long, and a
-program is patched at more than a hundred places when it starts.
+Signatures are read from code objects: :func:`inspect.signature` takes twenty times as long, and
+more than a hundred functions are patched when a program starts.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any, NamedTuple, cast
 _MISSING: Any = object()
 
 NOT_GIVEN: Any = object()
-"""The default of a parameter that some versions have: it is passed on only if it was given."""
+"""The default of a parameter that only some versions have. It is passed on only if it was given."""
 
 _MOST_WRAPPERS = 64
 
 
 class UnknownSignatureError(TypeError):
-    """A function takes something else than the one that the replacement was written for."""
+    """A function takes other parameters than those that the replacement was written for."""
 
 
 class _Signature(NamedTuple):
     """What can be passed to a function."""
 
     positional: tuple[str, ...]
-    """Names of the parameters that are taken by position, in their order."""
+    """Names of the parameters that can be passed by position, in their order."""
     positional_only: int
-    """How many of those are not taken by keyword."""
+    """How many of those cannot be passed by keyword."""
     keyword_only: tuple[str, ...]
     defaults: Mapping[str, Any]
     any_positional: bool
@@ -59,10 +59,10 @@ class _Signature(NamedTuple):
 def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
     """Raise UnknownSignatureError if ``replacement`` does not take exactly what ``original`` does.
 
-    What takes ``*args`` and ``**kwargs`` takes everything, be it a replacement that passes all on
-    or somebody else's wrapper. So does what has no signature that can be read, as of some builtins.
-    ``bound``: the first parameter is the object that the function is a method of, whatever its name
-    is. ``name`` is for the message.
+    A function that takes ``*args`` and ``**kwargs`` takes everything, whether it is a replacement
+    that passes all arguments on or another library's wrapper. A function without a readable
+    signature, such as some builtins, counts as taking everything, too. ``bound``: the first
+    parameter is the instance (or class), and its name does not matter. ``name`` is for the message.
     """
     function, plain = _function(replacement), _unwrapped(original)
     if _is_alike(function, plain):
@@ -73,12 +73,13 @@ def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
 
 
 def check_class(replacement: type, original: type, name: str) -> None:
-    """Check each method that a class defines against the one of the class that it stands in for."""
+    """Check each method of ``replacement`` against the method of the class that it replaces."""
     for attribute, function in vars(replacement).items():
         if not isinstance(_function(function), FunctionType):
             continue
         plain = _found(original, attribute)
-        is_special = attribute.startswith("__")  # the language says what they take, or Python code
+        # The language defines the parameters of a special method, unless Python code implements it.
+        is_special = attribute.startswith("__")
         if plain is _MISSING or (is_special and not isinstance(_function(plain), FunctionType)):
             continue
         check(function, plain, f"{name}.{attribute}", bound=True)
@@ -98,7 +99,7 @@ def _fits(ours: _Signature, theirs: _Signature, bound: bool) -> bool:
             return False
     less, more = mine[shared:], theirs.positional[shared:]
     if theirs.any_positional and theirs.any_keyword:
-        return not more or ours.any_positional  # somebody else's wrapper, which passes all on
+        return not more or ours.any_positional  # another library's wrapper, which passes all on
     if less or ((more or theirs.any_positional) and not ours.any_positional):
         return False
     if ours.any_keyword:
@@ -120,7 +121,7 @@ def _is_same_default(ours: _Signature, name: str, theirs: _Signature, their_name
     other = theirs.defaults.get(their_name, _MISSING)
     if mine is other or mine is NOT_GIVEN:
         return True
-    # By type as well: `0 == False`. What else compares, may be anything.
+    # Compare types as well, since `0 == False`. `==` of other types may run arbitrary code.
     return type(mine) is type(other) and type(mine) in _PLAIN and bool(mine == other)
 
 
@@ -128,7 +129,7 @@ _PLAIN: Any = (bool, int, float, str, tuple, dict, frozenset)
 
 
 def _is_alike(function: Any, other: Any) -> bool:
-    """Whether two functions have the same parameters without defaults, as nearly all have."""
+    """Whether two functions have the same parameters, without defaults. Nearly all pairs do."""
     if not (isinstance(function, FunctionType) and isinstance(other, FunctionType)):
         return False
     mine, theirs = function.__code__, other.__code__
@@ -164,7 +165,7 @@ def _signature(function: Any) -> _Signature | None:
 
 
 def _slowly(thing: Any) -> _Signature | None:
-    """Return the signature of something that is not written in Python, if it has one."""
+    """Return the signature of a callable that is no Python function, if it has a signature."""
     try:
         parameters = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):
@@ -187,7 +188,7 @@ def _slowly(thing: Any) -> _Signature | None:
 
 
 def _unwrapped(thing: Any) -> Any:
-    """Return what somebody else's wrappers say that they wrap."""
+    """Return the innermost function, found by ``__wrapped__`` through other libraries' wrappers."""
     for _ in range(_MOST_WRAPPERS):
         function = _function(thing)
         inner = getattr(function, "__wrapped__", None)
@@ -198,7 +199,7 @@ def _unwrapped(thing: Any) -> Any:
 
 
 def _function(attribute: Any) -> Any:
-    """Return the function of a method as it stands in its class."""
+    """Return the function inside a static or class method; return anything else as it is."""
     kind = cast("Any", type(attribute))
     return attribute.__func__ if kind in (staticmethod, classmethod) else attribute
 

@@ -1,4 +1,4 @@
-"""What becomes of several contexts where work is done for all of them at once: a batch."""
+"""Merges several contexts into one, for work that is done for all of them at once: a batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ REASON = "batch"
 def merged(contexts: Iterable[Context | None]) -> Context:
     """Return the context for work that is done for all of ``contexts`` at once. May raise.
 
-    Where all have the same origin it is that: its span is the parent, or is linked to as before.
-    Where they differ, spans that are started in it are roots with a link to each distinct origin,
-    in the order of ``contexts``. Of the baggage, and of every other key, it has what all agree on.
-    An empty context, or None, has no origin and agrees on nothing.
+    If all contexts have the same span or the same origins, so has the merged one: the span is the
+    parent, or the origins are linked to. Otherwise, spans that are started in it are root spans
+    with a link to each distinct origin, in the order of ``contexts``. It has the baggage entries
+    and other keys for which all contexts have the same value. An empty context, or None, has no
+    origin, no baggage and no keys.
     """
     given = [context or NO_CONTEXT for context in contexts]
     if not given:
@@ -37,13 +38,13 @@ def merged(contexts: Iterable[Context | None]) -> Context:
 
 
 def _spans(context: Context) -> tuple[SpanContext, ...]:
-    """Return the span of a context, or those that it remembers in the place of one."""
+    """Return the span of a context, or the origins that it has in place of a span."""
     span = get_current_span(context).get_span_context()
     return (span,) if span.is_valid else tuple(link.context for link in origins.pending(context))
 
 
 def _origin_of(context: Context) -> tuple[object, ...]:
-    """Return what two contexts have in common whose spans have the same parent, or links."""
+    """Return a key that is equal for contexts whose new spans get the same parent or links."""
     is_parent = get_current_span(context).get_span_context().is_valid
     return is_parent, *(_key(span) for span in _spans(context))
 
@@ -62,7 +63,7 @@ def _distinct_links(contexts: Sequence[Context]) -> Links:
 
 
 def _agreed(contexts: Sequence[Context]) -> Context:
-    """Return what all have in common, but for their origins."""
+    """Return the keys and baggage that all contexts have in common, without span and origins."""
     first, others = contexts[0], contexts[1:]
     origin = origins.keys_of_origin(first)
     same = {

@@ -1,19 +1,19 @@
-"""Tells a flow that lives on in a context from work that was picked up late in it.
+"""Distinguishes a flow that outlives a span from work that was picked up long after it ended.
 
-Both start a span in the context of one that ended long ago, and both get a link. A loop that a
-request happened to start has no business with that request any more, and is to lose its baggage
-too. A call, an item or a job that has waited for hours keeps it: the tenant still is the tenant.
+Both start a span in the context of a span that ended long ago, and both get a link. A loop that a
+request happened to start has nothing more to do with that request: it loses the baggage too. A
+call, an item or a job that has waited for hours keeps the baggage, since its tenant, for example,
+is still the same.
 
-Nothing is noted where work is handed off. What is asked here, where a span starts in the context of
-one that has ended, is how the flow came by its context:
+Nothing is recorded when work is handed off. When a span starts in the context of a span that has
+ended, the functions here find out how the flow got its context:
 
-- with an item, which it has adopted: it was picked up, maybe late;
-- as a thread, a greenlet or a task, which are started at once: it lives on;
-- as a call, in a pool or in a scheduler, or by a timer: it was picked up, maybe late. One in a pool
-  that was seen here already, soon after the end of the span, lives on;
-- as a callback of an event loop: the same, but that a chain of callbacks that arm each other is one
-  flow;
-- by an ``attach`` of the program's own, which stands.
+- with an item that it has adopted: the work was picked up, perhaps late;
+- as a thread, a greenlet or a task, which start at once: the flow outlives the span;
+- as a call in a pool or a scheduler, or from a timer: the work was picked up, perhaps late. A call
+  in a pool that started a span soon after the end of that span outlives it;
+- as a callback of an event loop: the same, except that callbacks which arm each other are one flow;
+- by the program's own ``attach``: it is left as it is.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, adopted
 
 pick_ups: set[CodeType] = {Call.__call__.__code__, threading.Timer.run.__code__}
-"""The code of the functions that run a piece of work in the context that it was handed off in."""
+"""The code objects of the functions that run work in the context in which it was handed off."""
 
 _chain: ContextVar[ref[Context] | None] = ContextVar("otel_concurrency_chain", default=None)
-"""The context that a callback of this chain was in soon after the end of its span."""
+"""The context in which a callback of this chain started a span soon after its span had ended."""
 
 _late: ContextVar[ref[Context] | None] = ContextVar("otel_concurrency_late", default=None)
-"""The context that work of this flow, or of those that it was started by, was picked up late in."""
+"""The context in which work was picked up late, by this flow or by a flow that started it."""
 
 
 def note(current: Context, span: Any) -> None:
-    """Remember that this flow is in ``current``, whose ``span`` ended a moment ago. May raise."""
+    """Remember that this flow runs in ``current``, whose ``span`` has just ended. May raise."""
     thread = get_ident()
     if _is_body(thread, span):
         handoff.ages.setdefault(thread, time.time_ns())
@@ -55,9 +55,10 @@ def note(current: Context, span: Any) -> None:
 
 
 def left(current: Context, span: Any) -> Context | None:
-    """Return what a flow keeps of ``current``, whose ``span`` ended long ago, if it lives on in it.
+    """Return what a flow that outlives ``span`` keeps of its context ``current``.
 
-    None where it was picked up late, and keeps all but the span. May raise.
+    ``span`` is the span of ``current`` and ended long ago. Returns None for work that was picked up
+    late: it keeps the whole context but for the span. May raise.
     """
     record = adopted.get()
     if (record is not None and record[0]() is current) or _remembered(_late) is current:
@@ -79,7 +80,7 @@ def left(current: Context, span: Any) -> Context | None:
 
 
 def _is_body(thread: int, span: Any) -> bool:
-    """Whether ``span`` is the one that the work of ``thread`` was handed off in."""
+    """Whether the present work of ``thread`` was handed off in ``span``."""
     body = handoff.bodies.get(thread)
     return body is not None and body.get(_SPAN_KEY) is span
 
@@ -90,9 +91,9 @@ def _remembered(variable: ContextVar[ref[Context] | None]) -> Context | None:
 
 
 def _place() -> tuple[str, bool]:
-    """Return what this flow is, and whether its thread runs it as a part of a call.
+    """Return the kind of this flow, and whether its thread runs it inside a handed-off call.
 
-    It is a "call", a "task", a "callback", or "thread".
+    The kind is "call", "task", "callback" or "thread".
     """
     place, outermost = _place_in_loop()
     calls = inside = False
@@ -100,7 +101,7 @@ def _place() -> tuple[str, bool]:
     while frame is not None:
         if frame is outermost or frame.f_code is outermost:
             inside, calls, outermost = calls, False, None
-        # One without a caller is all that a raw thread, or a greenlet, has to do.
+        # Without a caller, the call is the whole work of a raw thread or of a greenlet.
         if frame.f_code in pick_ups and _has_caller(frame):
             calls = True
         frame = frame.f_back
@@ -117,7 +118,7 @@ def _has_caller(frame: FrameType) -> bool:
 
 
 def _place_in_loop() -> tuple[str, Any]:
-    """Return "task" or "callback", and its first frame or that one's code, or else "thread"."""
+    """Return "task" with its first frame, "callback" with its first frame's code, or "thread"."""
     asyncio, trio = (sys.modules.get(name) for name in ("asyncio", "trio"))
     try:
         if asyncio is not None:
@@ -125,7 +126,7 @@ def _place_in_loop() -> tuple[str, Any]:
             if task is None:
                 return "callback", asyncio.Handle._run.__code__
             return "task", _first_frame(task.get_coro())
-    except (AttributeError, RuntimeError):  # it is being imported, or no loop runs
+    except (AttributeError, RuntimeError):  # asyncio is being imported, or no loop runs
         pass
     try:
         if trio is not None:

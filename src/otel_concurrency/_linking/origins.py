@@ -1,7 +1,8 @@
-"""What becomes of a span that is not to be prolonged: the origin that later spans link to.
+"""Origins: the spans that a new trace links to, where work is not a child of them.
 
-A context that is deferred has all that the captured one had but its span, which it remembers. Every
-span that is started there without a parent is the root of a new trace, with a link to that origin.
+A deferred context has everything that the captured context had except its span. It remembers that
+span as its origin. Every span that starts in it without a parent is the root span of a new trace,
+with a link to the origin.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from otel_concurrency._core.handoff import NO_CONTEXT
 _logger = logging.getLogger(__name__)
 
 REASON = "otel_concurrency.link.reason"
-"""Why it is a link: ``policy``, ``ended`` (the origin had, long before), ``periodic``, ``batch``.
-"""
+"""The reason for the link: ``policy``, ``ended`` (the origin ended long before), ``periodic`` or
+``batch``."""
 
 PRIMITIVE = "otel_concurrency.link.primitive"
-"""Which primitive handed the work off, where that is known."""
+"""The primitive that handed the work off, if it is known."""
 
 END = "_end_time"
-"""Where the SDK's spans have the time of their end, since 1.0; to ask the property costs more."""
+"""The attribute in which the SDK's spans keep their end time, since 1.0. It is cheaper to read than
+the property."""
 
 _ORIGIN = create_key("otel-concurrency-origin")
 _SINCE = create_key("otel-concurrency-since")
@@ -40,14 +42,14 @@ _SDK = "opentelemetry.sdk.trace"
 
 
 Links = tuple[Link, ...]
-"""What a span is linked to that is started in the place of a child: of a batch, several origins."""
+"""The links of a root span that would otherwise be a child: a batch has several origins."""
 
 
 class Origin(Protocol):
-    """What a context remembers in the place of a span, if not the links themselves."""
+    """An object that a context remembers in place of a span, and that makes the links on demand."""
 
     def links(self) -> Links:
-        """Return the links that spans are to have which are started now."""
+        """Return the links for spans that start now."""
         ...
 
 
@@ -57,9 +59,9 @@ def deferred(
     reason: str = "policy",
     others: Iterable[SpanContext] = (),
 ) -> Context:
-    """Return ``context`` without its span, which it remembers; itself where it has none.
+    """Return ``context`` with its span turned into an origin; itself if it has no span.
 
-    ``others`` are spans that it remembers besides.
+    ``others`` are further origins.
     """
     span: Any = context.get(_SPAN_KEY)
     if span is None:
@@ -70,7 +72,7 @@ def deferred(
 
 
 def without_span(context: Context, origin: Links | Origin | None) -> Context:
-    """Return the rest of ``context``, and what its later spans are to be linked to."""
+    """Return ``context`` without its span, with ``origin`` as the origin of its later root spans."""
     _check_provider()
     rest = {key: value for key, value in context.items() if key not in (_SPAN_KEY, _SINCE)}
     if origin:
@@ -79,7 +81,7 @@ def without_span(context: Context, origin: Links | Origin | None) -> Context:
 
 
 def link_to(span: SpanContext, primitive: str | None, reason: str) -> Link | None:
-    """Return a link that says why it is one; None where there is nothing to link to."""
+    """Return a link to ``span`` with its reason as an attribute; None if ``span`` is not valid."""
     if not span.is_valid:
         return None
     attributes = {REASON: reason}
@@ -89,12 +91,12 @@ def link_to(span: SpanContext, primitive: str | None, reason: str) -> Link | Non
 
 
 def keys_of_origin(context: Context) -> dict[str, Any]:
-    """Return that part of ``context`` which is its span, or stands in the place of one."""
+    """Return the keys of ``context`` that hold its span, or what it has in place of a span."""
     return {key: context[key] for key in (_SPAN_KEY, _SINCE, _ORIGIN) if key in context}
 
 
 def origin_of(context: Context) -> Any:
-    """Return what ``context`` remembers in the place of a span: links, an Origin, or None."""
+    """Return what ``context`` has in place of a span: links, an :class:`Origin`, or None."""
     return context.get(_ORIGIN)
 
 
@@ -109,12 +111,15 @@ def pending(context: Context) -> Links:
 
 
 def instead_of(span: trace.Span, context: Context) -> Links:
-    """Return the links that cross with ``context`` where its current ``span`` is none."""
+    """Return the links that cross with ``context``; none if its ``span`` is valid."""
     return () if span.get_span_context().is_valid else pending(context)
 
 
 def trace_of(context: Context) -> int | None:
-    """Return the id of the trace that ``context`` belongs to, or is linked to; None: of no one."""
+    """Return the id of the trace to which ``context`` belongs or is linked; None if there is none.
+
+    None as well if its links lead to several traces.
+    """
     span: Any = context.get(_SPAN_KEY)
     if span is not None:
         return span.get_span_context().trace_id or None
@@ -123,22 +128,25 @@ def trace_of(context: Context) -> int | None:
 
 
 def dated(context: Context, since: int) -> Context:
-    """Return ``context`` with the time (ns since the epoch) from which its span grows old."""
+    """Return ``context`` with the time (ns since the epoch) from which its span's age is counted.
+
+    For a span whose end this process cannot see: ``since`` is its end, or the time of the hand-off.
+    """
     return Context({**context, _SINCE: (context.get(_SPAN_KEY), since)})
 
 
 def is_dated(context: Context) -> bool:
-    """Whether it is known from when on the span of ``context`` grows old."""
+    """Whether ``context`` has a time from :func:`dated`."""
     return _SINCE in context
 
 
 def is_dead(context: Context, span: Any, after: int, now: int | None = None) -> bool:
     """Whether ``span``, the current one in ``context``, ended more than ``after`` ns ago.
 
-    ``now`` is when its child starts, where that is not at present (ns since the epoch).
+    ``now`` is the start time of the child (ns since the epoch), if that is not the present time.
 
-    Where nobody here sees its end (it is another process's, or not sampled and made by hand), the
-    age of the hand-off counts.
+    The end of some spans cannot be seen here: those of another process, and spans that are not
+    sampled and not made by the SDK. For these, the age of the hand-off counts.
     """
     end: Any = getattr(span, END, _UNKNOWN)
     if end is _UNKNOWN and type(span) is NonRecordingSpan:
@@ -152,9 +160,10 @@ _UNKNOWN: Any = object()
 
 
 def _handed_off_at(context: Context, span: Any) -> int | None:
-    """Return from when on ``span`` grows old for this flow; None where it was not handed off in it.
+    """Return the time that counts as the end of ``span`` for this flow; None if there is none.
 
-    The clock is not read where work is handed off: the first span that it starts is its birth.
+    There is one if ``span`` came with a time, or if the present work was handed off in ``span``.
+    The clock is not read when work is handed off. The start of the work's first span counts.
     """
     known: Any = context.get(_SINCE)
     if known is not None and known[0] is span:
@@ -171,14 +180,14 @@ _checked = False
 
 
 def _check_provider() -> None:
-    """Warn once if spans come from a provider that links cannot be given to."""
+    """Warn once if the tracer provider is not the SDK's, since links can be added only to those."""
     global _checked  # noqa: PLW0603
     if _checked:
         return
-    # To ask for it by `get_tracer_provider` is to have one loaded and set by the environment.
+    # `get_tracer_provider` might load a provider that the environment names, and set it.
     provider: Any = getattr(trace, "_TRACER_PROVIDER", None)
     if provider is None:
-        return  # it is still to be set
+        return  # no provider is set yet
     _checked = True
     if not any(base.__module__.startswith(_SDK) for base in type(provider).__mro__):
         faults.once(

@@ -1,4 +1,4 @@
-"""What each policy makes of a captured context."""
+"""The policies, and how each one changes a captured context."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ class Policy(enum.Enum):
     """Its spans start a new trace that is linked to that span."""
 
     OFF = "off"
-    """Not at all: the primitive is not patched."""
+    """There is no relation: the primitive is not patched."""
 
 
 def change_for(policy: Policy, primitive: str) -> Callable[[Context], Context] | None:
-    """Return what ``policy`` makes of a context that ``primitive`` hands on; None: nothing."""
+    """Return the function by which ``policy`` changes a context of ``primitive``.
+
+    None if the policy changes no context.
+    """
     if policy is not Policy.LINK:
         return None
     return lambda context: origins.deferred(context, primitive)
@@ -34,10 +37,10 @@ def change_for(policy: Policy, primitive: str) -> Callable[[Context], Context] |
 def capture_for(
     policy: Policy, starts_clean: Callable[[object], bool] | None, primitive: str
 ) -> handoff.Capture:
-    """Return what the seam of ``primitive`` captures with under ``policy``.
+    """Return the capture function for the seam of ``primitive`` under ``policy``.
 
     ``starts_clean`` tells whether a piece of work (a thread or a callable) must run in the empty
-    context. It is asked only where there is a context.
+    context. It is called only if the current context is not empty.
     """
     if policy is Policy.OFF:
         return handoff.capture_nothing

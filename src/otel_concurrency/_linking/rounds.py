@@ -1,8 +1,9 @@
-"""Work that re-arms itself: a timer, or a scheduled action, that is started again by its own run.
+"""Work that arms itself again, such as a timer or a scheduled action that its own run restarts.
 
-Each run is a *round*, and a trace of its own, with a link to the round before. A round is known by
-the thread that it runs on. The next one carries it instead of a link: many work re-arm first and
-work then, so which span to link to is known when the next round starts its first one.
+Each run is a *round*. It is a separate trace with a link to the round before. A running round is
+found by its thread. The context of the next round carries the round before and not yet a link: many
+jobs arm themselves first and do their work then, so the span to link to is known only when the next
+round starts its first span.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from otel_concurrency._linking.origins import Links
 
 
 class Job(NamedTuple):
-    """What is armed: a function, and what it is to be called with."""
+    """A function that is armed, and the arguments that it will be called with."""
 
     function: Any
     args: Iterable[Any] = ()
@@ -44,16 +45,16 @@ class Round:
         self._before: Links | Round = ()
 
     def links(self) -> Links:
-        """Return a link to the round, or, where it made no span, to what was before it."""
+        """Return a link to the round's first span; without one, the links of the round before."""
         if self._link is not None:
             return (self._link,)
         before = self._before
         return before.links() if isinstance(before, Round) else before
 
     def learn(self, span: Any, parent: Any) -> None:
-        """Note the first span that was started in it.
+        """Remember the first span that was started in this round.
 
-        It is no placeholder, as of a disabled tracer, and belongs to no other process's trace.
+        Placeholder spans, as of a disabled tracer, and spans with a remote parent do not count.
         """
         if self._link is not None:
             return
@@ -65,7 +66,7 @@ class Round:
                 self._before = ()
 
     def armed_in(self, context: Context) -> None:
-        """Remember what was before it: the one to link to if no span is started any more."""
+        """Remember the origin in ``context``: the link to use if this round starts no span."""
         if self._link is not None:
             return
         span = get_current_span(context).get_span_context()
@@ -79,20 +80,23 @@ class Round:
             self._before = origins.pending(context)
 
     def end(self) -> None:
-        """Note that it is over. It keeps nothing alive: rounds without spans would be a chain."""
+        """Mark the round as over, and drop its references.
+
+        Otherwise rounds that start no span would form a growing chain.
+        """
         self.over = True
         self.job = None
         self._before = () if self._link is not None else self.links()
 
 
 class Unasked(Protocol):
-    """What stands for a round until it is needed."""
+    """A placeholder that makes its round only when the round is needed."""
 
     def _begin_round(self) -> Round | None: ...
 
 
 running: dict[int, Round | Unasked] = {}
-"""By thread: the round that runs on it, if what runs there may arm itself again."""
+"""By thread: the round that runs on it, if the work there may arm itself again."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=running.clear)
@@ -113,7 +117,7 @@ def current() -> Round | None:
 def begin(thread: int, job: Job, primitive: str) -> None:
     """Have a round of ``job`` run on ``thread``, the present one, until :func:`end`. Never raises.
 
-    The caller keeps the number: a thread may have another one by its end (gevent's).
+    The caller keeps ``thread`` for :func:`end`, since gevent may have changed the number by then.
     """
     try:
         running[thread] = Round(job, primitive)
@@ -122,7 +126,7 @@ def begin(thread: int, job: Job, primitive: str) -> None:
 
 
 def end(thread: int) -> None:
-    """Note that what runs on ``thread`` is over. Never raises."""
+    """End the round that runs on ``thread``. Never raises."""
     try:
         last = running.pop(thread, None)
         if isinstance(last, Round):
@@ -132,7 +136,7 @@ def end(thread: int) -> None:
 
 
 def learn(span: Any, parent: Any) -> None:
-    """Tell the round that runs on this thread, if any, of a span that was started in it."""
+    """Have the round on this thread, if any, remember a span that was started. Never raises."""
     try:
         found = current()
         if found is not None:
@@ -148,14 +152,14 @@ def repeated(job: Job) -> Round | None:
         return None
     try:
         return found if _is_same(found.job, job) else None
-    except Exception:  # theirs: a comparison, or a loop of closures
+    except Exception:  # the program's comparison raised, or closures refer to each other in a loop
         return None
 
 
 def following(before: Round, seam: Seam, work: object, captured: Context | None) -> Context | None:
-    """Return the context for ``work``, the round that comes after ``before``.
+    """Return the context for ``work``, the next round after ``before``.
 
-    ``captured`` is what would be handed on to it otherwise.
+    ``captured`` is the context that it would get if it were not a round.
     """
     if captured is NO_CONTEXT:
         return captured
@@ -167,10 +171,10 @@ def following(before: Round, seam: Seam, work: object, captured: Context | None)
 
 
 def _is_same(one: Job, other: Job, depth: int = 0) -> bool:
-    """Whether two jobs are one, also if made anew for every round.
+    """Whether two jobs are the same, even if the program makes a new callable for every round.
 
-    A helper that runs any job (``lambda: job()``, ``partial(run, job)``, ``run`` with ``job`` as
-    its argument) is another one for each.
+    A helper that runs any job (``lambda: job()``, ``partial(run, job)``, or ``run`` with ``job`` as
+    its argument) counts as a different job for each ``job``.
     """
     return _is_alike(one.function, other.function, depth) and _are_alike(
         _callables(one.args, one.kwargs), _callables(other.args, other.kwargs), depth
@@ -190,7 +194,7 @@ def _is_alike(one: Any, other: Any, depth: int) -> bool:
 
 
 _DEEPEST = 4
-"""Of closures in closures: one may refer to itself."""
+"""How deep closures inside closures are compared: a closure may refer to itself."""
 
 _PARTIAL: Any = partial
 
@@ -210,12 +214,12 @@ def _callables(args: Iterable[Any], kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def _what_matters_of(function: FunctionType) -> list[Any]:
-    """Return the callables that a closure refers to, and whose method it stands in."""
+    """Return the callables in a closure, and its ``self`` if it was made in a method."""
     found: list[Any] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             value = cell.cell_contents
-        except ValueError:  # it is empty, as that of a name after its ``except`` clause
+        except ValueError:  # the cell is empty, as for a name after its ``except`` clause
             continue
         if name == "self" or callable(value):
             found.append(value)

@@ -1,7 +1,7 @@
-"""Where a span starts: ``Tracer.start_span`` of the SDK, the one place that is asked for links.
+"""Patches ``Tracer.start_span`` of the SDK, the only place that adds links to spans.
 
-A link is given with the creation of a span, so that samplers see it. This runs for every span of a
-program, nearly always for nothing, which is why so much of it is written out.
+Links are passed when a span is created, so that samplers see them. This code runs for every span of
+a program and nearly always has nothing to do, so it is written for speed and repeats itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from otel_concurrency._linking.origins import is_dead
 from otel_concurrency._linking.rounds import learn, running
 
 started = False
-"""Whether a span was started in this process, since somebody last asked."""
+"""Whether a span was started in this process since the last call of :func:`started_since`."""
 
 
 def started_since() -> bool:
-    """Return whether a span was started in this process since this was last asked."""
+    """Return whether a span was started in this process since the last call."""
     global started
     before, started = started, False
     return before
@@ -48,7 +48,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin)
 
 link_after = 0
-"""Nanoseconds after its end from which on a span is nobody's implicit parent; 0: never."""
+"""How long (ns) after its end a span can still become a parent implicitly; 0: without limit."""
 
 
 def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
@@ -66,9 +66,9 @@ _giving_links = threading.Lock()
 
 
 def give_links() -> None:
-    """Have the SDK asked for links where the library is off: the program has linked by hand.
+    """Patch the SDK so that spans get links even while the library is off.
 
-    Nothing takes that back but :func:`give_none`. Never raises.
+    For programs that link by hand. Only :func:`give_none` undoes it. Never raises.
     """
     try:
         of_library = seams.get("spans")
@@ -108,13 +108,14 @@ _NOT_SAMPLED: Any = NonRecordingSpan
 _PARAMETERS = (
     "self name context kind attributes links start_time record_exception set_status_on_exception"
 )
-"""Those of ``start_span`` in every SDK so far."""
+"""The parameters of ``start_span`` in every SDK so far."""
 _ARGUMENTS: list[str] = [*_PARAMETERS.split()[1:]]
 
 
 def _start_span(original: Any, seam: Seam) -> Any:
-    # Somebody else's, or a later SDK's, is called as it was called; to pass on `**kwargs` costs 3 %
-    # of a span, so the SDK's own is not.
+    # A wrapper of another library, or the function of a later SDK, gets its arguments exactly as
+    # the caller passed them. Passing `**kwargs` on costs 3 % of a span, so the SDK's known function
+    # is called with named parameters.
     names = [parameter.name for parameter in _parameters(original)]
     return (_exactly if " ".join(names) == _PARAMETERS else _as_called)(original, seam)
 
@@ -143,7 +144,8 @@ def _exactly(original: Any, seam: Seam) -> Any:
                 current = get_current() if context is None else context
                 if current:
                     parent = current.get(_SPAN_KEY)
-                    if parent is None or getattr(parent, _END, 0) is not None:  # none that runs
+                    # A parent that still runs needs no link, so this skips the common case.
+                    if parent is None or getattr(parent, _END, 0) is not None:
                         context, links = _linked(current, parent, context, links, start_time)
             except Exception as error:
                 parent = None
@@ -204,7 +206,7 @@ _LINKED = ("context", "links")
 
 
 def _with(name: str, value: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Return the arguments of ``start_span`` with one of them changed, in its place or by name."""
+    """Return the arguments of ``start_span`` with one of them replaced, by position or by name."""
     place = _ARGUMENTS.index(name)
     if place < len(args):
         return (*args[:place], value, *args[place + 1 :]), kwargs
@@ -216,7 +218,7 @@ def _linked(
 ) -> tuple[Any, Any]:
     """Return the context and the links for a span that is to be started in ``current``.
 
-    ``context`` is the one that was given by the caller, if any: it stands, however old.
+    ``context`` is the one that the caller passed, if any. It is kept, however old its span is.
     """
     if parent is not None and parent.get_span_context().is_valid:
         if context is not None or not link_after:
@@ -230,15 +232,16 @@ def _linked(
     if not pending:
         return context, links
     given = tuple(links or ())
-    if any(one is pending[0] for one in given):  # by another layer of ours, above somebody else's
+    # Another layer of this library may have added them: other code's patch lies between the two.
+    if any(one is pending[0] for one in given):
         return context, given
-    return context, (*pending, *given)  # at their limit the SDK keeps the last of them
+    return context, (*pending, *given)  # beyond its limit, the SDK keeps the last links
 
 
 def _without(current: Any, parent: Any) -> Any:
-    """Return what the next span has of ``current``, whose span ``parent`` ended long ago.
+    """Return the context for the next span in ``current``, whose span ``parent`` ended long ago.
 
-    A flow that lives on in it has nothing of it from now on.
+    If this flow outlives ``parent``, it also leaves ``current`` for good.
     """
     late = origins.deferred(current, None, "ended")
     rest = None if getattr(parent, _END, None) is None else flows.left(current, parent)
@@ -249,9 +252,9 @@ def _without(current: Any, parent: Any) -> Any:
 
 
 def _runs(span: Any, parent: Any) -> None:
-    """Note that ``span``, which is not sampled, runs, as the SDK's own class does of itself.
+    """Mark ``span``, which is not sampled, as running. The SDK's sampled spans mark themselves.
 
-    That of a disabled tracer is no span: it stands for its parent, or for none.
+    A disabled tracer returns its parent span, or an invalid one. Those are not marked.
     """
     try:
         own = span.get_span_context()
@@ -264,7 +267,7 @@ def _runs(span: Any, parent: Any) -> None:
 def _end(original: Any) -> Any:
     @functools.wraps(original)
     def end(self: Any, end_time: Any = None) -> Any:
-        # One that the SDK has not sampled, and that runs: nobody else keeps its end.
+        # The SDK has not sampled this span, and it runs. The SDK does not record its end.
         if getattr(self, _END, 0) is None:
             self._end_time = time.time_ns() if end_time is None else end_time
         return original(self) if end_time is None else original(self, end_time)
