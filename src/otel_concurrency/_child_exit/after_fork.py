@@ -1,11 +1,11 @@
-"""Forgets, in a forked child, what its providers have of the parent's and are not to export.
+"""Drops connections and measurements of the parent process from the providers of a forked child.
 
-A forked child has a copy of every open socket. Where an exporter keeps its connection, parent and
-child write their requests into one and the same, and the receiver gets neither: urllib3 (to 2.8),
-with which exporters of OTLP over HTTP and of Zipkin send, takes no notice of a fork.
+A forked child has a copy of every open socket. If an exporter keeps its connection open, parent and
+child write their requests into the same connection, and the receiver gets neither. urllib3 (to
+2.8), with which the OTLP/HTTP and Zipkin exporters send, does not handle forks.
 
-And it has a copy of all that the parent has measured. Of its queues of spans and log records the
-SDK takes care itself; the parent's counts it would export as the child's (to 1.45).
+The child also has a copy of all measurements of the parent. The SDK clears its queues of spans and
+log records itself, but it would export the parent's counts as the child's (to 1.45).
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ _LEADS_THERE = (
     "pool",
     "manager",
 )
-"""Parts of the names of attributes by which a provider's connections are reached.
+"""Parts of the names of the attributes that lead from a provider to its connections.
 
-They hold for the SDK and its exporters from 1.28 to 1.45, and for requests. All that is measured is
+They hold for the SDK and its exporters from 1.28 to 1.45, and for requests. Measurements are
 reached by other names.
 """
 
 _ENOUGH = 1000
-"""How many objects are looked at."""
+"""How many objects are searched at most."""
 
 _kept: list[Any] = []
-"""What was forgotten: to close it would take locks that a thread of the parent may have held."""
+"""The dropped pools. They are kept because closing them takes locks that a thread of the parent may
+have held at the fork."""
 
 
 def forget_connections(provider: Any) -> None:
-    """Have every urllib3 pool manager behind ``provider`` start anew. May raise."""
+    """Give every urllib3 pool manager of ``provider``'s exporters an empty pool. May raise."""
     urllib3: Any = sys.modules.get("urllib3")
     if urllib3 is None:
         return
@@ -70,9 +71,9 @@ def _next(thing: Any) -> list[Any]:
 
 
 def forget_measurements(provider: Any) -> None:
-    """Have every metric reader of ``provider`` start anew. May raise.
+    """Clear the measurements and renew the locks of all metric readers of ``provider``. May raise.
 
-    The locks may have been held when the process was forked, by threads that are not in the child.
+    At the fork, threads that do not exist in the child may have held the locks.
     """
     consumer = getattr(provider, "_measurement_consumer", None)
     for storage in getattr(consumer, "_reader_storages", {}).values():

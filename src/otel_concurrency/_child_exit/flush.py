@@ -1,14 +1,14 @@
 """Exports what a child process has recorded, before it ends.
 
-The children of ``multiprocessing`` that were forked leave without running exit handlers, and with
-them goes all that the SDK's batch processors still hold. So the providers are flushed at their end:
-when the child's work is done and its threads still are, for what exports by a pool of threads; and
-again where something comes after that, since it may have recorded more.
+Forked children of ``multiprocessing`` end without running exit handlers, and everything that the
+SDK's batch processors still hold is lost. So the providers are flushed when the child's work is
+done and its threads still run, since some exporters need a pool of threads. They are flushed again
+if threads, exit handlers or finalizers run after that, since these may record more.
 
-The SDK's own time-outs do not bound an exporter that never returns (opentelemetry-sdk to 1.45), and
-a child has to end: each provider is flushed on a thread of its own, which is waited for until the
-time is up and then left behind. As a daemon it keeps neither a forked child, which leaves by
-``os._exit``, nor the end of a spawned child's interpreter.
+The SDK's time-outs do not stop an exporter that never returns (opentelemetry-sdk to 1.45), but a
+child has to end. So each provider is flushed on a separate thread, which is left behind when the
+time is up. It is a daemon thread: it delays neither a forked child, which ends by ``os._exit``, nor
+the end of a spawned child's interpreter.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ timeout = 0
 """How many milliseconds all providers together may take; 0: they are not flushed at all."""
 
 _process = os.getpid()
-"""The process that has imported this; in a forked child it is the parent."""
+"""The process that imported this module. A forked child has its parent's id here."""
 
 
 def before_child() -> None:
     """Make sure that a child which is about to be forked will be able to export. Never raises.
 
-    With its first request requests (to 2.34) imports a module. A child that is forked while a
-    thread of its parent is about it would wait for ever for that thread to finish.
+    The requests library (to 2.34) imports ``netrc`` at its first request. If the child is forked
+    while a thread of the parent imports it, the child would wait for ever for that import to end.
     """
     if timeout > 0 and "requests" in sys.modules:
         try:
@@ -50,9 +50,9 @@ def before_child() -> None:
 
 
 def at_start_of_child() -> None:
-    """Make sure that a forked child exports what is its own, and in its own way. Never raises.
+    """Make sure that a forked child exports only its telemetry, by its connections. Never raises.
 
-    To be called before any of the user's code.
+    Call it before any of the user's code runs.
     """
     if timeout <= 0 or os.getpid() == _process:
         return
@@ -71,11 +71,11 @@ def is_needed() -> bool:
 
 
 class Departure:
-    """The end of a child process: the moments at which it exports, and the time that all may take.
+    """The end of a child process: when it exports, within one time limit for all exports.
 
-    ``new_spans`` tells whether a span was started in this child since it was last asked. Where none
-    ever was, traces are not flushed: a processor that does not know of forks has a copy of its
-    parent's spans, and would export those. ``util`` is the module that has the child's finalizers.
+    ``new_spans`` returns whether a span was started in this child since its last call. If none ever
+    was, traces are not flushed: a span processor that does not handle forks has a copy of the
+    parent's spans and would export them. ``util`` is the module with the child's finalizers.
     Nothing here raises.
     """
 
@@ -92,7 +92,7 @@ class Departure:
             _report_fault(error)
 
     def _before_threads_are_waited_for(self) -> None:
-        """See to it that the work's end is noticed, where ``multiprocessing`` ends its threads."""
+        """Export when ``multiprocessing`` calls ``threading._shutdown``: the work is done then."""
         threads: Any = threading
         plain = threads._shutdown
 
@@ -115,7 +115,7 @@ class Departure:
         )
         self._export()
         if os.getpid() != _process:
-            # From 3.13 on a forked child runs exit handlers, and with them its finalizers, last.
+            # From 3.13 on, a forked child runs its exit handlers and finalizers after its threads.
             util: Any = sys.modules[self._util]
             handlers = getattr(atexit, "_ncallbacks", lambda: 0)()
             if handlers > 1 or util._finalizer_registry:
@@ -134,13 +134,13 @@ class Departure:
             self._flush_all(began + self._left)
         except Exception as error:
             _report_fault(error)
-        except BaseException:  # a signal's handler has had enough; the child leaves anyway
+        except BaseException:  # a signal handler raised, to stop the child: it ends anyway
             self._left = 0
         self._left -= time.monotonic() - began
 
     def _flush_all(self, deadline: float) -> None:
         new_spans = self._new_spans()
-        # Where everything was exported before, a fault loses nothing and is not reported.
+        # If an earlier flush has exported all spans, a fault loses nothing and is not reported.
         report = _report_fault if new_spans or not self._has_spans else _say_nothing
         self._has_spans |= new_spans
         threads = [
@@ -154,7 +154,7 @@ class Departure:
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
         if threads:
-            # What an exporter has printed: a forked child does not flush its streams again.
+            # An exporter may have printed. A forked child does not flush its streams after this.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(AttributeError, ValueError):
                     stream.flush()

@@ -1,7 +1,7 @@
-"""The providers of the SDK that there are: those of which a child exports the telemetry at its end.
+"""Finds the SDK's providers, so that a child can flush them at its end.
 
-The API knows the global ones. A program may have others beside them, which no list contains: they
-are noted when they are created.
+The API knows the global providers only. A program may have others, and no list contains them: they
+are recorded here when they are created.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otel_concurrency._core.patching import Layer
 
 
 class Signal(NamedTuple):
-    """A signal: the SDK of it, the class of its providers, its API, what returns the global one."""
+    """A signal: its SDK module, provider class, API module, and getter of the global provider."""
 
     sdk: str
     provider: str
@@ -62,8 +62,8 @@ def _init(original: Any, signal: Signal) -> Any:
 def of(signal: Signal) -> Iterator[Any]:
     """Yield the providers of ``signal`` that can be flushed, the global one first.
 
-    Of a signal whose SDK is not imported nothing was recorded; to ask for its provider could
-    import one.
+    A signal whose SDK is not imported has recorded nothing. Its getter is not called, since it
+    could import an SDK.
     """
     if signal.sdk not in sys.modules or signal.api not in sys.modules:
         return

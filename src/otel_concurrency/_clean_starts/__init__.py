@@ -1,1 +1,1 @@
-"""Threads and callables that start with a clean context: a table, and what matches against it."""
+"""Threads and callables that start with an empty context: a table, and code that matches it."""

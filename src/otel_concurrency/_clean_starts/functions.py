@@ -1,25 +1,26 @@
-"""The functions and tasks that start clean: data, and nothing else.
+"""The functions and tasks that start clean, as data only.
 
-What an event loop runs is in the context of whoever has made it: a server's connections in that of
-whoever has started the server, a client's reader in that of the request that connected first. Both
-outlive it, and make every later request's work a child of it. Where asyncio itself makes them, its
-own functions are patched; where a library does, they cannot be told from the program's by looking
-at them. So they are named here, apart from the code that patches, which never changes when a
-library does.
+An event loop runs a task or callback in the context of its creator. A server's connections run in
+the context in which the server was started, and a client's reader in that of the request that
+connected first. Both outlive that context's span, and would make the work of every later request a
+child of it. If asyncio itself creates such tasks, its functions are patched. If a library creates
+them, they look the same as the program's tasks, so they are listed here. The list is kept apart
+from the code that patches, which need not change when a library does.
 
 How an entry is written
-    By the module that defines the function, and its name in there as ``__qualname__`` has it: with
-    the class, and with the name of a private method as Python spells it outside of its class.
+    The module that defines the function, and the function's ``__qualname__`` in it: with the class,
+    and for a private method with the mangled name.
 
 What does not belong here
-    What a request waits for, or what is over when it is: that is part of the request. Nor a
-    function to which users hand work of theirs, which is to run in their context.
+    A function that a request waits for, or that ends with the request: it is part of the request.
+    Nor a function to which users hand their work, which has to run in their context.
 
 How an entry is verified
-    In the source of the versions that its comment names: the statement that makes the task, or
-    registers the callback, and what runs there for ever. The tests start the tasks of the libraries
-    in the ``dev-adapters`` extra for real, with real servers, and resolve the entries of the
-    others. An entry for a name that only some of these versions have stays: it costs nothing.
+    In the source of the versions that its comment names: find the statement that creates the task
+    or registers the callback, and the code that runs there for ever. The tests start the tasks of
+    the libraries in the ``dev-adapters`` extra for real, with real servers, and resolve the entries
+    of the others. An entry for a name that only some of these versions have stays: it costs
+    nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ FLOWS: Final[Table] = {
     "uvicorn.protocols.http.httptools_impl": ("HttpToolsProtocol.on_response_complete",),
     "uvicorn.protocols.http.zttp_impl": ("ZttpProtocol.on_response_complete",),
 }
-"""By module: functions of which a call is a flow of its own, which begins in no context."""
+"""By module: functions of which each call is a separate flow, which begins in the empty context."""
 
 ROUNDS: Final[Table] = {
     # aiocron 1.8, 2.1
@@ -74,8 +75,8 @@ ROUNDS: Final[Table] = {
     # tornado 6.4.0, 6.6.1
     "tornado.ioloop": ("PeriodicCallback.start",),
 }
-"""By module: functions that start periodic work. It has the baggage of whoever has started it, and
-no parent: what is a root there has a link to the span in which it was started."""
+"""By module: functions that start periodic work. The work keeps the baggage of its starter, but has
+no parent: its root spans have a link to the span in which it was started."""
 
 SOURCES: Final[Table] = {
     # aiokafka 0.14.0
@@ -92,14 +93,15 @@ SOURCES: Final[Table] = {
     # watchfiles 0.21.0, 1.3.0
     "watchfiles.main": ("awatch",),
 }
-"""By module: what gets messages from outside, for ever. Whoever still is in the context of a span
-that has ended, and gets one, is in none from then on: that request has nothing to do with it."""
+"""By module: functions that get messages from outside, for ever. A flow that gets a message in the
+context of an ended span switches to the empty context: the message has nothing to do with the
+request of that span."""
 
 IMPORTED_BY: Final[Mapping[str, Mapping[str, str]]] = {
     "watchfiles": {"arun_process": "watchfiles.run", "awatch": "watchfiles.main"},
     "watchfiles.run": {"awatch": "watchfiles.main"},
 }
-"""By module: functions of the table that it has by their names, and the module that defines them.
+"""By module: the functions of the table that it imports by name, and the modules that define them.
 
-A program that has imported it before the library was switched on uses those names.
+A program that imported such a module before instrumenting calls the functions by these names.
 """

@@ -1,7 +1,7 @@
-"""Tells the threads and callables that start with a clean context.
+"""Decides which threads and callables start with an empty context.
 
-Threads that exist to run other people's work, or to live for ever, must not run in the context of
-whoever happened to cause their start. The table says which; this file matches against it.
+Threads that run work handed to them, or that live for ever, must not run in the context of the
+request that happened to start them. The table lists them; this file matches against it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otel_concurrency._clean_starts.table import TABLE
 _NOBODYS = (threading.Thread, threading.Timer, object)
 
 _PROCESSES = ("multiprocessing", "multiprocess", "billiard")
-"""The packages with a class of processes, which starts one or is derived from."""
+"""The packages with a process class. Programs use the class itself or derive from it."""
 
 Matcher = Callable[[object], bool]
 
@@ -37,7 +37,7 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
         if kind is threading.Thread:
             target = work._target
             if target.__class__ is FunctionType and not concerns(target.__module__):
-                return False  # what nearly every thread is
+                return False  # the answer for nearly every thread
         elif issubclass(kind, threading.Thread):
             if any(base not in _NOBODYS and matches(_dotted(base)) for base in kind.__mro__):
                 return True
@@ -52,7 +52,7 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
 def process_matcher(excluded: Iterable[str]) -> Matcher:
     """Return a predicate for a ``multiprocessing`` process, or a callable that one is to run.
 
-    It is true as :func:`thread_matcher`'s is, of which the table is for both.
+    It is true by the same rules as :func:`thread_matcher`'s, with the same table.
     """
     entries = (*TABLE, *excluded)
     matches, concerns = name_matcher(entries), _module_matcher(entries)

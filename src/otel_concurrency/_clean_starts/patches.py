@@ -1,7 +1,7 @@
-"""Has the functions and tasks of the table start clean, in the libraries that a program imports.
+"""Patches the functions of the table, in the libraries that a program imports, to start clean.
 
-Only what is in the table is touched: neither the making of a task nor that of a callback costs
-anything more, since the functions themselves see to it that they begin in no context.
+Only functions of the table are patched: each switches to the empty context itself when it begins.
+So creating tasks and callbacks costs nothing more.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _source(original: Any, seam: Seam) -> Any:
 
 
 _KINDS: tuple[tuple[Table, Wrap], ...] = (
-    (SOURCES, _source),  # first: what a task of the same library gets its messages from
+    (SOURCES, _source),  # first, since tasks of the same library get their messages from them
     (FLOWS, _flow),
     (TASKS, wrappers.task),
     (ROUNDS, wrappers.rounds),
@@ -51,7 +51,7 @@ _KINDS: tuple[tuple[Table, Wrap], ...] = (
 def layers(
     module: ModuleType, seam: Seam, kinds: Iterable[tuple[Table, Wrap]] = _KINDS
 ) -> list[Patch]:
-    """Return what has the functions of ``module`` start clean that it has of the table."""
+    """Return the layers for those functions of the table that ``module`` defines or imports."""
     aliases = IMPORTED_BY.get(module.__name__, {})
     return [
         *(
@@ -66,7 +66,7 @@ def layers(
 _DEFINING = tuple(name for table, _ in _KINDS for name in table)
 
 MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layers)
-"""By module: its advice. Those that define a function come before those that import it."""
+"""By module: its advice. Modules that define a function come before modules that import it."""
 
 
 def _wrapping(wrap: Wrap, seam: Seam) -> Callable[[Any], Any]:
@@ -88,7 +88,7 @@ _BOUND_OTHERWISE: Any = (classmethod, staticmethod)
 
 
 def functions_of(module: ModuleType, table: Table) -> list[tuple[Any, str]]:
-    """Return the owners and names of the functions of a table that this version of it has."""
+    """Return owner and name of each function of ``table`` that this version of ``module`` has."""
     found: list[tuple[Any, str]] = []
     for qualname in table.get(module.__name__, ()):
         *path, name = qualname.split(".")

@@ -1,32 +1,33 @@
-"""The threads and processes that start with a clean context: data, and nothing else.
+"""The threads and processes that start with an empty context, as data only.
 
-A library's own worker or heartbeat is started by whichever request happens to need it first, and
-outlives that request. In that request's context it would pin the span for life and make every
-later request's work a child of it. These threads cannot be told from the user's by looking at them,
-so they are named here, apart from the code that matches, which never changes when a library does.
+The first request that needs a library's worker or heartbeat starts that thread, and the thread
+outlives the request. In the request's context it would keep the span alive for ever, and make the
+work of every later request a child of it. Such threads look the same as the user's threads, so they
+are listed here. The list is kept apart from the code that matches, which need not change when a
+library does.
 
 How an entry is written
-    The dotted name of a thread class, or of the function that the thread runs, as ``__module__``
-    and ``__qualname__`` have it at run time: not the import path, and with ``<locals>`` where it is
-    a closure. A bound method is named by the class that defines it, a partial by what it wraps, a
-    callable instance by its type, a timer by what it calls. An entry covers everything below it at
-    a dot, so a private class or module stands for all that it starts, under whatever name the next
-    release gives it. A star at the end makes it a plain string prefix.
+    The dotted name of a thread class, or of the function that the thread runs: ``__module__`` and
+    ``__qualname__`` at run time. That is not the import path, and has ``<locals>`` for a closure. A
+    bound method is named by the class that defines it, a partial by the function that it wraps, a
+    callable instance by its type, and a timer by the function that it calls. An entry also matches
+    every name that continues it after a dot. So a private class or module covers everything that it
+    starts, even if the next release renames it. A star at the end makes it a plain string prefix.
 
 What does not belong here
-    A thread that makes one call for the caller who waits for it, whoever wrote the thread: that
-    call is part of the request. Nor a class that users derive one-shot work from, nor a module
-    whose functions users hand to a thread themselves.
+    A thread that makes one call while its caller waits for it, even if a library wrote it: that
+    call is part of the request. Nor a class from which users derive one-shot work, nor a module
+    whose functions users pass to a thread themselves.
 
 How an entry is verified
-    In the source of the versions that its comment names, by finding the statement that starts the
-    thread and the class that defines what it runs, which a subclass may override. An entry for a
-    name that only some of these versions have stays: it costs nothing. The tests resolve every
-    entry of the standard library, of OpenTelemetry and of the libraries in the ``dev`` extra, and
-    start such threads for real. ``python tests/scan_threads`` lists what no entry names among the
-    threads of the libraries that are installed.
+    In the source of the versions that its comment names: find the statement that starts the thread,
+    and the class that defines the function that it runs, which a subclass may override. An entry
+    for a name that only some of these versions have stays: it costs nothing. The tests resolve
+    every entry of the standard library, of OpenTelemetry and of the libraries in the ``dev`` extra,
+    and start such threads for real. ``python tests/scan_threads`` lists the threads of installed
+    libraries that no entry matches.
 
-The libraries stand in files of their own, in the order of their names.
+The entries of libraries are in two separate files, in alphabetical order.
 """
 
 from __future__ import annotations

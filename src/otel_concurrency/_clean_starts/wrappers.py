@@ -1,6 +1,7 @@
-"""What stands for a function that starts clean: one wrapper for each kind of entry in the table.
+"""The wrappers for functions that start clean: one for each kind of entry in the table.
 
-None of them keeps what was current: a task that lives for ever would keep a request's span alive.
+No wrapper keeps the context that was current: a task that lives for ever would keep a request's
+span alive.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from otel_concurrency._core.handoff import NO_CONTEXT, Seam, get_current
 from otel_concurrency._linking import origins
 
 _RUNS_FOR_OTHERS = ("anyio.", "otel_concurrency.")
-"""How the modules begin of which a coroutine is what a task runs in order to run another one."""
+"""Prefixes of modules whose coroutines are run by a task only to run another coroutine."""
 
 
 def flow(original: Any, seam: Seam) -> Any:
-    """Wrap a function that begins a flow: what it makes begins in no context, as it does itself."""
+    """Wrap a function that begins a flow: it and what it starts begin in the empty context."""
 
     @functools.wraps(original)
     def flow(*args: Any, **kwargs: Any) -> Any:
@@ -37,7 +38,7 @@ def flow(original: Any, seam: Seam) -> Any:
 
 
 def asynchronous_flow(original: Any, seam: Seam) -> Any:
-    """Wrap a coroutine function that begins a flow, which is in no context while it is awaited."""
+    """Wrap a coroutine function that begins a flow: the context is empty while it is awaited."""
 
     @functools.wraps(original)
     async def flow(*args: Any, **kwargs: Any) -> Any:
@@ -52,7 +53,7 @@ def asynchronous_flow(original: Any, seam: Seam) -> Any:
 
 
 def task(original: Any, seam: Seam) -> Any:
-    """Wrap a coroutine function that begins in no context where it is all that its task runs."""
+    """Wrap a coroutine function: it begins in the empty context if it is its task's whole work."""
 
     @functools.wraps(original)
     async def begin(*args: Any, **kwargs: Any) -> Any:
@@ -64,7 +65,7 @@ def task(original: Any, seam: Seam) -> Any:
 
 
 def is_all_of_its_task() -> bool:
-    """Whether the coroutine that asks is what its task runs: nobody else waits for it."""
+    """Whether the calling coroutine is the whole work of its task, with no other awaiting it."""
     try:
         asyncio: Any = sys.modules.get("asyncio")
         task = None if asyncio is None else asyncio.current_task()
@@ -84,7 +85,7 @@ def is_all_of_its_task() -> bool:
 
 
 def rounds(original: Any, seam: Seam) -> Any:
-    """Wrap a function that starts periodic work: what is a root there is linked to the starter."""
+    """Wrap a function that starts periodic work, whose root spans link to the starting span."""
 
     @functools.wraps(original)
     def start(*args: Any, **kwargs: Any) -> Any:
@@ -97,7 +98,7 @@ def rounds(original: Any, seam: Seam) -> Any:
 
 
 def _of_rounds() -> Context | None:
-    """Return the context for periodic work that is started now; None: the current one will do."""
+    """Return the context for periodic work that is started now; None to keep the current one."""
     try:
         current = get_current()
         context = origins.deferred(current, "asyncio", "periodic")
@@ -136,9 +137,10 @@ def generator(original: Any, seam: Seam) -> Any:
 
 
 class Messages(AsyncGenerator[Any, Any]):
-    """An asynchronous generator; ``got`` is called with each message by whoever has asked for it.
+    """Wraps an asynchronous generator; calls ``got`` with each message in the consumer's flow.
 
-    A generator around it would be another one's consumer: what it attaches stays with it.
+    This is a class and not a generator: contexts that a wrapping generator attaches would stay with
+    it, and not reach the consumer.
     """
 
     __slots__ = ("_generator", "_got")
@@ -163,7 +165,7 @@ class Messages(AsyncGenerator[Any, Any]):
 
 
 def _leave_what_is_over() -> None:
-    """Let this flow be in no context from now on, if it is in that of a span that has ended."""
+    """Switch this flow to the empty context, if it is in the context of a span that has ended."""
     try:
         span: Any = get_current().get(_SPAN_KEY)
         if span is not None and getattr(span, origins.END, None) is not None:

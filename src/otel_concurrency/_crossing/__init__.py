@@ -1,1 +1,1 @@
-"""What leaves the process: a context as headers, and the ways in which these travel."""
+"""Carrying a context to another process: as headers, and the ways in which headers travel."""

@@ -1,10 +1,10 @@
-"""A captured context as headers, which cross a process boundary, and back.
+"""Turns a captured context into headers, which cross a process boundary, and back.
 
-What crosses to a program's own processes is always W3C trace context and baggage, whatever the
-configured propagators are: these say how the program talks to other services. What they add, such
-as a vendor's own keys, crosses as well. All of it is plain strings: never a live span, no custom
-keys. On the far side the parent is a non-recording remote span, after a fork too: a child must not
-write to a copy of its parent's.
+W3C trace context and baggage always cross to a program's own processes, whatever the configured
+propagators are: these are chosen for the program's calls to other services. What they add, such as
+a vendor's keys, crosses as well. All headers are plain strings: neither live spans nor custom keys
+of a context cross. On the far side the parent is a non-recording remote span, after a fork too: a
+child must not write to a copy of its parent process's span.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ from otel_concurrency._crossing import wire_format
 from otel_concurrency._linking import origins
 
 Headers = dict[str, str]
-"""Header names and values, all of them strings: what is pickled is plain."""
+"""Header names and values, all of them strings, so that their pickles need no classes."""
 
 _ENDED = "otel-concurrency-ended"
-"""When the span ended (Unix ns), if it had: on the far side nobody sees it end."""
+"""The end time of the span (Unix ns), if it has ended. The far side cannot see it otherwise."""
 
 _LINK = "otel-concurrency-link"
-"""Why and by whom the far side is linked to the span in the headers, instead of its child."""
+"""Reason and primitive of a link. The far side links to the span in the headers, and does not
+become its child."""
 
 _MORE_LINKS = "otel-concurrency-more-links"
-"""The other origins of a batch: each as a ``traceparent`` has it, separated by spaces."""
+"""The other origins of a batch, each in the form of a ``traceparent``, separated by spaces."""
 
 
 def capture(seam: Seam, work: object) -> Headers | None:
     """Return the current context for ``work`` as headers, or None where nothing is to be carried.
 
-    Never raises: a fault, also one of a propagator's, is reported once.
+    Never raises: a fault, even of a propagator, is reported once.
     """
     try:
         context = seam.capture(work)
@@ -55,7 +56,7 @@ def capture(seam: Seam, work: object) -> Headers | None:
 
 
 def capture_packed(seam: Seam, work: object) -> bytes | None:
-    """Return what :func:`capture` does, as bytes that are the same for the same context.
+    """Return the result of :func:`capture` as bytes, which are the same for the same context.
 
     May raise.
     """
@@ -76,7 +77,7 @@ def capture_packed(seam: Seam, work: object) -> bytes | None:
 
 
 def unpack_packed(message: bytes) -> Context:
-    """Return the context that :func:`capture_packed` has made ``message`` of. May raise."""
+    """Return the context from which :func:`capture_packed` made ``message``. May raise."""
     headers = wire_format.decode(message)
     return NO_CONTEXT if headers is None else unpack(headers)
 
@@ -92,10 +93,10 @@ def pack(context: Context) -> Headers | None:
 
 
 def named_in(context: Context) -> tuple[Context, Headers]:
-    """Return what propagators are to be given in the place of ``context``, and a note on it.
+    """Return the context to inject in place of ``context``, and additional headers.
 
-    They can name a span that is to be the parent on the far side. The note says what they cannot:
-    that it is to be linked to, and with which others, or when it has ended.
+    Propagators can only name a parent span. The additional headers say what propagators cannot
+    express: that the span is to be linked to, further links, or when the span has ended.
     """
     span = trace.get_current_span(context)
     links = origins.instead_of(span, context)
@@ -112,12 +113,12 @@ def named_in(context: Context) -> tuple[Context, Headers]:
 
 
 def unpack(headers: Mapping[str, str]) -> Context:
-    """Return the context that ``headers`` speak of. Raises what a propagator raises."""
+    """Return the context that ``headers`` describe. Raises what a propagator raises."""
     return noted(_extract(headers), headers)
 
 
 def noted(context: Context, headers: Mapping[str, str]) -> Context:
-    """Return what propagators have found in ``headers`` as the note among these has it."""
+    """Apply the additional headers of :func:`named_in` to the ``context`` that was extracted."""
     if _LINK in headers:
         reason, _, primitive = headers[_LINK].partition(" ")
         others = headers.get(_MORE_LINKS, "").split()
@@ -138,14 +139,14 @@ def traceparent_of(span: SpanContext) -> str:
 
 
 def span_of(traceparent: str) -> SpanContext:
-    """Return the span that ``traceparent`` names; one that is not valid where it names none."""
+    """Return the span that ``traceparent`` names; an invalid span context if it names none."""
     context = _W3C.extract({"traceparent": traceparent}, NO_CONTEXT)
     return trace.get_current_span(context).get_span_context()
 
 
 _PURE = (TraceContextTextMapPropagator, W3CBaggagePropagator)
-"""The default propagators. What they make of a context depends on nothing else, nor does what they
-make of their headers: much work is handed off in one span, and need not be asked about again."""
+"""The default propagators. Their results depend only on the context, or only on the headers. So
+results are cached, since much work is often handed off in one span."""
 
 _STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
@@ -155,7 +156,7 @@ _FIELDS = ("traceparent", "tracestate", "baggage")
 
 _injected: tuple[object, ref[Context], Headers] | None = None
 _extracted: tuple[object, tuple[str | None, ...], Context] | None = None
-"""What the default propagators were last asked, and what they said."""
+"""The last arguments and results of the default propagators: a cache of one entry each."""
 
 
 def _is_pure(propagator: Any) -> bool:
@@ -177,7 +178,7 @@ def _inject(context: Context) -> Headers:
 
 
 def _written(context: Context, propagator: Any) -> Headers:
-    """Return what the standard says of ``context``, and what ``propagator`` adds to it."""
+    """Return the W3C headers of ``context``, and what ``propagator`` adds to them."""
     headers: Headers = {}
     _STANDARD.inject(headers, context)
     if _is_pure(propagator):
@@ -187,7 +188,7 @@ def _written(context: Context, propagator: Any) -> Headers:
         propagator.inject(added, context)
     except Exception as error:
         handoff.report("inject", error)
-    # A vendor's entry in ``tracestate`` stands in front of those that were there.
+    # A vendor's propagator puts its entry in front of the entries that ``tracestate`` has.
     if len(added.get("tracestate", "")) > len(headers.get("tracestate", "")):
         headers["tracestate"] = added["tracestate"]
     return {**added, **headers}
@@ -209,13 +210,13 @@ def _extract(headers: Mapping[str, str]) -> Context:
 
 
 def _with_what_is_added(context: Context, headers: Mapping[str, str], propagator: Any) -> Context:
-    """Return ``context`` with what ``propagator`` finds in ``headers`` besides."""
+    """Return ``context`` with what ``propagator`` finds in ``headers`` in addition."""
     try:
         found: Context = propagator.extract(headers, context)
     except Exception as error:
         handoff.report("extract", error)
         return context
-    # Other formats drop a part: half of a trace identifier, the trace state, the baggage.
+    # Other formats lose half of the trace id, the trace state, or the baggage: keep W3C's.
     span = trace.get_current_span(context)
     if span.get_span_context().is_valid and trace.get_current_span(found) is not span:
         found = trace.set_span_in_context(span, found)

@@ -1,12 +1,13 @@
-"""The environment of a process as a carrier: of this one, and of those that it starts.
+"""Environment variables as the carrier: of this process, and of the processes that it starts.
 
-The specification ("Environment Variables as Context Propagation Carriers") has each header of the
-configured propagators in a variable of its name, in upper case: ``TRACEPARENT``, ``TRACESTATE``,
-``BAGGAGE``. Whoever reads them takes the span in ``TRACEPARENT`` for its parent, so an origin that
-is only to be linked to travels in a variable that nobody knows but us.
+The specification ("Environment Variables as Context Propagation Carriers") puts each header of the
+configured propagators into a variable with the header's name in upper case: ``TRACEPARENT``,
+``TRACESTATE``, ``BAGGAGE``. A reader of these takes the span in ``TRACEPARENT`` as its parent. So
+an origin, which is to be linked to only, travels in a variable that only this library reads.
 
-What a process was started with it hands down by default, to children of any time. Wherever there is
-a context, that one replaces all of it; what the program itself has put there since is left alone.
+A process passes the variables that it was started with on to all its children by default. Wherever
+there is a context, it replaces all of these variables. Values that the program has set itself since
+then are left alone.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from otel_concurrency._linking import origins
 _logger = logging.getLogger(__name__)
 
 _LINK = "OTEL_CONCURRENCY_LINK"
-"""The origin of what starts a new trace, as in ``TRACEPARENT``; why, and which primitive.
+"""The origin of a new trace in the form of ``TRACEPARENT``, then the link's reason and primitive.
 
-Behind commas the other origins of a batch.
+The other origins of a batch follow, separated by commas.
 """
 
 _BAGGAGE = "BAGGAGE"
@@ -44,7 +45,7 @@ _inherited: Mapping[str, str] = {}
 """The carrier's variables that this process was started with."""
 
 _base: Context | None = None
-"""The context that was found in them, while it is the base of the main thread."""
+"""The context that was read from these variables, while it is the main thread's base context."""
 
 
 class _Setter(Setter[MutableMapping[str, str]]):
@@ -78,14 +79,14 @@ def _names() -> set[str]:
 
 
 Changes = tuple["list[Any]", "dict[str, str]"]
-"""The variables that an environment is to lose, and those that it is to get."""
+"""The variables to remove from an environment, and those to set in it."""
 
 
 def changes_for_child(context: Context, given: Any) -> Changes | None:
     """Return how the environment ``given`` (None: this process's) changes to carry ``context``.
 
-    None where there is nothing to carry, and where ``given`` already carries what the program has
-    put there, or is no environment, as ``Popen`` is about to say. May raise.
+    None if there is nothing to carry, if the program has set such variables in ``given`` itself, or
+    if ``given`` is no environment (``Popen`` will raise its error). May raise.
     """
     variables: dict[str, str] = {}
     propagate.inject(variables, context, setter=_SETTER)
@@ -118,10 +119,10 @@ def changed(given: Any, changes: Changes) -> dict[Any, Any]:
 
 
 def changed_before(function: Callable[[], object], changes: Changes) -> Callable[[], object]:
-    """Return what makes ``changes`` to the environment of its process and calls ``function``.
+    """Return a function that makes ``changes`` to its process's environment and calls ``function``.
 
-    That process is a child. No fault is reported: that takes locks, and a thread of the parent may
-    have held one of them.
+    It runs in a child process. It reports no fault, since reporting takes locks, which a thread of
+    the parent may have held at the fork.
     """
 
     def change_first() -> object:
@@ -145,9 +146,10 @@ def _is_inherited(name: str, value: Any) -> bool:
 
 
 def enter(change: Callable[[Context], Context] | None) -> None:
-    """Make what the environment carries the base context of the process, of its main thread.
+    """Make the context in the environment the base context of the process's main thread.
 
-    ``change`` is what the policy makes of it. Nothing is attached over a context. Never raises.
+    ``change`` applies the policy to it; None leaves it as it is. Nothing is attached if there is a
+    current context already. Never raises.
     """
     global _inherited, _base  # noqa: PLW0603
     try:
@@ -159,14 +161,14 @@ def enter(change: Callable[[Context], Context] | None) -> None:
         if not context or handoff.get_current():
             return
         _base = context if change is None else change(context)
-        handoff.bodies[get_ident()] = _base  # nothing in it is the main thread's own
+        handoff.bodies[get_ident()] = _base  # the main thread has got all of it from its starter
         handoff.attach(_base)
     except Exception as error:
         handoff.report("extract", error)
 
 
 def leave() -> None:
-    """Take the base context away, if it still is the current one. Never raises."""
+    """Stop using the base context, and leave it if it still is the current one. Never raises."""
     global _inherited, _base
     base, _base, _inherited = _base, None, {}
     if base is None:
@@ -201,7 +203,7 @@ def _extract(variables: Mapping[str, str]) -> Context:
 
 
 def _is_text(value: str) -> bool:
-    """Whether ``value`` was text before it was decoded: no propagator can read other bytes."""
+    """Whether the bytes of ``value`` were valid UTF-8: no propagator can read other bytes."""
     try:
         return bool(value.encode())
     except UnicodeEncodeError:
@@ -216,7 +218,7 @@ def _spell(links: origins.Links) -> str:
 
 
 def _read_link(context: Context, value: str) -> Context | None:
-    """Return ``context`` with the links that ``value`` spells, or None where it spells none."""
+    """Return ``context`` with the links that ``value`` contains, or None if it contains none."""
     first, *others = value.split(",")
     origin, _, words = first.partition(" ")
     reason, _, primitive = words.partition(" ")

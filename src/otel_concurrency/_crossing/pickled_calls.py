@@ -1,9 +1,9 @@
-"""Calls that are pickled together with their context, by whatever pickles them.
+"""Calls that are pickled together with their context, by any pickler.
 
-For libraries that pickle a function and its arguments, in a message whose every byte counts. What
-is unpickled is a callable that runs in the context; where this library cannot be imported it is the
-plain function. What crosses is text for ``exec``, plain values, and the function as it would be
-pickled by itself.
+For libraries that pickle a function and its arguments, and whose messages cannot carry additional
+bytes. Unpickling gives a callable that runs in the context, or the plain function if this library
+cannot be imported there. The pickle contains source text for ``exec``, plain values, and the
+function as it would be pickled without this library.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _CALL = "(exec(text, scope), scope['call'])[1]"
 
 
 class PortableCall:
-    """A function with headers; where it is unpickled, what ``receiver.received()`` returns.
+    """A function with headers. Unpickling it gives the result of ``receiver.received()``.
 
-    ``receiver`` is the name of a module of ours. The process that unpickles is instrumented like
-    this one, after the function's own modules have been imported there.
+    ``receiver`` is the name of a module of this library. The process that unpickles is instrumented
+    like this one, after the modules of the function have been imported there.
     """
 
     __slots__ = ("_function", "_headers", "_receiver", "_settings")
@@ -66,9 +66,10 @@ class PortableCall:
 
 
 def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = True) -> Any:
-    """Return ``function`` as a portable call in the current context, if that is ``empty`` too.
+    """Return ``function`` as a portable call in the current context.
 
-    Itself where nothing is to be carried. Never raises.
+    Returns ``function`` itself if hand-offs are not captured, or if there is no context to carry
+    and ``empty`` is false. Never raises.
     """
     try:
         settings = _settings.in_force
@@ -84,9 +85,10 @@ def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = T
 
 
 def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:
-    """Return what calls ``function`` in the context of ``headers``, as often as it is called.
+    """Return a function that calls ``function`` in the context of ``headers``, any number of times.
 
-    Also without headers: what it forgets to detach is not for the next one.
+    Without headers that is the empty context. So a context that one call forgets to detach does not
+    reach the next call.
     """
     context = carrier.unpack_safely(headers) or NO_CONTEXT
 

@@ -1,6 +1,6 @@
-"""Tasks that a library pickles for its worker processes: headers go along in an attribute.
+"""Tasks that a library pickles for its worker processes: headers travel in an attribute.
 
-For libraries that make an object of what is handed to them, and call that in the worker. A worker
+For libraries that wrap a function into a task object, and call that object in the worker. A worker
 without this library never looks at the attribute.
 """
 
@@ -20,7 +20,7 @@ _HEADERS = "_otel_concurrency_headers"
 
 
 class Sent:
-    """A function on its way into a task, with the headers that are to go with it."""
+    """A function that will become a task, and the headers for that task."""
 
     __slots__ = ("function", "headers")
 
@@ -54,27 +54,27 @@ def attach_to(task: Any, headers: Headers | None) -> None:
 
 
 def detach_from(task: Any) -> Headers | None:
-    """Return the headers that came with ``task``, which no longer has them."""
+    """Remove the headers from ``task``, and return them."""
     headers: Headers | None
     _, headers = task.__dict__.pop(_HEADERS, (None, None))
     return headers
 
 
 def append(pickled: bytes, headers: Headers) -> bytes:
-    """Return a pickle with ``headers`` behind its end, where nobody else looks. May raise."""
+    """Return a pickle with ``headers`` after its end, where unpickling never looks. May raise."""
     return pickled + wire_format.trailer(wire_format.encode(headers))
 
 
 def appended(pickled: bytes) -> Headers | None:
-    """Return the headers behind the end of a pickle, if there are any. May raise."""
+    """Return the headers after the end of a pickle, if there are any. May raise."""
     encoded = wire_format.behind(pickled)
     return None if encoded is None else wire_format.decode(encoded)
 
 
 def layer(kind: type, seam: Seam, method: str = "__call__") -> Layer:
-    """Return the layer that has tasks of a class run in what came with them.
+    """Return the layer that runs tasks of a class in the context that came with them.
 
-    In the process where it was made, a task is run in whatever its thread was handed off in.
+    If a task is run in the process that created it, the current context of its thread is kept.
     """
     return Layer(kind, method, functools.partial(_in_worker, seam))
 
@@ -85,7 +85,8 @@ def _in_worker(seam: Seam, original: Any) -> Any:
         made_in, headers = self.__dict__.pop(_HEADERS, (None, None))
         if made_in == os.getpid() or not (headers or seam.active):
             return original(self, *args, **kwargs)
-        # Also without headers: what it forgets to detach is not for the next one.
+        # Without headers, attach the empty context: a context that one task forgets to detach must
+        # not reach the next task.
         context = carrier.unpack_safely(headers) or NO_CONTEXT
         if not headers and handoff.current_safely():
             return original(self, *args, **kwargs)
@@ -95,9 +96,10 @@ def _in_worker(seam: Seam, original: Any) -> Any:
 
 
 def run_in(headers: Headers | None, seam: Seam, function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call ``function``, which does one task of a worker, in what came with that.
+    """Call ``function``, which does one task of a worker, in the context of ``headers``.
 
-    Also without headers: what it forgets to detach is not for the next one.
+    Without headers that is the empty context. So a context that one task forgets to detach does not
+    reach the next task.
     """
     if not (headers or seam.active):
         return function(*args, **kwargs)

@@ -1,12 +1,12 @@
-"""Headers behind a pickle: how a context crosses with what ``multiprocessing`` sends by itself.
+"""Headers after a pickle: how a context crosses with the messages of ``multiprocessing``.
 
-Whoever unpickles a message stops where the pickle ends. What follows is read by an instrumented
-receiver alone, and the pickle is byte for byte what it is without this library: it is made, fails,
-and is unpickled in the same way.
+Unpickling stops where the pickle ends. Only an instrumented receiver reads what follows. The pickle
+itself is byte for byte the same as without this library: it is made, fails, and is unpickled in the
+same way.
 
-The standard library pickles and unpickles deep inside its methods, so both sides talk to the
-pickler by the thread they run on: :func:`send` says what the next pickle is to be followed by, and
-:func:`receive` returns what the last one was followed by.
+The standard library pickles and unpickles deep inside its methods. So data for the pickler is kept
+per thread: :func:`send` sets the context that is to follow the thread's next pickle, and
+:func:`receive` returns what followed the last one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
 
 _receiving: dict[int, bytes | None] = {}
-"""By thread that waits for a message: what followed the one that it has unpickled."""
+"""By thread that waits for a message: the trailer of the message that it has unpickled."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_sending.clear)
@@ -37,12 +37,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def pack(headers: Headers) -> bytes:
-    """Return ``headers`` as what can follow a pickle. May raise."""
+    """Return ``headers`` as a trailer, which can follow a pickle. May raise."""
     return wire_format.trailer(wire_format.encode(headers))
 
 
 def unpack(trailer: bytes | None) -> Context | None:
-    """Return the context that :func:`receive` has returned; None without, or after a fault."""
+    """Return the context in a trailer that :func:`receive` has returned.
+
+    None without a trailer, or after a reported fault.
+    """
     if trailer is None:
         return None
     try:
@@ -56,7 +59,7 @@ def unpack(trailer: bytes | None) -> Context | None:
 def send(item: object, context: Context | None) -> None:
     """Have the pickle of ``item``, which this thread is about to make, followed by ``context``.
 
-    None takes back what is outstanding. Never raises.
+    With None as ``context``, no headers will follow this thread's next pickle. Never raises.
     """
     try:
         if context is None:
@@ -70,12 +73,12 @@ def send(item: object, context: Context | None) -> None:
 
 
 def outstanding() -> tuple[object, Context] | None:
-    """Return what this thread is about to pickle, and the context that is to follow it."""
+    """Return the object that this thread is about to pickle, and the context for its trailer."""
     return _sending.get(get_ident())
 
 
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
-    """Return what ``get(*args)`` returns, and what came with it, for :func:`unpack`."""
+    """Return the result of ``get(*args)``, and the trailer of its message for :func:`unpack`."""
     thread = get_ident()
     try:
         if not _in_use:
@@ -92,7 +95,7 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
 
 
 def is_received() -> bool:
-    """Whether somebody on this thread receives by :func:`receive`, and takes what came with it."""
+    """Whether this thread is inside :func:`receive`, which takes the trailer of the message."""
     try:
         return get_ident() in _receiving
     except Exception as error:
@@ -101,11 +104,11 @@ def is_received() -> bool:
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
-"""What stands in for a pickler, and is as it is until the first time that there is a trailer."""
+"""The classes that replace a pickler. They add no methods until the first trailer is needed."""
 
 
 def pickler(plain: Any) -> Any:
-    """Return a class in the place of ``plain``, a module's ``ForkingPickler``."""
+    """Return a class that replaces ``plain``, the ``ForkingPickler`` of a module."""
 
     class ForkingPickler(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
@@ -121,9 +124,10 @@ _in_use = False
 
 
 def _begin_use() -> None:
-    """Have every pickler look after trailers. Who has executors alone never needs it.
+    """Have every pickler handle trailers. A program that uses executors only never needs this.
 
-    Threads that begin at the same time all do it, in the same way, so that none is early.
+    Threads that get here at the same time all do the whole work, with the same result. So none goes
+    on before every pickler is ready.
     """
     global _in_use  # noqa: PLW0603
     for stand_in in list(_stand_ins):
@@ -141,7 +145,7 @@ def _take_part(stand_in: Any) -> None:
         try:
             message = plain_dumps(obj, protocol)
         except BaseException:
-            pending = None  # a traceback leads through here
+            pending = None  # a traceback of this frame must not keep the context alive
             raise
         if pending is None or pending[0] is not obj:
             return message

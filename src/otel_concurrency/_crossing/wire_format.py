@@ -1,12 +1,12 @@
-"""The one way in which headers are spelled as bytes, on their way to another process.
+"""The only wire format: how headers are encoded as bytes for another process.
 
-A byte for the version, and then names and values in turn, as UTF-8 with a zero byte between any two
-of them. Where they follow something else, such as a pickle, of which the receiver knows where it
-ends, their length and a mark come last: who does not know of them never looks there.
+The first byte is the version. Then names and values alternate, as UTF-8 with a zero byte between
+any two of them. Headers may follow other data, such as a pickle, whose end the receiver knows. Then
+their length and a mark come last. A receiver without this library never looks there.
 
-The other process may have another version of this library. What it does not know it takes for no
-headers, and says so once. What otel-concurrency 0.1 sent is still read: it had three spellings, and
-no version in any of them.
+The other process may have another version of this library. It treats headers in an unknown version
+as no headers, and logs that once. The formats of otel-concurrency 0.1 are still read: there were
+three, none with a version.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ VERSION = 1
 _VERSION = bytes((VERSION,))
 
 _MARK = b"\0otel-concurrency:\0"
-"""What a message that has headers behind it ends with; a pickle ends with a full stop."""
+"""The mark at the end of a message with headers. A message that is only a pickle ends with a full
+stop."""
 
 _LENGTH = 4
 
 _MARSHALLED, _JSON = b"\0otel-concurrency\0", b"\notel_concurrency"
-"""The marks of 0.1: behind what multiprocessing sends, and behind the jobs of libraries."""
+"""The marks of 0.1: after messages of multiprocessing, and after the jobs of libraries."""
 
 _FIRST_OF_MARSHALLED = b"{"
-"""What the bare headers of 0.1 begin with, which went as an attribute of a call."""
+"""The first byte of headers that 0.1 sent without a mark, as an attribute of a call."""
 
 _SURROGATES = "surrogatepass"  # a header may be made of undecodable bytes
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
-    """Return ``headers`` as bytes: the same for the same headers in the same order.
+    """Return ``headers`` as bytes, which are the same for the same headers in the same order.
 
-    Raises ValueError where one of them contains a zero byte, and TypeError where one is no text.
+    Raises ValueError if a header contains a zero byte, and TypeError if one is no string.
     """
     text = "\0".join(chain.from_iterable(headers.items()))
     if headers and text.count("\0") != 2 * len(headers) - 1:
@@ -51,9 +52,9 @@ def encode(headers: Mapping[str, str]) -> bytes:
 
 
 def decode(encoded: bytes) -> dict[str, str] | None:
-    """Return the headers; None where they are in a version that is not known.
+    """Return the headers; None if their version is not known.
 
-    Raises ValueError, or what else their decoding does, for what nobody has encoded.
+    Raises ValueError, or another exception of the decoder, if ``encoded`` is malformed.
     """
     if type(encoded) is not bytes:
         raise TypeError(f"headers are sent as bytes, and not as {type(encoded).__name__}")
@@ -77,7 +78,7 @@ def decode(encoded: bytes) -> dict[str, str] | None:
 
 
 def trailer(encoded: bytes) -> bytes:
-    """Return encoded headers as what can follow a message."""
+    """Return encoded headers as a trailer, which can follow a message."""
     return b"".join((encoded, len(encoded).to_bytes(_LENGTH, "big"), _MARK))
 
 

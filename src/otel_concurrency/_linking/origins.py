@@ -72,7 +72,7 @@ def deferred(
 
 
 def without_span(context: Context, origin: Links | Origin | None) -> Context:
-    """Return ``context`` without its span, with ``origin`` as the origin of its later root spans."""
+    """Return ``context`` without its span, and with ``origin`` for its later root spans."""
     _check_provider()
     rest = {key: value for key, value in context.items() if key not in (_SPAN_KEY, _SINCE)}
     if origin:
