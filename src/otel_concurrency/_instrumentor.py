@@ -1,4 +1,4 @@
-"""From settings to primitives to patches: switches the library on and off."""
+"""Switches the library on and off: turns the settings into primitives, and these into patches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-# Its file asks not to be type-checked, so mypy sees nothing in it.
+# The file of BaseInstrumentor opts out of type checking, so mypy sees no names in it.
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 inherited = False
-"""Whether the library is on in this process because it is in the one that started it."""
+"""Whether the library is on in this process only because it is on in the parent process."""
 
 disabled_by_file = False
-"""Whether the loader's call was not followed, since the configuration file disables the library."""
+"""Whether the loader's call was ignored because the configuration file disables the library."""
 
 
 _AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
 
 _switched_on_with: dict[str, Any] = {}
-"""The keywords by which it is switched on as it is now."""
+"""The keywords that switch the library on with the present settings."""
 
 
 class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
@@ -60,8 +60,8 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     ``flush_timeout`` (milliseconds), ``metrics`` and ``keep_official_threading`` (true or false),
     ``adapters`` and ``excluded`` (each a comma-separated string, or strings). Metrics go to
     ``meter_provider``.
-    Neither ``instrument()`` nor ``uninstrument()`` raises: what cannot be done is logged, and the
-    program runs as it would without.
+    Neither ``instrument()`` nor ``uninstrument()`` raises: a failure is logged, and the program
+    runs as it would without the library.
     """
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
@@ -70,15 +70,15 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     """The keys of a configuration file, where ``opentelemetry-configuration`` looks for them."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return no requirement: what is instrumented comes with Python."""
+        """Return no requirement: the instrumented modules come with Python."""
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
 
     def instrument(self, **kwargs: Unpack[Keywords]) -> None:
         """Switch the library on, unless it is on.
 
-        In a process that was only instrumented like the one that started it, this is the program's
-        own word, and takes the place of what was inherited. A call that brings nothing new changes
-        nothing, silently: ``opentelemetry-instrument`` calls again after a configuration file has.
+        If this process has inherited the parent process's settings, this call replaces them. A call
+        that brings no new settings changes nothing and logs nothing: ``opentelemetry-instrument``
+        calls this again after a configuration file has switched the library on.
         """
         global disabled_by_file  # noqa: PLW0603
         if inherited:
@@ -132,7 +132,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
 
 def _brings_something_new(keywords: Mapping[str, Any]) -> bool:
-    """Whether ``instrument()`` with ``keywords`` asks for other settings than are in force."""
+    """Whether ``instrument()`` with ``keywords`` asks for settings other than those in force."""
     given = {name: value for name, value in keywords.items() if name in _KEYWORDS}
     if not given:
         return False
@@ -140,14 +140,18 @@ def _brings_something_new(keywords: Mapping[str, Any]) -> bool:
 
 
 _KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}
-"""What ``opentelemetry-instrument`` calls ``instrument()`` with; it does not read the file."""
+"""The keywords that ``opentelemetry-instrument`` passes. It does not read the configuration file.
+"""
 
 _KEYWORDS = frozenset(_configuration.known_keys())
 
 
 @contextlib.contextmanager
 def set_aside() -> Generator[None, None, None]:
-    """Switch the library off for a while, in which it may be on otherwise; then on as it was."""
+    """Switch the library off inside the ``with`` block, and on again after it, as it was before.
+
+    The block may switch it on with other settings.
+    """
     global inherited  # noqa: PLW0603
     instrumentor = ConcurrencyInstrumentor()
     before, was_inherited = dict(_switched_on_with), inherited
@@ -174,9 +178,9 @@ class _Primitive:
         self.modules = modules
         self.seam = seam or handoff.Seam(name)
         self.layers: dict[str, list[patching.Patch]] = {}
-        """By module: what was patched there."""
+        """By module: the layers of its patches."""
         self.failures: dict[str, str] = {}
-        """By module: why it could not be patched."""
+        """By module: the reason why it could not be patched."""
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -189,12 +193,12 @@ class _Primitive:
         starts_clean: Callable[[object], bool] | None = None,
         measure: Callable[[handoff.Seam], None] | None = None,
     ) -> None:
-        """Patch the modules that are imported, and the others when they will be.
+        """Patch the imported modules now, and each other module when it is imported.
 
-        ``measure`` has the hand-offs of a seam measured.
+        ``measure`` makes a seam measure its hand-offs.
 
-        No lock is held while import hooks are registered: they run, and call us, under locks of the
-        import system.
+        No lock is held while import hooks are registered, since hooks call this class while they
+        hold locks of the import system.
         """
         with self._lock:
             self.failures.clear()
@@ -211,7 +215,7 @@ class _Primitive:
             imports.when_imported(module_name, patch, owner=self.name)
 
     def switch_off(self) -> None:
-        """Undo every patch; where somebody else has patched on top, ours becomes a pass-through."""
+        """Undo every patch; a patch with another patch on top stays, and becomes a pass-through."""
         with self._lock:
             self.seam.switch_off()
             for layers in self.layers.values():
@@ -231,7 +235,7 @@ class _Primitive:
                 self._report(name, error)
 
     def _leave_alone(self, name: str) -> None:
-        """Go on without a module of which not all can be patched, and of which nothing is."""
+        """Go on without a module. Since not all of it can be patched, none of it is."""
         self.seam.left_alone.add(name)
         _official_threading.give_back(name)
 
@@ -252,7 +256,7 @@ class _Primitive:
 
 
 class Adapter(_Primitive):
-    """The modules of a library that go by one primitive, whose seam they have."""
+    """The modules of a library that follow the setting of one primitive, and share its seam."""
 
     def __init__(self, library: str, primitive: _Primitive) -> None:
         modules = {
@@ -264,14 +268,17 @@ class Adapter(_Primitive):
         self._on = False
 
     def follow(self) -> None:
-        """Patch what is imported, and the rest when it will be; the seam is switched elsewhere."""
+        """Patch the imported modules now, and the others when they are imported.
+
+        The seam is not switched on here: the primitive does that.
+        """
         with self._lock:
             self.failures.clear()
             self._on = True
         self._patch_when_imported()
 
     def switch_off(self) -> None:
-        """Undo every patch. The primitive goes on: what is wrong with a library is not with it."""
+        """Undo every patch of the library. The primitive stays on, since it works without it."""
         with self._lock:
             self._on = False
             for layers in self.layers.values():
@@ -281,7 +288,7 @@ class Adapter(_Primitive):
         return self._on and self.seam.active
 
     def _leave_alone(self, name: str) -> None:
-        """Go on without the whole library: its version is not one of those that are known."""
+        """Go on without the whole library: its code is not that of a version that is known."""
         self.switch_off()
 
     def _report(self, module_name: str, error: Exception) -> None:
@@ -314,7 +321,7 @@ _creating = threading.Lock()
 
 
 def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]]) -> _Primitive:
-    """Return the one of that name, which patches ``modules()``."""
+    """Return the primitive ``name``, which patches ``modules()``. Create it at the first call."""
     with _creating:
         if name not in primitives_in_use:
             primitives_in_use[name] = _Primitive(name, modules())
@@ -322,7 +329,7 @@ def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]
 
 
 def _matcher(name: str, excluded: Collection[str]) -> matching.Matcher | None:
-    """Return what tells work that starts clean: threads and processes that are known, too."""
+    """Return the predicate for work that starts clean: excluded work, and the table's entries."""
     if name == "threading":
         return matching.thread_matcher(excluded)
     if name == "multiprocessing":
@@ -331,7 +338,10 @@ def _matcher(name: str, excluded: Collection[str]) -> matching.Matcher | None:
 
 
 def _set_official_threading_aside(settings: _settings.Settings) -> None:
-    """Set aside what covers the same as the primitives that are on, unless it is to be kept."""
+    """Set aside the parts of OpenTelemetry's instrumentor of threads that our primitives cover.
+
+    Not if the settings say to keep that instrumentor.
+    """
     policies = {name: settings.policies[name] for name in ("threading", "futures")}
     if not settings.keep_official_threading:
         on = [name for name, policy in policies.items() if policy is not _policy.Policy.OFF]
@@ -366,7 +376,7 @@ def _switch_adapter_on(library: str, settings: _settings.Settings) -> None:
 
 
 def _switch_clean_starts_on(settings: _settings.Settings) -> None:
-    """Have what libraries run in event loops for ever begin in no context."""
+    """Start tasks that libraries run for ever in event loops in the empty context."""
     if settings.policies["asyncio"] is not _policy.Policy.OFF:
         _primitive("clean starts", lambda: patches.MODULES).switch_on(handoff.capture)
 
@@ -374,7 +384,7 @@ def _switch_clean_starts_on(settings: _settings.Settings) -> None:
 def _measure(
     settings: _settings.Settings, meter_provider: Any
 ) -> Callable[[handoff.Seam], None] | None:
-    """Return what has the hand-offs of a seam measured, or None where nobody asks for it."""
+    """Return the function that makes a seam measure its hand-offs; None if metrics are off."""
     if not settings.metrics:
         return None
     from otel_concurrency import _metrics
@@ -387,14 +397,14 @@ def _measure(
 
 
 def _switch_metrics_on() -> None:
-    """Have it noticed when what was measured arrives."""
+    """Patch ``attach``, so that the arrival of a measured context is noticed."""
     from otel_concurrency import _metrics
 
     _primitive("metrics", lambda: _metrics.MODULES).switch_on(handoff.capture)
 
 
 def _switch_links_on(settings: _settings.Settings) -> None:
-    """Have the SDK asked for links where a span starts, if there can be any."""
+    """Patch the SDK so that spans get their links when they start, if there can be any links."""
     policies = {*settings.policies.values()} - {_policy.Policy.OFF}
     if not policies and not settings.link_after:
         return
@@ -411,7 +421,7 @@ def _switch_flush_on(settings: _settings.Settings) -> None:
 
 
 def _switch_environment_on(settings: _settings.Settings) -> None:
-    """Have this process join the trace that it was started in, if it may."""
+    """Make this process join the trace in which it was started, if the setting allows it."""
     policy = settings.policies["subprocess"]
     if policy is not _policy.Policy.OFF:
         environment.enter(_policy.change_for(policy, "subprocess"))

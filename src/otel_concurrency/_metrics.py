@@ -1,11 +1,11 @@
-"""Metrics of hand-offs, where they are switched on: how many there are, and how long work waits.
+"""Metrics of hand-offs, if they are switched on: how many there are, and how long work waits.
 
-Nothing here is imported unless it is switched on, and nothing on the hot path asks whether it is:
-the seams' own functions are replaced, and ``attach``. A context that is captured travels as a copy
-that knows when and by whom it was captured; the first time that it is attached is its arrival.
+This module is imported only if metrics are switched on. The hot path never checks for that: the
+functions of the seams, and ``attach``, are replaced instead. A captured context travels as a copy
+that holds the time and the primitive of its capture. It arrives when it is attached first.
 
-Hand-offs are made in finalizers and under locks, also while metrics are collected. So they are
-counted here, under a lock that the same thread can take again, and read when metrics are collected.
+Hand-offs happen in finalizers and under locks, even while metrics are collected. So they are
+counted here under a reentrant lock, and the counts are read when metrics are collected.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ HAND_OFFS = "otel_concurrency.hand_offs"
 WAIT = "otel_concurrency.hand_off.wait"
 
 PRIMITIVE = "otel_concurrency.primitive"
-"""The setting that the hand-off goes by: ``futures``, ``queue`` …"""
+"""The setting that covers the hand-off: ``futures``, ``queue`` …"""
 
 CARRIED = "otel_concurrency.context_carried"
-"""Whether there was a context to carry, and it went with the work."""
+"""Whether there was a context, which was carried with the work."""
 
 _UNMEASURED = ("multiprocessing", "subprocess")
-"""Primitives whose work arrives elsewhere, or more than once."""
+"""Primitives whose waits are not measured: work arrives in another process, or more than once."""
 
 _BOUNDARIES = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300)
-"""Advice for the histogram, in seconds: from a pool that is idle to one that is overrun."""
+"""Advised bucket boundaries of the histogram, in seconds: from an idle pool to an overloaded one.
+"""
 
 
 _OF_THE_SDK = ("opentelemetry.sdk.", "opentelemetry.exporter.")
-"""Modules that hand work off for their own sake: to find out about resources, say."""
+"""Modules that hand off work of their own, such as resource detection."""
 
 _BETWEEN = ("otel_concurrency.", "concurrent.futures.", "opentelemetry.instrumentation.", "wrapt.")
-"""Modules by which they do."""
+"""Modules whose frames may lie between such a module and the hand-off."""
 
 
 class Carried(Context):
@@ -62,18 +63,18 @@ class Carried(Context):
     since: float | None
 
     def arrive(self) -> None:
-        """Record how long it was on its way, the first time that it is attached. Never raises."""
+        """Record how long it waited, when it is attached for the first time. Never raises."""
         since, self.since = self.since, None
         if since is not None:
             self.meter.record(perf_counter() - since, self)
 
     def become(self, context: Context) -> Context:
-        """Return ``context``, which a policy has made of this one, in its place."""
+        """Return a measured copy of ``context``, which a policy has derived from this context."""
         return self.meter.stamp(self.primitive, context, self.since) if context else context
 
 
 class Meter:
-    """Counts and measures, for one provider of meters."""
+    """Counts and measures hand-offs, for one meter provider."""
 
     def __init__(self, provider: Any) -> None:
         self.provider = provider
@@ -88,14 +89,14 @@ class Meter:
         if (
             "explicit_bucket_boundaries_advisory"
             in inspect.signature(meter.create_histogram).parameters
-        ):  # not before opentelemetry-api 1.30
+        ):  # since opentelemetry-api 1.30
             advice["explicit_bucket_boundaries_advisory"] = _BOUNDARIES
         self._wait: Histogram = meter.create_histogram(
             WAIT, "s", "Time from the capture of a context to its attachment.", **advice
         )
 
     def begin(self) -> None:
-        """Count from nothing, in a process that was forked."""
+        """Start counting from zero, in a process that was forked."""
         self._lock = threading.RLock()
         self._counts.clear()
         self._measuring.clear()
@@ -119,13 +120,13 @@ class Meter:
         return self.stamp(primitive, context, perf_counter())
 
     def stamp(self, primitive: str, context: Context, since: float | None) -> Carried:
-        """Return a copy of ``context`` that knows of its capture."""
+        """Return a copy of ``context`` that holds the time and the primitive of its capture."""
         carried = Carried(context)
         carried.meter, carried.primitive, carried.since = self, primitive, since
         return carried
 
     def record(self, seconds: float, context: Carried) -> None:
-        """Record that ``context`` arrives, unless that is a part of recording. Never raises."""
+        """Record that ``context`` arrives, unless recording itself attached it. Never raises."""
         thread = get_ident()
         if thread in self._measuring:
             return
@@ -138,13 +139,13 @@ class Meter:
             self._measuring.discard(thread)
 
     def measure(self, seam: Seam) -> None:
-        """Have all hand-offs by ``seam``, which is active, counted and their waits measured."""
+        """Make ``seam``, which is active, count its hand-offs and measure their waits."""
         name, capture, change = seam.name, seam.capture, seam.change
 
         def counted(work: object) -> Context | None:
             context = capture(work)
             if context is NO_CONTEXT:
-                return context  # an infrastructure thread, not work
+                return context  # a thread that starts clean: it is infrastructure, not work
             if _is_the_sdks(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
                 return context
             if context is None and seam.starts_clean is not None and seam.starts_clean(work):
@@ -167,7 +168,7 @@ def _always() -> bool:
 
 
 def _is_the_sdks(frame: FrameType | None) -> bool:
-    """Whether OpenTelemetry hands work off for itself, and not for the program."""
+    """Whether the SDK or an exporter hands off its own work, and not the program's."""
     while frame is not None and str(frame.f_globals.get("__name__")).startswith(_BETWEEN):
         frame = frame.f_back
     return frame is not None and str(frame.f_globals.get("__name__")).startswith(_OF_THE_SDK)
@@ -197,7 +198,7 @@ def meter_for(provider: Any) -> Meter:
     """Return the meter for ``provider`` (None: the global one)."""
     global _last  # noqa: PLW0603
     if _last is None or _last.provider is not provider:
-        _last = Meter(provider)  # instruments cannot be taken back
+        _last = Meter(provider)  # it is kept, since its instruments cannot be removed
     return _last
 
 

@@ -1,9 +1,9 @@
 """The settings, from keywords and from the environment.
 
 A keyword of ``instrument()`` has the name of its variable without the prefix, in lower case
-(``OTEL_PYTHON_CONCURRENCY_SCHED`` is ``sched``), takes the same words, and beats it. The keys of a
-declarative configuration file arrive as keywords (see ``_configuration``). Nothing here raises: a
-value that cannot be used is reported once, in the user's own words, and counts as unset.
+(``OTEL_PYTHON_CONCURRENCY_SCHED`` is ``sched``). It takes the same values, and overrides the
+variable. The keys of a declarative configuration file arrive as keywords (see ``_configuration``).
+Nothing here raises: an invalid value is reported once, as the user wrote it, and counts as unset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     GivenPolicy = Policy | Literal["parent", "link", "off"] | None
 
     class Keywords(TypedDict, total=False):
-        """What ``instrument()`` takes; None: not given."""
+        """The keywords of ``instrument()``; None counts as not given."""
 
         policy: GivenPolicy
         threading: GivenPolicy
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         metrics: bool | None
         adapters: str | Iterable[str] | None
         keep_official_threading: bool | None
-        # Of any instrumentor.
+        # The keywords that every instrumentor takes.
         tracer_provider: object
         meter_provider: object
         logger_provider: object
@@ -58,26 +58,26 @@ _WORDS = {policy.value: policy for policy in Policy}
 _OF_ANY_INSTRUMENTOR = frozenset(
     ("tracer_provider", "meter_provider", "logger_provider", "event_logger_provider")
 )
-"""Keywords that are passed to every instrumentor alike; this one has no use for them."""
+"""Keywords that are passed to every instrumentor. They are no settings of this library."""
 
 
 DECLARED = "declared"
-"""A keyword that comes with the others where they are those of a configuration file."""
+"""A keyword that is added if the other keywords come from a configuration file."""
 
 _OPT_IN = frozenset(("subprocess",))
-"""What is off unless it is switched on by its own setting."""
+"""The primitives that are off unless their own setting switches them on."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One policy a primitive, by its setting's name in lower case, and what holds for all."""
+    """A policy for each primitive, by its setting's name in lower case, and the other settings."""
 
     policies: Mapping[str, Policy]
     excluded: tuple[str, ...] = ()
     link_after: int = 60_000
-    """Milliseconds after its end from which on a span is no implicit parent any more; 0: never."""
+    """How long (ms) after its end a span can still become a parent implicitly; 0: without limit."""
     flush_timeout: int = 5_000
-    """Milliseconds that a child process may take at its end to export its telemetry; 0: none."""
+    """How long (ms) a child process may export its telemetry at its end; 0: it does not export."""
     metrics: bool = False
     """Whether hand-offs are counted, and their waits measured."""
     adapters: tuple[str, ...] = ()
@@ -85,10 +85,10 @@ class Settings:
     keep_official_threading: bool = False
     """Whether OpenTelemetry's own instrumentor of threads stays beside this library."""
     sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
-    """Where a setting was set, as the user would write it; one that is missing was not."""
+    """Where each setting was set, as the user would write it. Unset settings are missing here."""
 
     def as_keywords(self) -> dict[str, Any]:
-        """Return the keywords of ``instrument()`` that amount to these settings, all plain."""
+        """Return the keywords of ``instrument()`` for these settings, with plain values only."""
         return {
             **{name: policy.value for name, policy in self.policies.items()},
             "excluded": self.excluded,
@@ -104,7 +104,7 @@ _ALL = "*"
 _NO_ADAPTER = ("-*",)
 
 in_force: Settings | None = None
-"""The settings that the library is switched on with at present."""
+"""The settings with which the library is switched on at present; None while it is off."""
 
 
 def read(
@@ -112,7 +112,7 @@ def read(
 ) -> Settings:
     """Return the settings of ``primitives``: from ``keywords``, else from the environment.
 
-    ``adapters`` are the libraries that there are adapters for.
+    ``adapters`` are the libraries for which there is an adapter.
     """
     names = tuple(primitives)
     _report_unknown(names, keywords)
@@ -135,7 +135,7 @@ def read(
 
 
 def excluded() -> tuple[str, ...]:
-    """Return what is excluded: also where the library is off, and it is only looked at."""
+    """Return the names that are excluded. While the library is off, read the environment."""
     return _names("excluded", _Given({})) if in_force is None else in_force.excluded
 
 
@@ -178,16 +178,16 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
 
 
 class _Given:
-    """What the user gave for the settings, and which of it was used."""
+    """The values that the user gave for the settings, and which of them were used."""
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
         self._keywords = keywords
         self.sources: dict[str, str] = {}
 
     def of(self, name: str) -> Iterator[tuple[str, Any]]:
-        """Yield what was given for a setting, the strongest first, as (where, value).
+        """Yield the values given for a setting as (where, value), by decreasing precedence.
 
-        To ask for the next one is to say that the last could not be used.
+        The caller asks for the next value only if it could not use the last one.
         """
         for where, value in (
             (self._keyword(name), self._keywords.get(name)),
@@ -209,7 +209,7 @@ def _is_unset(value: object) -> bool:
 
 
 def _policy(name: str, given: _Given, switched_on: Policy) -> Policy | None:
-    """Return the policy that was given for ``name``, where True is ``switched_on``."""
+    """Return the policy that was given for ``name``; the value True means ``switched_on``."""
     for where, value in given.of(name):
         if type(value) is bool:
             return switched_on if value else Policy.OFF
@@ -231,14 +231,15 @@ def _milliseconds(name: str, given: _Given, default: int) -> int:
 
 
 _LONGEST = int(threading.TIMEOUT_MAX * 1000)
-"""What a thread can wait; more is for ever as well."""
+"""The longest time (ms) that a thread can wait. A longer time has the same effect."""
 
 
 def _number(word: str) -> int:
-    """Return the number that a word spells, and a negative one where it spells none."""
+    """Return the number in ``word``; a negative number if it is none."""
     if not (word.isascii() and word.isdigit()):
         return -1
-    return int(word) if len(word) <= len(str(_LONGEST)) else _LONGEST  # int() takes 4300 digits
+    # int() raises for more than 4300 digits.
+    return int(word) if len(word) <= len(str(_LONGEST)) else _LONGEST
 
 
 def _truth(name: str, given: _Given) -> bool:
@@ -258,7 +259,7 @@ def _word(value: object) -> str:
 
 
 def _chosen(name: str, given: _Given, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of ``known`` are named: from left to right, the last word counts."""
+    """Return the chosen names of ``known``. Words apply from left to right; the last one wins."""
     words = [word.lower() for word in _names(name, given)]
     unknown = [word for word in words if word.removeprefix("-") not in (*known, _ALL)]
     if unknown:

@@ -1,8 +1,8 @@
-"""The tasks that start clean: data, and nothing else.
+"""The tasks that start clean, as data only.
 
-The rules for an entry are those of ``_clean_starts.functions``. What is listed are the coroutine
-functions that a library makes tasks of, and that run for as long as it is used: readers, writers,
-heartbeats, reconnections, pollers. ``python tests/scan_threads`` finds candidates.
+The rules for an entry are those of ``_clean_starts.functions``. The entries are coroutine functions
+that a library runs as tasks for as long as it is used: readers, writers, heartbeats, reconnections,
+pollers. ``python tests/scan_threads`` finds candidates.
 """
 
 from __future__ import annotations
@@ -207,4 +207,5 @@ TASKS: Final[Table] = {
     "ydb.aio.query.session": ("QuerySession._check_session_status_loop",),
     "ydb.aio.table": ("SessionPool._keep_alive_loop",),
 }
-"""By module: coroutine functions that begin in no context where they are all that a task runs."""
+"""By module: coroutine functions that begin in the empty context if they are all that a task runs.
+"""
