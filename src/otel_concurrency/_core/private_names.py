@@ -1,0 +1,378 @@
+"""The private names of CPython, OpenTelemetry and wrapt that the library relies on.
+
+Look here when a new version renames or removes one of them: each name stands with the modules that
+depend on it. Nothing reads the list at run time. A test, ``test_private_names.py``, holds it
+against the code and against the versions that are installed.
+
+The list leaves out names that are documented despite their spelling (``os._exit``,
+``sys._getframe``, the module ``_thread``), names of third-party libraries, what the adapters use,
+and the tables of ``_clean_starts``, which are lists of names themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class PrivateName(NamedTuple):
+    """Who depends on a private name, and for what."""
+
+    modules: str
+    """The modules of this library that use it, divided by spaces."""
+
+    purpose: str
+
+    since: tuple[int, int] = (3, 10)
+    """The first version of Python on which it is used."""
+
+    until: tuple[int, int] = (4, 0)
+    """The first version of Python on which it is used no more."""
+
+    only_posix: bool = False
+
+
+_ASYNCIO: Mapping[str, PrivateName] = {
+    "asyncio.base_events.BaseEventLoop._default_executor": PrivateName(
+        "_primitives._asyncio", "whether `run_in_executor(None, ...)` uses a pool that is patched"
+    ),
+    "asyncio.coroutines._is_coroutine": PrivateName(
+        "_primitives._asyncio", "marking a replacement as a coroutine function", until=(3, 12)
+    ),
+    "asyncio.events._get_running_loop": PrivateName(
+        "_observer.flows _observer.span_hooks", "whether the thread runs an event loop"
+    ),
+    "asyncio.events.Handle._args": PrivateName(
+        "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
+    ),
+    "asyncio.events.Handle._callback": PrivateName(
+        "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
+    ),
+    "asyncio.events.Handle._run": PrivateName(
+        "_linking.flows _observer.frames _primitives._asyncio_callbacks",
+        "where a callback begins; a layer of `TimerHandle`",
+    ),
+    "asyncio.events.Handle._source_traceback": PrivateName(
+        "_primitives._asyncio_callbacks", "taking this library's frames out in debug mode"
+    ),
+    "asyncio.futures._set_result_unless_cancelled": PrivateName(
+        "_primitives._asyncio_callbacks", "leaving the timer of `asyncio.sleep` alone"
+    ),
+    "asyncio.queues.Queue._get": PrivateName(
+        "_items.pairing _items.queue_hooks _primitives._asyncio", "a hook: an item is taken out"
+    ),
+    "asyncio.queues.Queue._put": PrivateName(
+        "_items.pairing _items.queue_hooks _items.relays _primitives._asyncio",
+        "a hook: an item is added",
+    ),
+    "asyncio.queues.Queue._queue": PrivateName("_primitives._asyncio", "the items that wait"),
+    "asyncio.runners.Runner._context": PrivateName(
+        "_primitives._asyncio_callbacks", "the context in which each run begins", since=(3, 11)
+    ),
+    "asyncio.selector_events.BaseSelectorEventLoop._start_serving": PrivateName(
+        "_observer.connection_hooks _primitives._asyncio_transports", "a layer: a server listens"
+    ),
+    "asyncio.selector_events._SelectorDatagramTransport": PrivateName(
+        "_primitives._asyncio_transports", "layers of the transports of datagrams"
+    ),
+    "asyncio.selector_events._SelectorTransport": PrivateName(
+        "_observer.connection_hooks _primitives._asyncio_transports", "layers of the transports"
+    ),
+    "asyncio.selector_events._SelectorTransport._add_reader": PrivateName(
+        "_observer.connection_hooks _primitives._asyncio_transports", "a layer: it starts to read"
+    ),
+    "asyncio.selector_events._SelectorTransport._call_connection_lost": PrivateName(
+        "_primitives._asyncio_transports", "a layer: the connection ends"
+    ),
+    "asyncio.selector_events._SelectorTransport._context": PrivateName(
+        "_primitives._asyncio_transports",
+        "whether the transport keeps the context of its callbacks by itself",
+        since=(3, 15),
+    ),
+    "asyncio.sslproto.SSLProtocol._resume_reading": PrivateName(
+        "_primitives._asyncio_transports", "a layer: TLS reads again", since=(3, 11)
+    ),
+    "asyncio.sslproto.SSLProtocol._transport": PrivateName(
+        "_primitives._asyncio_transports", "the transport below TLS", since=(3, 11)
+    ),
+    "asyncio.transports._FlowControlMixin": PrivateName(
+        "_primitives._asyncio_transports", "layers of the transports with flow control"
+    ),
+    "asyncio.transports._FlowControlMixin._maybe_resume_protocol": PrivateName(
+        "_primitives._asyncio_transports", "a layer: `resume_writing` is called"
+    ),
+    "asyncio.transports._FlowControlMixin._protocol_paused": PrivateName(
+        "_primitives._asyncio_transports", "whether `resume_writing` is about to be called"
+    ),
+    "asyncio.unix_events._UnixReadPipeTransport": PrivateName(
+        "_primitives._asyncio_transports", "layers of the transports of pipes", only_posix=True
+    ),
+    "asyncio.unix_events._UnixReadPipeTransport._call_connection_lost": PrivateName(
+        "_primitives._asyncio_transports", "a layer: the pipe is closed", only_posix=True
+    ),
+    "asyncio.unix_events._UnixSelectorEventLoop": PrivateName(
+        "_primitives._asyncio_callbacks", "a layer of `add_signal_handler`", only_posix=True
+    ),
+    "asyncio.unix_events._UnixWritePipeTransport": PrivateName(
+        "_primitives._asyncio_transports", "layers of the transports of pipes", only_posix=True
+    ),
+    "asyncio.unix_events._UnixWritePipeTransport._call_connection_lost": PrivateName(
+        "_primitives._asyncio_transports", "a layer: the pipe is closed", only_posix=True
+    ),
+}
+
+_CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
+    "concurrent.futures._base": PrivateName(
+        "_observer.call_hooks _primitives._futures _primitives._futures_map",
+        "the module that defines `Executor` and `Future`",
+    ),
+    "concurrent.futures._base.Future._result": PrivateName(
+        "_primitives._futures", "where the context waits until there is a result"
+    ),
+    "concurrent.futures.process._CallItem": PrivateName(
+        "_primitives._multiprocessing._executors", "a layer: headers go beside the call"
+    ),
+    "concurrent.futures.process._ExecutorManagerThread": PrivateName(
+        "_primitives._multiprocessing._executors", "a layer of its `run`"
+    ),
+    "concurrent.futures.process.ProcessPoolExecutor._executor_manager_thread": PrivateName(
+        "_primitives._multiprocessing._executors",
+        "ending workers so that they export their spans",
+        since=(3, 14),
+    ),
+    "concurrent.futures.process._WorkItem": PrivateName(
+        "_primitives._multiprocessing._executors", "a layer: the context is captured"
+    ),
+    "concurrent.futures.process._process_chunk": PrivateName(
+        "_observer.process_hooks _primitives._multiprocessing._executors",
+        "recognising a chunk of `Executor.map`",
+    ),
+    "concurrent.futures.process._process_worker": PrivateName(
+        "_primitives._multiprocessing._executors", "a layer: what a worker process runs"
+    ),
+    "concurrent.futures.process.ProcessPoolExecutor._processes": PrivateName(
+        "_primitives._multiprocessing._executors",
+        "terminating the workers that do not end",
+        since=(3, 14),
+    ),
+    "concurrent.futures.thread.ThreadPoolExecutor._adjust_thread_count": PrivateName(
+        "_primitives._futures", "a layer: a worker thread is started"
+    ),
+    "concurrent.futures.thread._WorkItem": PrivateName(
+        "_primitives._futures", "a subclass in its place captures and attaches the context"
+    ),
+    "concurrent.futures.thread._base": PrivateName(
+        "_primitives._futures", "the `Future` that the pool uses"
+    ),
+    "concurrent.futures.thread._worker": PrivateName(
+        "_primitives._futures", "a layer: what a worker thread runs"
+    ),
+}
+
+_MULTIPROCESSING: Mapping[str, PrivateName] = {
+    "multiprocessing.connection._ConnectionBase": PrivateName(
+        "_primitives._multiprocessing._pools", "whether tasks are sent by a plain pipe"
+    ),
+    "multiprocessing.connection._ForkingPickler": PrivateName(
+        "_primitives._multiprocessing._pools", "pickling a task, to put headers behind it"
+    ),
+    "multiprocessing.pool.ApplyResult._callback": PrivateName(
+        "_primitives._multiprocessing._pools", "letting go of a context when the result is there"
+    ),
+    "multiprocessing.pool.ApplyResult._error_callback": PrivateName(
+        "_primitives._multiprocessing._pools", "letting go of a context when the result is there"
+    ),
+    "multiprocessing.pool.ApplyResult._event": PrivateName(
+        "_primitives._multiprocessing._pools", "whether the result is there"
+    ),
+    "multiprocessing.pool.ApplyResult._set": PrivateName(
+        "_primitives._multiprocessing._pools", "a layer: the result arrives; `MapResult`'s also"
+    ),
+    "multiprocessing.pool.Pool._guarded_task_generation": PrivateName(
+        "_primitives._multiprocessing._pools", "a layer: `imap` takes its next item"
+    ),
+    "multiprocessing.pool.Pool._handle_tasks": PrivateName(
+        "_primitives._multiprocessing._pools", "a layer: tasks are sent to the workers"
+    ),
+    "multiprocessing.pool.Pool._map_async": PrivateName(
+        "_observer.process_hooks _primitives._multiprocessing._pools", "a layer: `map` and its kin"
+    ),
+    "multiprocessing.pool.Pool._state": PrivateName(
+        "_primitives._multiprocessing._pools", "`Pool` sets it on its worker handler's thread too"
+    ),
+    "multiprocessing.pool.Pool._terminate_pool": PrivateName(
+        "_primitives._multiprocessing._pools", "a layer: workers export before they are terminated"
+    ),
+    "multiprocessing.process.BaseProcess._bootstrap": PrivateName(
+        "_observer.frames _observer.process_hooks _primitives._multiprocessing._process",
+        "a layer: what a child process runs first",
+    ),
+    "multiprocessing.process.BaseProcess._target": PrivateName(
+        "_clean_starts.matching _observer.flows _primitives._multiprocessing._process",
+        "the function that the process is to run",
+    ),
+    "multiprocessing.queues.Queue._buffer": PrivateName(
+        "_primitives._multiprocessing._queues", "a buffer in its place keeps the contexts"
+    ),
+    "multiprocessing.queues.Queue._start_thread": PrivateName(
+        "_primitives._multiprocessing._queues", "a layer: the last moment to replace the buffer"
+    ),
+    "multiprocessing.queues._ForkingPickler": PrivateName(
+        "_primitives._multiprocessing._queues", "a layer: headers go behind the pickled item"
+    ),
+    "multiprocessing.queues._sentinel": PrivateName(
+        "_primitives._multiprocessing._queues", "the item that ends the queue's thread"
+    ),
+    "multiprocessing.util._finalizer_registry": PrivateName(
+        "_child_exit.flush", "whether more of the program runs before the child ends"
+    ),
+}
+
+_THREADING: Mapping[str, PrivateName] = {
+    "_thread.LockType._at_fork_reinit": PrivateName(
+        "_child_exit.after_fork", "making a lock new that a thread held at the fork"
+    ),
+    "threading.Thread._bootstrap_inner": PrivateName(
+        "_primitives._threading", "a layer: the context is attached around all of the thread"
+    ),
+    "threading.Thread._context": PrivateName(
+        "_primitives._threading", "the contextvars.Context that `run` is called in", since=(3, 14)
+    ),
+    "threading.Thread._initialized": PrivateName(
+        "_observer.call_hooks _primitives._threading", "whether `start` is about to raise"
+    ),
+    "threading.Thread._target": PrivateName(
+        "_clean_starts.matching _observer.flows", "the function that the thread is to run"
+    ),
+    "threading._DummyThread": PrivateName(
+        "_observer.suspicions", "whether Python code started the thread"
+    ),
+    "threading._active": PrivateName(
+        "_observer.flows _observer.suspicions",
+        "the present thread's object, without making one for it",
+    ),
+    "threading._shutdown": PrivateName(
+        "_child_exit.flush", "noticing the end of a child's work before its threads are joined"
+    ),
+}
+
+_OTHER_MODULES: Mapping[str, PrivateName] = {
+    "_signal": PrivateName(
+        "_primitives._signal", "the functions below `signal`'s, which nobody has patched"
+    ),
+    "atexit._ncallbacks": PrivateName(
+        "_child_exit.flush", "whether exit handlers of the program are still to run"
+    ),
+    "importlib.machinery.ModuleSpec._initializing": PrivateName(
+        "_core.imports", "whether a module is still being imported"
+    ),
+    "importlib.util._LazyModule": PrivateName(
+        "_core.imports", "leaving a lazy module alone, which any access would load"
+    ),
+    "logging.handlers.QueueListener._monitor": PrivateName(
+        "_primitives._logging", "a layer: the loop of the listener's thread"
+    ),
+    "queue.Queue._get": PrivateName(
+        "_items.pairing _items.queue_hooks _primitives._queue", "a hook: an item is taken out"
+    ),
+    "queue.Queue._put": PrivateName(
+        "_items.pairing _items.queue_hooks _items.relays _primitives._queue",
+        "a hook: an item is added",
+    ),
+    "queue.Queue._qsize": PrivateName("_primitives._queue", "a hook: a consumer starts to wait"),
+    "sched.scheduler._lock": PrivateName(
+        "_primitives._sched", "finding the event that `cancel` is about to remove"
+    ),
+    "sched.scheduler._queue": PrivateName(
+        "_primitives._sched", "finding the event that `cancel` is about to remove"
+    ),
+    "subprocess.Popen._execute_child": PrivateName(
+        "_primitives._subprocess", "a layer: headers go to the child's environment"
+    ),
+}
+
+_OPENTELEMETRY: Mapping[str, PrivateName] = {
+    "opentelemetry._logs": PrivateName("_child_exit.providers", "the global provider of loggers"),
+    "opentelemetry.context._RUNTIME_CONTEXT": PrivateName(
+        "_core.handoff", "reading and attaching the context without the API's overhead"
+    ),
+    "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext._current_context": (
+        PrivateName("_core.handoff", "reading and attaching the context without the API's overhead")
+    ),
+    "opentelemetry.instrumentation.auto_instrumentation._load": PrivateName(
+        "_observer.start", "the name of its logger, for a warning that does not apply"
+    ),
+    "opentelemetry.instrumentation.instrumentor.BaseInstrumentor._instrument": PrivateName(
+        "_observer.start", "keeping the library off in a program that is only observed"
+    ),
+    "opentelemetry.instrumentation.instrumentor.BaseInstrumentor._uninstrument": PrivateName(
+        "_observer.start", "keeping the library off in a program that is only observed"
+    ),
+    "opentelemetry.instrumentation.threading.ThreadingInstrumentor._instrument_thread": PrivateName(
+        "_official_threading", "layers: it has nothing to do while this library is on"
+    ),
+    "opentelemetry.instrumentation.threading.ThreadingInstrumentor._otel_context": PrivateName(
+        "_primitives._threading", "the context that it keeps in a thread, and would attach"
+    ),
+    "opentelemetry.instrumentation.threading.ThreadingInstrumentor._uninstrument_thread": (
+        PrivateName("_official_threading", "layers: it has nothing to undo while it is set aside")
+    ),
+    "opentelemetry.propagators.composite.CompositePropagator._propagators": PrivateName(
+        "_crossing.carrier", "whether only W3C trace context and baggage are propagated"
+    ),
+    "opentelemetry.sdk._logs": PrivateName("_child_exit.providers", "the provider to be flushed"),
+    "opentelemetry.sdk.metrics.MeterProvider._measurement_consumer": PrivateName(
+        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
+    ),
+    (
+        "opentelemetry.sdk.metrics._internal.measurement_consumer."
+        "SynchronousMeasurementConsumer._reader_storages"
+    ): PrivateName(
+        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
+    ),
+    (
+        "opentelemetry.sdk.metrics._internal.metric_reader_storage."
+        "MetricReaderStorage._instrument_view_instrument_matches"
+    ): PrivateName(
+        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
+    ),
+    "opentelemetry.sdk.metrics._internal.metric_reader_storage.MetricReaderStorage._lock": (
+        PrivateName("_child_exit.after_fork", "making the lock new, which may be held at the fork")
+    ),
+    "opentelemetry.sdk.trace.Span._end_time": PrivateName(
+        "_items.adoption _linking.origins _linking.span_start",
+        "whether a span has ended, at less cost than the property",
+    ),
+    "opentelemetry.sdk.trace.export.BatchSpanProcessor._batch_processor": PrivateName(
+        "_observer.export_hooks", "the part that keeps the spans, in later versions of the SDK"
+    ),
+    "opentelemetry.trace._TRACER_PROVIDER": PrivateName(
+        "_linking.origins _observer.lent _observer.provider _status.snapshot",
+        "the global provider, without having one loaded",
+    ),
+    "opentelemetry.trace._TRACER_PROVIDER_SET_ONCE": PrivateName(
+        "_observer.provider", "giving way to the provider that the program sets"
+    ),
+    "opentelemetry.trace.propagation._SPAN_KEY": PrivateName(
+        "_clean_starts.wrappers _crossing.carrier _items.adoption _linking.flows _linking.origins "
+        "_linking.span_start _observer.context_hooks _observer.flows _observer.span_hooks "
+        "_observer.suspicions",
+        "the span in a context, without making one for a context that has none",
+    ),
+    "opentelemetry.util._once": PrivateName(
+        "_observer.provider", "the class of `_TRACER_PROVIDER_SET_ONCE`"
+    ),
+    "wrapt.FunctionWrapper._self_wrapper": PrivateName(
+        "_official_threading _status.snapshot", "whose wrapper it is; wrapping again in its place"
+    ),
+}
+
+PRIVATE_NAMES: Mapping[str, PrivateName] = {
+    **_ASYNCIO,
+    **_CONCURRENT_FUTURES,
+    **_MULTIPROCESSING,
+    **_THREADING,
+    **_OTHER_MODULES,
+    **_OPENTELEMETRY,
+}
+"""Each name by where it is defined: a module, a class in it, the name."""
