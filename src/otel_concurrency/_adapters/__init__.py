@@ -1,13 +1,13 @@
-"""The libraries that bring workers or queues of their own, one file each.
+"""Third-party libraries that have their own workers or queues, one file each.
 
-To add one: name it in :data:`ADAPTERS`, with the primitives that it goes by, whose seams its advice
-is given, and the modules that are patched. Write ``_<name>.py`` with a constant ``MODULES`` that
-maps each of these to a function ``(module, seam) -> list of patches``, and ``TESTED``, the first
-and the last version that it was tested with. Give it its row in the README and its
-``tests/adapters/test_<name>.py``; a test names what is missing.
+To add one: name it in :data:`ADAPTERS`, with the primitives whose settings switch it on and whose
+seams its advice gets, and the modules that are patched. Write ``_<name>.py`` with a constant
+``MODULES`` that maps each of these to a function ``(module, seam) -> list of patches``, and
+``TESTED``, the first and the last version that it was tested with. Add a row to the README and a
+file ``tests/adapters/test_<name>.py``; a test names what is missing.
 
-A file is imported when the program imports what it patches: a library that is not there costs the
-registration of its name.
+A file is imported when the program imports a module that it patches. So a library that is not
+installed costs only the registration of its name.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "uvloop": {"asyncio": ("uvloop",)},
 }
-"""By library: its modules that are patched, by the primitive that they go by."""
+"""For each library and each primitive whose setting covers it: the modules that are patched."""
 
 Advice = Callable[[ModuleType, Seam], "list[Patch]"]
 
 
 def advice(library: str, primitive: str, module_name: str) -> Advice:
-    """Return what patches a module of ``library`` as far as it goes by ``primitive``."""
+    """Return the function that patches a module of ``library`` for the setting ``primitive``."""
     found: Advice = _file(library).MODULES[primitive][module_name]
     return found
 
@@ -102,7 +102,7 @@ def tested(library: str) -> tuple[str, str]:
 
 
 def version(library: str) -> str | None:
-    """Return the version of ``library`` that is installed; None where that is not known."""
+    """Return the installed version of ``library``, or None if it is unknown."""
     from importlib import metadata
 
     try:

@@ -1,7 +1,8 @@
-"""aiosqlite: what a connection's thread calls, SQL functions and callbacks of the program's too.
+"""aiosqlite: calls on a connection's thread, including the program's SQL functions and callbacks.
 
-It goes by QUEUE, since it is a ``SimpleQueue`` that a connection hands its calls to. Its name may
-have been bound before this library was switched on, so it is the calls that carry.
+The setting QUEUE covers it, since a connection hands its calls over in a ``SimpleQueue``. aiosqlite
+may have imported that name before instrumenting. So the context is carried by the calls and not by
+the queue.
 """
 
 from __future__ import annotations

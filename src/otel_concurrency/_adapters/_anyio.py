@@ -1,10 +1,10 @@
 """anyio: memory object streams, which are queues of tasks, and worker processes.
 
-Streams go by ASYNCIO, under trio too, and ``to_process`` by MULTIPROCESSING. Tasks, threads and
-portals of anyio carry context natively.
+The setting ASYNCIO covers streams, under trio too, and MULTIPROCESSING covers ``to_process``.
+Tasks, threads and portals of anyio carry context natively.
 
-anyio kills its worker processes when the event loop ends. One that waits for work is asked to leave
-instead, so that it exports what it has recorded.
+anyio kills its worker processes when the event loop ends. With this adapter, an idle worker is
+first asked to exit, so that it exports what it has recorded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _layers(memory: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _given(state: Any, receivers: tuple[Any, ...]) -> int | None:
-    """Return the task of the receiver that has an item; those that are cancelled get none."""
+    """Return the task of the receiver that gets the item; cancelled receivers get none."""
     return next((one.task_info.id for one in receivers if hasattr(one, "item")), None)
 
 
@@ -65,7 +65,7 @@ MODULES = {
 
 
 class _Pickle:
-    """The module ``pickle``, as it is to whom commands for a worker are pickled."""
+    """Replaces the module ``pickle`` where anyio pickles commands for a worker."""
 
     def __init__(self, plain: Any, seam: Seam) -> None:
         self._plain = plain
@@ -75,7 +75,7 @@ class _Pickle:
         return getattr(self._plain, name)
 
     def dumps(self, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Pickle a command; if it is to run something, with the context of now."""
+        """Pickle a command; a command that runs a function gets the current context."""
         if obj[0] == "run":
             command, function, arguments = obj
             obj = command, pickled_calls.sent(self._seam, function, __name__), arguments
@@ -94,7 +94,7 @@ def _open_process(original: Any, seam: Seam) -> Any:
 
 
 class _Kill:
-    """Ends a worker in two steps: it is asked to leave, and killed when its time is up."""
+    """Ends a worker in two steps: asks it to exit, and kills it after a timeout."""
 
     def __init__(self, process: weakref.ref[Any]) -> None:
         self._process = process
@@ -125,7 +125,10 @@ class _Kill:
 
 
 def received(function: Callable[..., Any], headers: Headers | None) -> Callable[..., Any]:
-    """Return what runs ``function`` in the context of ``headers``; then the worker can leave."""
+    """Return a callable that runs ``function`` in the context of ``headers``.
+
+    After it, the worker can exit when it is asked to.
+    """
     call = pickled_calls.received(function, headers)
 
     def run(*args: Any) -> Any:
@@ -155,7 +158,7 @@ def _stay() -> None:
 
 
 def _leave(number: int, frame: object) -> None:
-    """Have the worker's loop end; what it answers is for nobody any more."""
+    """End the worker's loop. Nothing reads its answers any more."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     raise SystemExit

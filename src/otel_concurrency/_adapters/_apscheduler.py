@@ -1,8 +1,8 @@
-"""APScheduler 3: each firing of a job is a trace of its own, linked to where the job was added.
+"""APScheduler 3: each run of a job starts a new trace, linked to the span that added the job.
 
-It goes by SCHED. What a job remembers of its adder lies beside the scheduler, and is no span but
-the link to one. A firing is submitted in that, or in nothing, whoever has woken the scheduler: what
-runs it then carries it, as it carries everything.
+The setting SCHED covers it. The context in which a job was added is kept beside the scheduler, with
+a link in the place of the span. Each run is submitted in that context, or in an empty one if there
+is none, whatever context the scheduler's thread has. The executor then carries it as usual.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from otel_concurrency._linking import origins
 TESTED = ("3.10.4", "3.11.3")
 
 _jobs: weakref.WeakKeyDictionary[Any, dict[str, Context]] = weakref.WeakKeyDictionary()
-"""By scheduler: the contexts of its jobs, by their ids."""
+"""For each scheduler: the contexts of its jobs by job id."""
 
 
 def _job_layers(job: ModuleType, seam: Seam) -> list[Patch]:

@@ -1,8 +1,8 @@
 """arq: jobs, with headers behind the pickled message.
 
-They go by MULTIPROCESSING, since a worker is another process. A worker without this library does
-not look at what follows a pickle. A job that is retried or deferred keeps its headers; what it
-enqueues has those of the job at work.
+The setting MULTIPROCESSING covers them, since a worker is another process. A worker without this
+library ignores bytes that follow a pickle. A job that is retried or deferred keeps its headers. A
+job that it enqueues gets the headers of the context that is current then.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
         try:
             context = carrier.unpack_safely(tasks.appended(r)) if seam.active else None
             if context:
-                handoff.attach_safely(context)  # `run_job`, which this is a part of, detaches
+                handoff.attach_safely(context)  # the wrapper of `run_job`, the caller, detaches
         except Exception as error:
             handoff.report("extract", error)
         return job
@@ -70,7 +70,7 @@ def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
 def _run_job(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def run_job(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Also without headers: a job is not in what the worker was started in.
+        # Also without headers: a job must not inherit the context in which the worker was started.
         token = handoff.attach_safely(NO_CONTEXT) if seam.active else None
         try:
             return await original(self, *args, **kwargs)

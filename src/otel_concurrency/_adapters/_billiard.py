@@ -1,8 +1,9 @@
-"""billiard: a copy of ``multiprocessing`` with a pool of its own, which celery's workers are.
+"""billiard: a fork of ``multiprocessing`` with a different pool, which Celery uses for its workers.
 
-It goes by MULTIPROCESSING; its processes by the advice for those that they are a copy of. What is
-handed to a pool is pickled in many ways, so the context crosses in the function's own place. A
-worker leaves without a word, be it told to or not, and exports what it has recorded before.
+The setting MULTIPROCESSING covers it; its processes use the advice for ``multiprocessing``. Calls
+for a pool are pickled in several ways. So the context crosses inside an object that takes the place
+of the function. A worker exits without running exit handlers, so it exports what it has recorded
+before that.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _receiving(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _make_protected_receive(self: Any, conn: Any) -> Any:
         plain = original(self, conn)
-        base = handoff.current_safely()  # what the initializer has left
+        base = handoff.current_safely()  # the context that the initializer has left attached
 
         @functools.wraps(plain)
         def receive(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +66,7 @@ def _receiving(original: Any, seam: Seam) -> Any:
                 if adopted.get() is not None:
                     adopted.set(None)
                 if seam.active and base is not None and get_current() is not base:
-                    attach(base)  # somebody has forgotten to detach
+                    attach(base)  # the task forgot to detach
             except Exception as error:
                 handoff.report("receive", error)
             return plain(*args, **kwargs)

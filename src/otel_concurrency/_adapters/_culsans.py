@@ -1,8 +1,8 @@
-"""culsans: queues of threads, greenlets and tasks at once.
+"""culsans: queues that threads, greenlets and tasks can share.
 
-They go by QUEUE. Items go in and out by ``_put`` and ``_get``, as those of ``queue.Queue`` do, in
-the flow of who puts or gets. Such a queue has slots and no other attributes, so what is known of
-its items lies in a table.
+The setting QUEUE covers them. As in ``queue.Queue``, items go in and out by ``_put`` and ``_get``,
+in the flow that puts or gets. The queues have slots and no other attributes, so the contexts of
+their items are kept in a table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, Pairs, beside
 TESTED = ("0.8.0", "0.11.0")
 
 _QUEUES: Any = {"Queue": Fifo, "LifoQueue": Lifo, "PriorityQueue": Keyed}
-"""By name: the kind of pairs for what it contains."""
+"""For each class of queues: the kind of pairs for its items."""
 
 _CONSUMERS = ("sync_get", "green_get", "async_get", "get_nowait")
 
@@ -35,7 +35,7 @@ MODULES = {"queue": {"culsans": _layers}}
 
 
 class _Queues:
-    """The hooks of all queues, and the contexts of their items; applied and undone as a layer."""
+    """The hooks of all queues, with the contexts of their items; applied and undone as a layer."""
 
     def __init__(self, culsans: Any, seam: Seam) -> None:
         self._seam = seam
@@ -57,10 +57,10 @@ class _Queues:
         apply_all(self.layers)
 
     def undo(self) -> None:
-        """Take the hooks away, and every context that waits."""
+        """Remove the hooks, and drop all waiting contexts."""
         undo_all(self.layers)
         self._pairs.clear()
-        adoption.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # no later hook will do it for this flow
 
     def _put(self, name: str, kind: Any, original: Any) -> Any:
         @functools.wraps(original)
@@ -104,7 +104,7 @@ class _Queues:
 
 
 def _letting_go(original: Any) -> Any:
-    """Wrap what gets an item: who asks for the next one has done with the last."""
+    """Wrap a method that gets an item: a consumer that asks for the next lets go of the last."""
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)

@@ -1,7 +1,7 @@
-"""dask.distributed: tasks, with headers among their annotations.
+"""dask.distributed: tasks, with headers in an annotation.
 
-They go by MULTIPROCESSING, since workers are processes, on this host or another. An annotation is
-dask's own metadata of a task, which the scheduler passes on to the worker with it.
+The setting MULTIPROCESSING covers them, since workers are processes, on this host or another. An
+annotation is metadata of a task, which dask's scheduler sends to the worker with the task.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ def _execute(original: Any, seam: Seam) -> Any:
 
 
 def _attach(worker: Any, key: Any) -> Any:
-    """Attach what came with a task; also nothing: the worker may have been made in a context."""
+    """Attach the context that came with a task.
+
+    Without headers it is an empty one, since the worker may have been started inside a context.
+    """
     try:
         annotations: Any = getattr(worker.state.tasks.get(key), "annotations", None) or {}
         context = carrier.unpack_safely(annotations.get(_HEADERS))

@@ -1,7 +1,8 @@
-"""dramatiq: messages to actors, with headers among a message's options.
+"""dramatiq: messages to actors, with headers in an option of the message.
 
-They go by MULTIPROCESSING, since workers are processes. A message keeps its headers when it is
-retried or delayed; what it is piped to, and what an actor sends, has those of the message at work.
+The setting MULTIPROCESSING covers them, since workers are processes. A message keeps its headers
+when it is retried or delayed. Messages that an actor sends, and those of a pipeline, get headers
+from the message that is being processed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""eventlet: green threads, its pool of native ones, and its queues.
+"""eventlet: green threads, its pool of native threads, and its queues.
 
-A green thread goes by THREADING: it is captured when it is made, which pools and monkey-patched
-threads do as well. What is handed to ``tpool`` goes by FUTURES, and items by QUEUE: the hub puts
-and takes for those who wait (see ``_items.relays``).
+THREADING covers green threads: the context is captured when one is made, also by a pool or for a
+monkey-patched thread. FUTURES covers calls that are handed to ``tpool``, and QUEUE covers items:
+the hub puts and takes items on behalf of green threads that wait (see ``_items.relays``).
 
-Green threads share a thread, so with eventlet it is they, and not threads, that work is known by.
+Green threads share a native thread. So with eventlet, work is identified by its green thread.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ def _main(original: Any, seam: Seam) -> Any:
 
 
 def _is_known(seam: Seam, function: Any, args: Any) -> bool:
-    """Whether it is a ``threading.Thread``, which carries the context itself, or starts clean."""
+    """Whether to leave a green thread alone.
+
+    It stands for a ``threading.Thread``, which carries the context itself, or starts clean.
+    """
     first = args[0] if args else None
     if isinstance(getattr(first, "__self__", None), threading.Thread):
         return True
@@ -135,7 +138,7 @@ def _execute(original: Any, seam: Seam) -> Any:
     def execute(meth: Any, *args: Any, **kwargs: Any) -> Any:
         if not seam.active or isinstance(meth, Call):
             return original(meth, *args, **kwargs)
-        # Also without a context: what it forgets to detach is not for the next one.
+        # Also without a context: what it forgets to detach must not reach the next call.
         call = handoff.call(seam, meth, BodyCall) or BodyCall(NO_CONTEXT, meth)
         try:
             return original(call, *args, **kwargs)

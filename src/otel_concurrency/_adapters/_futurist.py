@@ -1,7 +1,7 @@
-"""futurist: what is submitted to be run after a delay.
+"""futurist: tasks that are submitted to run after a delay.
 
-It goes by SCHED: a thread of the executor's keeps the task until it is due, and submits it then.
-The rest of futurist is the standard library's threads, queues and futures.
+The setting SCHED covers them: a thread of the executor keeps a task until it is due, and submits it
+then. Everything else in futurist uses the standard library's threads, queues and futures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TESTED = ("3.5.0", "3.5.0")
 def _layers(futures: ModuleType, seam: Seam) -> list[Patch]:
     mixin = getattr(futures, "DelayedExecutorMixinBase", None)
     if mixin is None:
-        return []  # before it could delay
+        return []  # a version that cannot delay tasks yet
     return [Layer(mixin.Task, "__init__", lambda raw: _task(raw, seam))]
 
 
@@ -35,7 +35,7 @@ def _task(original: Any, seam: Seam) -> Any:
         call = handoff.own(seam, fn, BodyCall)
         original(self, call, args, kwargs, future, delay)
         if isinstance(call, Call):
-            # One that is cancelled stays where it is until it is due.
+            # A cancelled task stays in the executor's heap until it is due.
             future.add_done_callback(functools.partial(_release, call))
 
     return __init__

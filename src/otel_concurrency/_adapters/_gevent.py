@@ -1,11 +1,11 @@
 """gevent: greenlets, its thread pool, and its queues.
 
-A greenlet goes by THREADING: it is captured when it is started, by the callback that gevent has for
-that, which sees those of subclasses and pools too, and those that stand for monkey-patched threads.
-What is handed to ``gevent.threadpool`` goes by FUTURES, and items of ``gevent.queue`` by QUEUE;
-under ``monkey.patch_all`` those are what ``queue`` has.
+THREADING covers greenlets. The context is captured when one is started, in gevent's own callback
+for that. It sees greenlets of subclasses and pools too, and those of monkey-patched threads.
+FUTURES covers calls that are handed to ``gevent.threadpool``, and QUEUE the items of
+``gevent.queue``, whose classes replace those of ``queue`` under ``monkey.patch_all``.
 
-Greenlets share a thread, so with gevent it is a greenlet, and not a thread, that work is known by.
+Greenlets share a native thread. So with gevent, work is identified by its greenlet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TESTED = ("25.9.1", "26.9.0")
 def _greenlet_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
     return [
         _OnSpawn(gevent.Greenlet, seam),
-        # One function under two names; now that gevent has taken it from its hub.
+        # The same function as in `gevent`, which has copied it from the hub by now.
         Layer(gevent.hub, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
         Layer(gevent, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
     ]
@@ -54,11 +54,11 @@ def _pool_layers(threadpool: ModuleType, seam: Seam) -> list[Patch]:
 
 
 _QUEUES = {"SimpleQueue": Fifo, "Queue": Fifo, "PriorityQueue": Keyed, "LifoQueue": Lifo}
-"""By name: the kind of pairs for what it contains."""
+"""For each class of queues: the kind of pairs for its items."""
 
 
 def _queue_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
-    # It takes the name of a C module while it is imported, and no import hook hears of it then.
+    # While it is imported it takes the name of a C module, so import hooks do not see it.
     queue: Any = importlib.import_module("gevent.queue")
     made: dict[Any, Any] = {}
 
@@ -97,19 +97,19 @@ class _OnSpawn:
     def __init__(self, greenlet: Any, seam: Seam) -> None:
         self._greenlet = greenlet
         self._seam = seam
-        self._callback = self._started  # the one object that gevent can find again
+        self._callback = self._started  # kept, since gevent removes a callback by identity
 
     def apply(self) -> None:
-        """Have gevent call us; once, however often it is asked to."""
+        """Register the callback with gevent, at most once."""
         self._greenlet.add_spawn_callback(self._callback)
 
     def undo(self) -> None:
-        """Have gevent forget us."""
+        """Remove the callback from gevent."""
         self._greenlet.remove_spawn_callback(self._callback)
 
     def _started(self, greenlet: Any) -> None:
         try:
-            run = greenlet._run  # which is let go of with its end, also if it never runs
+            run = greenlet._run  # gevent drops it when the greenlet ends, even if it never ran
             if greenlet.gr_context is None and not _is_thread(run):
                 call = handoff.call(self._seam, run, BodyCall)
                 if call is not None:
@@ -138,7 +138,7 @@ def _pool_spawn(original: Any, seam: Seam) -> Any:
     def spawn(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
         if not seam.active or isinstance(func, Call):
             return original(self, func, *args, **kwargs)
-        # Also without a context: what it forgets to detach is not for the next one.
+        # Also without a context: what it forgets to detach must not reach the next call.
         call = handoff.call(seam, func, BodyCall) or BodyCall(NO_CONTEXT, func)
         try:
             return original(self, call, *args, **kwargs)
@@ -151,14 +151,14 @@ def _pool_spawn(original: Any, seam: Seam) -> Any:
 
 _PAIRS = "_otel_concurrency_pairs"
 _PUTTING = "_otel_concurrency_putting"
-"""The attribute with what is being put: items, and the contexts of their putters."""
+"""The attribute with the items that are being put, and the contexts of the calls of ``put``."""
 
 
 def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
     """Return a subclass of the queue ``plain``, a C type, whose items carry contexts.
 
-    Items go in and out by ``_put`` and ``_get``. The hub puts for a putter that has had to wait, so
-    the context is the one that was current when ``put`` was called.
+    Items go in and out by ``_put`` and ``_get``. If ``put`` has to wait, the hub puts the item
+    later. So the context is the one that was current when ``put`` was called.
     """
 
     class Queue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
@@ -185,7 +185,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
                 return plain.put(self, item, block, timeout)
             finally:
                 waiting[:] = [other for other in waiting if other is not entry]
-                entry.clear()  # a traceback may lead through here
+                entry.clear()  # a traceback with this frame must not keep the context alive
 
         def _put(self, item: Any) -> None:
             plain._put(self, item)

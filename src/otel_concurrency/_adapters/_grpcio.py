@@ -1,8 +1,9 @@
 """gRPC: callbacks of calls, on the client's side and on the server's.
 
-They go by FUTURES. A client's callbacks run on a thread that polls for all calls of its channel, in
-a copy of the context of the first of these; a server's on the thread that serves, when a call ends.
-Handlers run in the pool that the server is given, and asyncio carries for ``grpc.aio``.
+The setting FUTURES covers them. A client's callbacks run on a thread that polls for all calls of
+its channel, in a copy of the context of the first call. A server's callbacks run on the serving
+thread, when a call ends. Handlers run in the pool that the program gives to the server, and asyncio
+carries the context for ``grpc.aio``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MODULES = {
 }
 
 
-# Also without a context: the thread that calls a callback may be in another one.
+# Also without a context: the thread that calls a callback may have another one.
 
 
 def _add_callback(original: Any, seam: Seam) -> Any:

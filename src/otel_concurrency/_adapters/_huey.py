@@ -1,9 +1,9 @@
 """huey: tasks, with headers behind the pickled message.
 
-They go by MULTIPROCESSING, since a consumer is another process. A message is a tuple of huey's own,
-which has no place for anything; but a pickle ends where it says so, and a consumer without this
-library does not look at what follows. A task that is retried or scheduled keeps its headers; what
-it enqueues has those of the task at work.
+The setting MULTIPROCESSING covers them, since a consumer is another process. A message is a named
+tuple of huey, which has no field for headers. But a pickle marks its own end, and a consumer
+without this library ignores what follows. A task that is retried or scheduled keeps its headers.
+A task that it enqueues gets the headers of the task that is running.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from otel_concurrency._crossing import carrier, tasks
 TESTED = ("2.5.2", "3.5.4")
 
 _HEADERS = "_otel_concurrency_headers"
-"""The attribute of a task, and of a message, that has headers."""
+"""The attribute of a task, and of a message, that holds the headers."""
 
 
 def _registry_layers(registry: ModuleType, seam: Seam) -> list[Patch]:
@@ -51,7 +51,7 @@ MODULES = {
 
 
 def _carrying(message: Any, headers: Any) -> Any:
-    """Return ``message`` as one that has headers; what is pickled is huey's own."""
+    """Return ``message`` as an object with headers, which still pickles as huey's message."""
     plain: Any = message.__class__
 
     class Message(plain):  # type: ignore[misc]  # a base known at run time
@@ -123,7 +123,7 @@ def _execute(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def execute(self: Any, task: Any, *args: Any, **kwargs: Any) -> Any:
         headers = getattr(task, _HEADERS, None) if seam.active else None
-        if headers is None and self.immediate:  # it is called where it stands
+        if headers is None and self.immediate:  # it runs at once, in the calling flow
             return original(self, task, *args, **kwargs)
         return tasks.run_in(headers, seam, original, self, task, *args, **kwargs)
 

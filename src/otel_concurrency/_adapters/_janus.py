@@ -1,7 +1,7 @@
 """janus: queues with a synchronous and an asynchronous side.
 
-They go by QUEUE. Both sides put and get by the same methods of the queue behind them, as those of
-``queue.Queue`` do.
+The setting QUEUE covers them. Both sides put and get by the same two methods of the shared queue,
+as ``queue.Queue`` does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """kafka-python: a consumer that iterates adopts the context in the headers of each record.
 
-It goes by QUEUE, as items do: until the consumer asks for the next record. What sends with headers
-is OpenTelemetry's own instrumentor; its span of the receipt has ended when the consumer gets the
-record. The records of ``poll`` come in batches, and are nobody's.
+The setting QUEUE covers it, and a record is treated as an item: its context stays attached until
+the consumer asks for the next record. OpenTelemetry's own instrumentor sends the headers; its
+receive span has ended when the consumer gets the record. ``poll`` returns records in batches, and
+the context of none of them is adopted.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _poll(original: Any) -> Any:
 
 
 def _arrive(headers: Any, seam: Seam) -> None:
-    """Have the consumer adopt the context that ``headers`` speak of. May raise."""
+    """Make the consumer adopt the context in ``headers``. May raise."""
     texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
-    # The record may be another service's: the configured propagators have the word.
+    # The record may come from another service, so the configured propagators read it.
     adoption.hand_over(seam, propagate.extract(texts, NO_CONTEXT))

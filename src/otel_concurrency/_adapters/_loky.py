@@ -1,9 +1,10 @@
 """loky, and joblib, whose default backend it is.
 
-They go by MULTIPROCESSING, as ``ProcessPoolExecutor``, which loky is derived from in all but name:
-a work item is made on the thread that submits, and a call item of it on the executor's own. loky's
-processes are those of ``multiprocessing``, and so are clean, instrumented and flushed already.
-joblib's ``multiprocessing`` backend pickles by itself, and is told by the object that it calls.
+The setting MULTIPROCESSING covers them. loky's executor is a modified copy of
+``ProcessPoolExecutor``: it makes a work item on the thread that submits, and a call item of it on
+the executor's manager thread. loky's processes are processes of ``multiprocessing``. So they
+already start clean, are instrumented, and export before they exit. joblib's ``multiprocessing``
+backend pickles by itself, so there the headers go with the object that it calls.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""more-executors: what waits for a thread of its own that submits it, for the first time or again.
+"""more-executors: work that one of its threads submits later, for the first time or as a retry.
 
-It goes by FUTURES. The context rests with the future that was handed out, and is attached where
-that thread submits to the next executor, which carries it from there, to every further attempt too.
+The setting FUTURES covers it. The context is kept with the future that ``submit`` returned. It is
+attached whenever that thread submits the work to the next executor, which carries it from there.
 """
 
 from __future__ import annotations

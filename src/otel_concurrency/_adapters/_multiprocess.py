@@ -1,6 +1,6 @@
-"""multiprocess: a copy of ``multiprocessing`` that pickles with dill; pathos hands work to it.
+"""multiprocess: a copy of ``multiprocessing`` that pickles with dill; pathos is built on it.
 
-It goes by MULTIPROCESSING, by the advice for what it is a copy of.
+The setting MULTIPROCESSING covers it, with the advice for ``multiprocessing``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TESTED = ("0.70.16", "0.70.19")
 
 
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
-    # It gets and puts for other processes, and is no consumer.
+    # It gets and puts on behalf of other processes, so it must adopt nothing.
     return [Layer(vars(managers)["Server"], "serve_client", adoption.abstaining)]
 
 

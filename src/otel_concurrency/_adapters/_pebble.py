@@ -1,7 +1,7 @@
-"""pebble: its pool of processes. Its threads, and its processes of one task, need nothing of ours.
+"""pebble: its pool of processes. Its threads and single-task processes are covered already.
 
-It goes by MULTIPROCESSING. What is scheduled is made into a payload on the thread that schedules,
-and crosses as that; a worker fetches one after the other.
+The setting MULTIPROCESSING covers the pool. A scheduled call becomes a payload on the calling
+thread. The payload crosses to a worker, which fetches one after the other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _payload(original: Any, seam: Seam, process: ModuleType) -> Any:
     def __init__(self: Any, function: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, function, *args, **kwargs)
         maker: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        if seam.active and maker.f_globals is vars(process):  # its threads have payloads as well
+        if seam.active and maker.f_globals is vars(process):  # the thread pool has payloads too
             tasks.attach_to(self, carrier.capture(seam, function))
 
     return __init__
@@ -47,7 +47,7 @@ def _fetch_task(original: Any, seam: Seam) -> Any:
         try:
             headers = tasks.detach_from(task.payload)
             if headers or seam.active:
-                # Also without headers: what it forgets to detach is not for the next one.
+                # Also without headers: what it forgets to detach must not reach the next task.
                 context = carrier.unpack_safely(headers) or NO_CONTEXT
                 task.payload.function = BodyCall(context, task.payload.function)
         except Exception as error:

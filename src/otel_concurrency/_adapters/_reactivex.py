@@ -1,7 +1,8 @@
 """reactivex: actions that a scheduler keeps for later, above all those of an event loop's thread.
 
-They go by SCHED. Schedulers that start a thread, a timer or a task for each action, or hand it to a
-pool, are covered with these; the others make an item of the action, and invoke that.
+The setting SCHED covers them. Schedulers that start a thread, a timer or a task for each action, or
+hand it to a pool, are covered by those primitives. The others make an item of the action, and
+invoke the item later.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MODULES = {"sched": {"reactivex.scheduler.scheduleditem": _layers}}
 def _init(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, scheduler: Any, state: Any, action: Any, duetime: Any) -> None:  # noqa: N807
-        # Also without a context: it may be invoked by who is in somebody's.
+        # Also without a context: the flow that invokes it may have one.
         original(self, scheduler, state, handoff.own(seam, action), duetime)
 
     return __init__
@@ -42,6 +43,6 @@ def _cancel(original: Any) -> Any:
     def cancel(self: Any) -> None:
         original(self)
         if isinstance(self.action, Call):
-            self.action.release()  # the item waits until it is due
+            self.action.release()  # the cancelled item stays in the scheduler until it is due
 
     return cancel

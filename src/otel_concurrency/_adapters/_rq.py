@@ -1,8 +1,8 @@
 """rq: jobs, with headers in a job's ``meta``.
 
-They go by MULTIPROCESSING, since workers are processes. A job that is retried or repeated keeps its
-headers; what it enqueues has those of the job at work. What a forked worker has recorded is
-exported before it leaves.
+The setting MULTIPROCESSING covers them, since workers are processes. A job that is retried or
+repeated keeps its headers. A job that it enqueues gets the headers of the job that is running. A
+forked worker exports what it has recorded before it exits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _create(original: Any, seam: Seam) -> Any:
         try:
             headers = carrier.capture(seam, None) if seam.active else None
             if headers is not None and _HEADERS not in job.meta:
-                job.meta = {**job.meta, _HEADERS: headers}  # the dictionary may be the program's
+                job.meta = {**job.meta, _HEADERS: headers}  # a copy: the program may own the dict
         except Exception as error:
             handoff.report("enqueue", error)
         return job
@@ -73,7 +73,7 @@ def _perform_job(original: Any, seam: Seam) -> Any:
 
 
 def _departure() -> flush.Departure:
-    """Return the end of a process that does one job, and leaves without its exit handlers."""
-    importlib.import_module("multiprocessing.util")  # whose finalizers are asked about
+    """Return what exports at the end of a process that runs one job, and no exit handlers."""
+    importlib.import_module("multiprocessing.util")  # `Departure` looks at its finalizers
     flush.at_start_of_child()
     return flush.Departure(span_start.started_since)

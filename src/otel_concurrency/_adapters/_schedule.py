@@ -1,7 +1,8 @@
-"""schedule: each run of a job is a trace of its own, linked to where the job was added.
+"""schedule: each run of a job starts a new trace, linked to the span that added the job.
 
-It goes by SCHED. Jobs run in the flow that asks for what is pending. One that was added without a
-context runs without one, whatever that flow is in; and none leaves anything to the next.
+The setting SCHED covers it. Jobs run in the flow that calls ``run_pending``. A job that was added
+without a context runs without a context, whatever that flow has attached. What a job leaves
+attached does not reach the next one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from otel_concurrency._linking import origins
 TESTED = ("1.2.0", "1.2.2")
 
 _jobs: weakref.WeakKeyDictionary[Any, Context] = weakref.WeakKeyDictionary()
-"""What a job remembers of who has added it."""
+"""For each job: the context in which it was added, with a link in the place of the span."""
 
 
 def _layers(schedule: ModuleType, seam: Seam) -> list[Patch]:

@@ -1,8 +1,8 @@
-"""tornado: its queues, of which ``get`` and ``put`` return futures.
+"""tornado: its queues, whose ``get`` and ``put`` return futures.
 
-They go by ASYNCIO. For a consumer that waits, the producer takes the item out; for a producer that
-waits, the consumer puts it (see ``_items.relays``). A context comes with the future that a consumer
-was given, and is adopted by whoever awaits that.
+The setting ASYNCIO covers them. The producer takes the item out for a consumer that waits, and the
+consumer puts the item of a producer that waits (see ``_items.relays``). The context comes with the
+future that ``get`` returned. The flow that awaits the future adopts it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _put(original: Any, relay: Relay) -> Any:
 
 
 def _is_put(relay: Relay, queue: Any, entry: Entry, future: Any) -> None:
-    # To ask for its exception would count as having been told of it.
+    # `exception()` would mark the exception as retrieved, and suppress the warning about it.
     if future.cancelled() or future._exception is not None:
         relay.put_failed(queue, entry)
 

@@ -1,7 +1,8 @@
 """trio: memory channels, which are queues of tasks, and calls that are handed to the event loop.
 
-They go by ASYNCIO, of which they are the counterpart. Tasks and threads of trio carry context
-natively; ``TrioToken.run_sync_soon``, by which any thread reaches the loop, does not.
+The setting ASYNCIO covers them, since they are trio's counterpart of asyncio. Tasks and threads of
+trio carry context natively. ``TrioToken.run_sync_soon``, by which any thread can call into the
+loop, does not.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ MODULES = {
 def _run_sync_soon(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def run_sync_soon(self: Any, sync_fn: Any, *args: Any, idempotent: bool = False) -> None:
-        # Also without a context: the loop is in that of whoever has called `trio.run`.
+        # Also without a context: the loop has the context in which `trio.run` was called.
         original(self, handoff.own(seam, sync_fn), *args, idempotent=idempotent)
 
     return run_sync_soon

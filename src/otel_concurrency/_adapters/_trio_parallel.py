@@ -1,8 +1,8 @@
 """trio-parallel: functions that a task of trio runs in worker processes.
 
-They go by MULTIPROCESSING. A job is a pickle of a function and its arguments, so the context
-crosses in the function's own place. The workers are processes of ``multiprocessing``, and so are
-clean, instrumented and flushed already.
+The setting MULTIPROCESSING covers them. A job is a pickle of a function and its arguments, so the
+context crosses inside an object that takes the place of the function. The workers are processes of
+``multiprocessing``. So they already start clean, are instrumented, and export before they exit.
 """
 
 from __future__ import annotations

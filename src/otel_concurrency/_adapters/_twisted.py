@@ -1,14 +1,15 @@
-"""Twisted: what is handed to the reactor, cooperative tasks, and the callbacks of a Deferred.
+"""Twisted: calls that are handed to the reactor, cooperative tasks, and callbacks of a Deferred.
 
-Calls of the reactor, from a thread and later, and the steps of a cooperative task go by THREADING;
-a callback goes by FUTURES, and runs in the context of its registration. What was registered without
-a context runs without one: whoever calls it may be in the context of a request. Threads of the
-reactor's pool, coroutines and ``inlineCallbacks`` carry context by themselves.
+THREADING covers ``callFromThread``, ``callLater`` and the steps of a cooperative task. FUTURES
+covers callbacks, which run in the context in which they were registered. A callback that was
+registered without a context runs without a context, since the code that calls it may be inside a
+request. Threads of the reactor's pool, coroutines and ``inlineCallbacks`` carry context by
+themselves.
 
-The reactor serves the whole program, and yet parts of it are set up in the middle of a request. On
-asyncio, its one timer and its readers and writers would run in the context of whoever set them up
-(PEP 567), on any reactor the one delayed call that all cooperative tasks share, and the polling of
-files. They are set up in the empty context.
+The reactor serves the whole program, but parts of it are set up in the middle of a request, and
+would keep that request's context. On asyncio these are its only timer and its readers and writers
+(PEP 567). On any reactor they are the delayed call that all cooperative tasks share, and the
+polling of files. All of these are set up in an empty context.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _call_later(original: Any, seam: Seam) -> Any:
 
 
 def _outside(owner: Any, name: str, seam: Seam) -> Layer:
-    """Have a method called in no context: what it sets up serves the whole program."""
+    """Wrap a method so that it runs in an empty context: it sets up parts for the whole program."""
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
@@ -108,7 +109,7 @@ def _outside(owner: Any, name: str, seam: Seam) -> Layer:
     return Layer(owner, name, wrap)
 
 
-# A cooperative task is stepped many times, and in its context each time.
+# A cooperative task runs in many steps, each of them in the context of the task.
 
 
 def _start_task(original: Any, seam: Seam) -> Any:
@@ -134,7 +135,7 @@ def _step(original: Any) -> Any:
     def _oneWorkUnit(self: Any) -> None:  # noqa: N802
         context = getattr(self, _CONTEXT, None)
         step = original if context is None else Call(context, original)
-        context = None  # this frame is not to keep it alive
+        context = None  # so that this frame does not keep it alive
         step(self)
 
     return _oneWorkUnit
@@ -155,7 +156,7 @@ def _add_callbacks(original: Any, seam: Seam) -> Any:
         self: Any, callback: Any, errback: Any = NOT_GIVEN, *args: Any, **kwargs: Any
     ) -> Any:
         callback = handoff.own(seam, callback)
-        if errback is NOT_GIVEN:  # what stands for it has changed with Twisted 23.8
+        if errback is NOT_GIVEN:  # Twisted 23.8 has changed the default of this parameter
             return original(self, callback, *args, **kwargs)
         return original(self, callback, handoff.own(seam, errback), *args, **kwargs)
 

@@ -1,9 +1,10 @@
-"""uvloop: its loops, which do not derive from asyncio's; they go by ASYNCIO, as these do.
+"""uvloop: its loops, which do not derive from asyncio's. The setting ASYNCIO covers them too.
 
-``run_in_executor`` is that of asyncio's. A transport keeps the context that it was made in, also
-where a request goes on reading; but all that one server accepts shares the context of whoever has
-started it, down to one :class:`contextvars.Context` for all connections. So that is emptied where a
-connection is accepted, and a datagram socket that receives from everybody is made in none.
+``run_in_executor`` is treated as asyncio's. A transport keeps the context that it was made in, even
+if a request resumes reading. But all connections that a server accepts share one
+:class:`contextvars.Context`, a copy of that of the code that started the server. So an empty
+context is attached there when a connection is accepted. A datagram socket without a peer is made in
+an empty context.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MODULES = {"asyncio": {"uvloop": _layers}}
 
 
 def _is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool:
-    # The loop refuses a coroutine function, and must be able to tell.
+    # The loop refuses a coroutine function. A call around it would hide it.
     return inspect.iscoroutinefunction(func) or _asyncio.is_covered(futures, loop, executor, func)
 
 
@@ -54,7 +55,7 @@ def _create_server(original: Any, seam: Seam) -> Any:
 
 
 def _accepting(protocol_factory: Any, seam: Seam) -> Any:
-    """Return what is called in the context of a server for each connection that it accepts."""
+    """Return a protocol factory that empties the server's context for each new connection."""
 
     def accept() -> Any:
         if seam.active:
@@ -85,5 +86,5 @@ def _is_open_to_all(
     sock: Any = None,
     **_: Any,
 ) -> bool:
-    """Whether the endpoint that these arguments ask for has no peer of its own."""
+    """Whether the endpoint for these arguments has no peer, and so receives from any address."""
     return not remote_addr if sock is None else receives_from_everybody(sock)
