@@ -1,7 +1,7 @@
 """The pytest plugin: :mod:`otel_concurrency.testing` as a fixture, a marker and an option.
 
-pytest loads this file wherever the library is installed. It does nothing, and imports nothing of
-the library or of OpenTelemetry, until a test uses one of the three.
+pytest loads this file wherever the library is installed. It does nothing, and imports neither the
+library nor OpenTelemetry, until a test uses one of the three.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the markers."""
+    """Register the markers."""
     config.addinivalue_line(
         "markers",
         f"{_NO_LEAKS}: fail the test if it leaves an OpenTelemetry context attached.",
@@ -58,9 +58,10 @@ def spans(request: pytest.FixtureRequest) -> Iterator[Spans]:
 
 
 def pytest_sessionstart() -> None:
-    """Have found what pytest has loaded by now, and see what it is going to load.
+    """Patch the modules that pytest has loaded or is about to load.
 
-    Where the library is on already, pytest's rewriting of assertions loads modules past its hooks.
+    pytest's assertion rewriting loads modules without calling the library's import hooks. This
+    matters only if the library is on already.
     """
     imports: Any = sys.modules.get("otel_concurrency._core.imports")
     if imports is not None:
@@ -69,9 +70,9 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Have the test fail if it leaks, where that is asked for."""
+    """Make the test fail if it leaks a context and the option or the marker asks for the check."""
     if item.config.getini(_OPTION) or item.get_closest_marker(_NO_LEAKS) is not None:
-        # No wrapper of the hook: there are two kinds, and only a new one can fail a test.
+        # A hook wrapper would not do: pytest has two kinds, and only the newer can fail a test.
         vars(item)["runtest"] = functools.partial(_run_without_leaks, item)
 
 

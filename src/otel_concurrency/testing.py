@@ -9,11 +9,11 @@
         spans.wait_for("send_receipt")
     spans.assert_connected()
 
-Under pytest the fixture ``spans`` is the same. What fails prints the spans as a tree, in which the
-break is marked, with the line that is at fault and what to do.
+Under pytest the fixture ``spans`` does the same. A failing assertion prints the spans as a tree, in
+which the break is marked, with the line that is at fault and what to do.
 
-Every span of this process is seen, of whichever tracer provider of the SDK; those of other
-processes are not. Needs ``opentelemetry-sdk``, which the extra ``cli`` brings.
+All spans of this process are seen, from any tracer provider of the SDK; spans of other processes
+are not. It needs ``opentelemetry-sdk``, which the extra ``cli`` installs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from otel_concurrency._settings import Keywords
 
 _PAUSE = 0.005
-"""Seconds between two looks at whether what is waited for has happened."""
+"""Seconds between two checks while waiting for spans."""
 
 
 class ContextLeakError(AssertionError):
@@ -67,17 +67,17 @@ class ContextLeakError(AssertionError):
 
 
 class StartedSpan(Protocol):
-    """A span of OpenTelemetry's: of the API, or of the SDK, which reads it, too."""
+    """A span of OpenTelemetry: the API's ``Span``, or the SDK's ``Span`` or ``ReadableSpan``."""
 
     def get_span_context(self) -> trace.SpanContext | None:
-        """Return what tells it apart."""
+        """Return the span's identifiers."""
 
 
 class Spans(Sequence[Span]):
     """The spans that were started while it watched, in the order of their start.
 
-    Where a method takes a span, it takes its name, a :class:`Span`, or the span of the SDK. Of a
-    name that several spans have, what is asserted must be true of each.
+    Where a method takes a span, it accepts a name, a :class:`Span`, or an OpenTelemetry span. If
+    several spans have the name, the assertion must hold for each of them.
     """
 
     def __init__(self) -> None:
@@ -85,13 +85,13 @@ class Spans(Sequence[Span]):
         self._collection = Collection()
 
     def report(self) -> Report:
-        """Return all that was seen so far."""
+        """Return everything that was seen so far."""
         while self._events:
             self._collection.feed(self._events.popleft())
         return self._collection.report()
 
     def clear(self) -> None:
-        """Forget what was seen so far."""
+        """Discard everything that was seen so far."""
         self._events.clear()
         self._collection = Collection()
 
@@ -115,8 +115,8 @@ class Spans(Sequence[Span]):
     def wait_for(self, *names: str, timeout: float = 10) -> None:
         """Wait until a span of each name has ended.
 
-        A name that is given twice is waited for twice. Raises AssertionError after ``timeout``
-        seconds.
+        If a name is given twice, it waits for two spans of that name. Raises AssertionError after
+        ``timeout`` seconds.
         """
         __tracebackhide__ = True
         deadline = time.monotonic() + timeout
@@ -133,7 +133,7 @@ class Spans(Sequence[Span]):
             time.sleep(_PAUSE)
 
     def assert_connected(self, *spans: str | Span | StartedSpan) -> None:
-        """Fail unless the given spans, or all that were seen, are of one trace."""
+        """Fail unless the given spans, or all spans if none is given, belong to one trace."""
         __tracebackhide__ = True
         report = self.report()
         chosen = [one for given in spans for one in _find(given, report)] if spans else report.spans
@@ -153,7 +153,7 @@ class Spans(Sequence[Span]):
     def assert_parent(
         self, child: str | Span | StartedSpan, parent: str | Span | StartedSpan | None
     ) -> None:
-        """Fail unless ``child`` is a child of ``parent`` (None: a root)."""
+        """Fail unless ``child`` is a child of ``parent``, or a root span if ``parent`` is None."""
         __tracebackhide__ = True
         report = self.report()
         parents = {span.id for span in _find(parent, report)} if parent is not None else None
@@ -180,7 +180,7 @@ class Spans(Sequence[Span]):
             _fail(f"{_name(span)} is not linked to {_name(to)}", report, wrong)
 
     def assert_no_orphans(self) -> None:
-        """Fail if a span that was started in work which was handed off has lost its parent."""
+        """Fail if a span in work that was handed off has lost its parent."""
         __tracebackhide__ = True
         report = self.report()
         if report.orphans:
@@ -197,11 +197,13 @@ class Spans(Sequence[Span]):
 
 @contextmanager
 def watch(*, library: bool = True, **settings: Unpack[Keywords]) -> Generator[Spans, None, None]:
-    """Watch this process, and return the spans that are started meanwhile.
+    """Watch this process, and return the spans that are started inside the ``with`` block.
 
-    The library is on for that time: as it is, or, if there are ``settings``, with these, which are
-    keywords of ``instrument()``. With ``library=False`` it is off: what then gets lost is lost
-    without it. Afterwards it is as it was. Where the program has no tracer provider it is lent one.
+    The library is on inside the block. If it is on already it stays as it is, unless there are
+    ``settings`` (keywords of ``instrument()``), which then apply. With ``library=False`` it is off,
+    which shows what gets lost without it. Afterwards its previous state is restored. A program
+    without a tracer provider gets one inside the block. Raises ImportError without
+    ``opentelemetry-sdk``.
     """
     from otel_concurrency._observer import lent
 
@@ -223,7 +225,7 @@ _switching, _observing = Shared(), Shared()
 
 @contextmanager
 def _switched(library: bool, settings: Mapping[str, Any]) -> Generator[None, None, None]:
-    """Have the library on or off, as it is wanted, and leave it as it was."""
+    """Switch the library on or off as requested, and restore its previous state afterwards."""
     instrumentor = ConcurrencyInstrumentor()
     is_on = instrumentor.is_instrumented_by_opentelemetry
 
@@ -244,9 +246,9 @@ def _switched(library: bool, settings: Mapping[str, Any]) -> Generator[None, Non
 
 @contextmanager
 def no_leaks() -> Generator[None, None, None]:
-    """Raise ContextLeakError if what is done inside leaves a context attached, here or on a worker.
+    """Raise ContextLeakError if the ``with`` block leaves a context attached, here or on a worker.
 
-    What this flow is left in is put right. An exception from inside passes.
+    The context of this flow is restored. An exception from the block propagates unchanged.
     """
     before = context_api.get_current()
     words: list[str] = []
@@ -266,7 +268,7 @@ def no_leaks() -> Generator[None, None, None]:
 
 
 _watches: list[Spans] = []
-"""Who watches at present."""
+"""The watches that are in progress."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_watches.clear)
@@ -274,7 +276,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _seen(library: bool) -> Generator[Spans, None, None]:
-    """Have the events of this process told to the spans that are returned."""
+    """Yield a new ``Spans``, which gets the events of this process inside the ``with`` block."""
     spans = Spans()
     with _observing.used(lambda: _observe(library)):
         _watches.append(spans)
@@ -286,7 +288,10 @@ def _seen(library: bool) -> Generator[Spans, None, None]:
 
 
 def _observe(library: bool) -> Callable[[], None]:
-    """Have this process observed; an observer that is on already stays on."""
+    """Start observing this process, and return what stops it.
+
+    If ``otel-concurrency trace`` observes it already, its events are also sent here.
+    """
     other = state.emit
     if other is None:
         observer.start(_tell, library=library)
@@ -315,7 +320,7 @@ def _also(other: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]],
 # Messages.
 
 _UNIQUE = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-"""What OpenTelemetry appends to the name of a key."""
+"""The suffix that OpenTelemetry appends to the name of a context key."""
 
 
 def _fail(words: str, report: Report, marked: Mapping[SpanId, str] | None = None) -> None:
@@ -367,7 +372,7 @@ def _leaks(leaks: Sequence[Leak]) -> str:
 
 
 def _left_attached(before: Context, after: Context) -> str:
-    """Return what differs between the context at the start and the one at the end."""
+    """Return a message on how the context at the end differs from the context at the start."""
     names: list[str] = []
     span: Any = trace.get_current_span(after)
     if span is not trace.get_current_span(before):

@@ -31,7 +31,7 @@ TESTED = ("25.9.1", "26.9.0")
 def _greenlet_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
     return [
         _OnSpawn(gevent.Greenlet, seam),
-        # The same function as in `gevent`, which has copied it from the hub by now.
+        # One function under two names, since `gevent` has imported it from the hub by now.
         Layer(gevent.hub, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
         Layer(gevent, "spawn_raw", lambda raw: _spawn_raw(raw, seam)),
     ]

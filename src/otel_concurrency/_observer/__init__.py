@@ -1,5 +1,5 @@
-"""Watches one process: its hooks tell, event by event, what happens there.
+"""Watches one process: its hooks report, event by event, what happens there.
 
-None of it is imported unless a program is watched: ``otel-concurrency trace``, or a test that uses
-``otel_concurrency.testing``. What is made of the events is in ``_trace_report``.
+It is imported only if a program is watched: by ``otel-concurrency trace``, or by a test that uses
+``otel_concurrency.testing``. ``_trace_report`` evaluates the events.
 """

@@ -1,4 +1,4 @@
-"""Watches calls being handed off: threads, futures, schedulers, executors of the user's own."""
+"""Watches calls being handed off: threads, futures, schedulers, and executors of the program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_INTERPRETERS = "concurrent.futures.interpreter"
 
 
 def _thread_layers(threading: ModuleType) -> list[Layer]:
-    # With the official instrumentor timers have a `start` of their own, which leads past Thread's.
+    # OpenTelemetry's threading instrumentor gives `Timer` its own `start`, which bypasses Thread's.
     kinds = [threading.Thread, *([threading.Timer] if "start" in vars(threading.Timer) else [])]
     return [Layer(kind, "start", lambda raw: _start(raw, threading.Timer)) for kind in kinds]
 
@@ -69,10 +69,10 @@ def _start(original: Any, timer: type) -> Any:
 
 
 def run_as(work: Any, record: Record) -> None:
-    """Have the next ``work.run()`` seen as that of ``record``: a thread's, or a process's.
+    """Treat the next ``work.run()`` of a thread or process as the work of ``record``.
 
-    Whatever the class of ``work`` has for a ``run``, it is called inside all that others have done
-    around it. Once it is called nothing is left behind on ``work``.
+    The observing ``run`` calls the ``run`` of the class, however others have patched that. After
+    the call it is removed from ``work``.
     """
     own = work.__dict__.get("run")
 
@@ -122,7 +122,7 @@ def _submit(original: Any) -> Any:
 
 
 def _crosses(executor: Any) -> bool:
-    """Whether its work runs in another interpreter, which is not watched."""
+    """Whether the executor's work runs in another interpreter, which is not watched."""
     return any(base.__module__ == _OTHER_INTERPRETERS for base in type(executor).__mro__)
 
 
@@ -144,7 +144,7 @@ def _run_in_executor(original: Any) -> Any:
 
 
 def _is_stock(executor: Any) -> bool:
-    """Whether its ``submit`` is observed."""
+    """Whether the executor uses the standard ``submit``, which is observed itself."""
     return any(
         base.__module__ in ("concurrent.futures.thread", "concurrent.futures.process")
         and "submit" in vars(base)

@@ -1,10 +1,10 @@
-"""Watches a context being left behind: with a connection, a server, or a task that lives on.
+"""Watches for a context that is left behind with a connection, a server or a long-lived task.
 
 An event loop runs each callback in a copy of the context in which it was registered, and each task
-in a copy of the one in which it was made. Where that is for a connection, or for what a library
-runs for ever, this is noted in the copy itself, along with the line of the program that has led
-there. A span that is started there under the span of that line is a child of something that it does
-not belong to. With the library there is none: the context is not left behind.
+in a copy of the context in which it was made. If the callback or task serves a connection, or a
+library's background work, a note is put into that copy, with the line of the program that caused
+it. A span that is later started there becomes a child of the span of that line, to which it does
+not belong. With the library switched on the context is not left behind, and no such span occurs.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ from otel_concurrency._observer.records import Origin
 
 
 class Left(NamedTuple):
-    """A context that was left behind, as what runs there knows it."""
+    """A note in a contextvars context: this copy of a span's context was left behind."""
 
     reason: str
     call: str
-    """What was called, or what runs there."""
+    """The name of the call that left it, or of the work that runs there."""
     site: str | None
     origin: Origin
     if_over: bool
-    """Whether it is all right as long as the span has not ended."""
+    """Whether it is a leak only once the span has ended."""
 
 
 LEFT: ContextVar[Left | None] = ContextVar("otel_concurrency_left", default=None)
 
 _SEEN_IN = "_otel_concurrency_seen_in"
-"""Where a transport keeps the span in which it was made."""
+"""The attribute in which a transport keeps the span in which it was made."""
 
 
 def about(span: Any, parent: Any) -> Left | None:
-    """Return by what ``span`` has come to be a child of ``parent``, if that was left behind."""
+    """Return the note that explains why ``span`` is a child of ``parent``.
+
+    None if the context of ``parent`` was not left behind.
+    """
     left = LEFT.get()
     if left is None or left.origin[:2] != flows.identify(span.parent):
         return None
@@ -55,7 +58,7 @@ def about(span: Any, parent: Any) -> Left | None:
 
 
 def _here(reason: str, call: str, *, if_over: bool = False) -> Left | None:
-    """Return what is left behind now; None where nothing is. Never raises."""
+    """Return a note on the current context; None where it has no span. Never raises."""
     if not state.watching():
         return None
     try:
@@ -134,7 +137,7 @@ def _noting(left: Left, function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-# What libraries run for ever, by the table.
+# Long-lived functions and tasks of libraries, from the table of clean starts.
 
 
 def _flow(original: Any) -> Any:

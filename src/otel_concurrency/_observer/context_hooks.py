@@ -1,6 +1,6 @@
-"""Watches the context being attached and not detached, and captured where it is too late.
+"""Watches for contexts that are attached and not detached, and contexts captured too late.
 
-Only what the program does itself is looked at. Where OpenTelemetry attaches a span, it detaches it.
+Only calls of the program itself are watched. OpenTelemetry always detaches what it attaches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import new_id
 
 _MOST = 4096
-"""How many contexts are kept in mind that were attached and not yet detached."""
+"""The maximum number of attached contexts that are remembered until they are detached."""
 
 
 class Attached:
@@ -33,7 +33,7 @@ class Attached:
     __slots__ = ("context", "flow", "key", "leaked", "origin", "site", "thread", "token")
 
     def __init__(self, token: object, context: Context, site: str, flow: Flow | None) -> None:
-        self.token = token  # kept: nothing else is to have its identity
+        self.token = token  # kept alive so that its id is not reused
         self.context = context
         self.site = site
         self.flow = flow
@@ -47,7 +47,7 @@ _attached: OrderedDict[int, Attached] = OrderedDict()
 
 
 def forget() -> None:
-    """Start anew."""
+    """Reset the recorded state."""
     _attached.clear()
 
 
@@ -128,7 +128,7 @@ def _get_current(original: Any) -> Any:
 
 
 def at_end(flow: Flow) -> None:
-    """Tell of a context that the work of ``flow`` has left for what its thread does next."""
+    """Report a context that the work of ``flow`` has left attached to its thread."""
     if not flow.attached or flow.record.is_all_of_its_thread:
         return
     current = handoff.get_current()
@@ -138,7 +138,7 @@ def at_end(flow: Flow) -> None:
 
 
 def leaves(one: Attached, span: tuple[str, str] | None = None) -> None:
-    """Tell that ``one`` has outlived its work; ``span`` has come to be in it, if any."""
+    """Report that ``one`` has outlived its work; ``span``, if given, was started in it."""
     one.leaked = True
     state.tell(
         "leak",
@@ -152,7 +152,7 @@ def leaves(one: Attached, span: tuple[str, str] | None = None) -> None:
 
 
 def attached_here(current: Context) -> Attached | None:
-    """Return what the program has attached that is, or is beneath, the ``current`` context."""
+    """Return what the program attached on this thread: ``current``, or a context with its span."""
     for one in reversed(_attached.values()):
         if one.thread == get_ident() and (
             one.context is current

@@ -1,7 +1,7 @@
-"""Watches spans that wait to be exported, to find the processes that ended without exporting them.
+"""Watches spans that wait to be exported, to find processes that ended without exporting them.
 
-Only the SDK's batch processors keep spans. Each is counted by itself: another one, or a simple one,
-may have exported the same spans. What an exporter makes of them is not looked at.
+Only the SDK's batch processors keep spans. Each processor is counted separately, since another one
+may have exported the same spans. Whether an exporter then delivers them is not watched.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from otel_concurrency._core.patching import Layer
 from otel_concurrency._observer import state
 
 _FRAMES_OF_A_CALL = 8
-"""How many may stand between a processor and an exporter of its: other people's wrappers."""
+"""The number of frames searched between an exporter and its processor, for wrappers of others."""
 
 _numbers = itertools.count(1)
 
 _processors: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-"""What keeps spans and has them exported, by the name under which these are counted."""
+"""For each processor that keeps spans: the name under which they are counted."""
 
 _exporting: set[int] = set()
-"""The threads on which an exporter is called, which may call others."""
+"""The threads that are inside an exporter, which may call other exporters."""
 
 _exporters: dict[type, Layer] = {}
 
@@ -39,7 +39,7 @@ MODULES = {"opentelemetry.sdk.trace.export": _layers}
 
 
 def undo() -> None:
-    """Watch exporters no longer."""
+    """Stop watching exporters."""
     for layer in _exporters.values():
         layer.undo()
     _exporters.clear()
@@ -50,7 +50,8 @@ def _on_end(original: Any) -> Any:
     def on_end(self: Any, span: Any) -> Any:
         try:
             if state.watching() and span.context.trace_flags.sampled and _can_be_seen(self):
-                keeper = getattr(self, "_batch_processor", self)  # in later versions, a part of it
+                # In later versions of the SDK, a separate object keeps the spans.
+                keeper = getattr(self, "_batch_processor", self)
                 name = _processors.setdefault(keeper, str(next(_numbers)))
                 state.tell("queued", processor=name)
         except Exception as error:
@@ -61,9 +62,10 @@ def _on_end(original: Any) -> Any:
 
 
 def _can_be_seen(processor: Any) -> bool:
-    """Whether it will be seen what ``processor`` exports: not where one object's method is its own.
+    """Whether the exports of ``processor`` can be watched.
 
-    That of the exporter's class is watched.
+    The ``export`` of the exporter's class is patched. That misses an exporter whose instance has
+    its own ``export``.
     """
     exporter: Any = getattr(processor, "span_exporter", None)
     kind: type = exporter.__class__
@@ -97,7 +99,7 @@ def _export(original: Any) -> Any:
 
 
 def _asked_by(frame: FrameType | None) -> str | None:
-    """Return the processor whose spans are exported."""
+    """Return the name of the processor whose spans are being exported."""
     for _ in range(_FRAMES_OF_A_CALL):
         if frame is None:
             return None

@@ -1,9 +1,10 @@
-"""What the observer knows of a flow: the hand-off by which the work that runs here got here.
+"""Flows as the observer sees them: which hand-off brought the work that runs here.
 
-It travels beside the context, not in it: the observer finds out whether a context arrives, with
-this library or without it. Where work is handed off a :class:`Record` is made of it. It goes along
-with the callable or the item, as the observer's own affair, and where the work is picked up it
-begins a :class:`Flow`. A flow is a context variable, which asyncio hands on to tasks by itself.
+This information travels beside the context and not in it, since the observer finds out whether a
+context arrives, with this library or without it. When work is handed off, a :class:`Record` is
+made. It travels with the callable or the item, without the library's help. When the work is picked
+up, the record begins a :class:`Flow`. The current flow is in a context variable, which asyncio
+hands on to tasks by itself.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from otel_concurrency._observer import frames, state
 from otel_concurrency._observer.records import Origin, Record, new_id
 
 _REMEMBERED = 4096
-"""How many hand-offs are known to have been picked up in this process."""
+"""The maximum number of picked-up hand-offs that are remembered in this process."""
 
 _MOST_ANCESTORS = 16
-"""How many of them are kept, of each kind."""
+"""The maximum length of a record's ``ancestors`` and of its ``lineage``."""
 
 
 class Flow:
-    """Work that runs after a hand-off, or, where that was an item, what is done until the next."""
+    """Work that runs after a hand-off; for an item, until the consumer asks for the next."""
 
     __slots__ = (
         "__weakref__",
@@ -67,25 +68,25 @@ class Flow:
     ) -> None:
         self.record = record
         self.base = base
-        """The flow in whose context variables it runs."""
+        """The flow that was current, by its context variable, when this flow began."""
         self.beneath = beneath
-        """What its thread ran before."""
+        """The flow that its thread ran before."""
         self.source = source
-        """What it has got its item from; None: it is a call."""
+        """The source of its item, such as a queue; None if it is a call."""
         self.is_item = source is not None
         self.adopted = adopted
-        """Whether what is done now is done for it: not where who got an item has its own to do."""
+        """Whether the consumer now works for the item; False if it continues in its own span."""
         self.attached: list[Any] = []
-        """What it has attached and not yet detached (see ``context_hooks``)."""
+        """The contexts that it has attached and not yet detached (see ``context_hooks``)."""
         self.began_ns = now()
         self.captured: str | None = None
-        """Where the program has asked for the current context, and there was no span in it."""
+        """The line at which the program asked for the current context, which had no span."""
 
 
 def has_running_span(context: Context) -> bool:
-    """Whether the span of ``context`` has not ended, as far as that can be seen.
+    """Whether the span of ``context`` has not ended.
 
-    Of one that is not sampled, or of another process, it cannot.
+    For a span that is not sampled, or that is of another process, the end cannot be seen.
     """
     span: Any = context.get(_SPAN_KEY)
     return span is not None and getattr(span, "end_time", None) is None
@@ -94,25 +95,25 @@ def has_running_span(context: Context) -> bool:
 FLOW: ContextVar[Flow | None] = ContextVar("otel_concurrency_flow", default=None)
 
 threads: dict[int, Flow] = {}
-"""By thread: the flow that it runs, also where work is run in a context of the user's."""
+"""For each thread, its flow; it is also known where work runs in a context the user passed."""
 
 _picked_up: OrderedDict[str, None] = OrderedDict()
 
 
 def forget() -> None:
-    """Start anew: in a forked child, and when watching ends."""
+    """Reset the recorded state: in a forked child, and when watching ends."""
     threads.clear()
     _picked_up.clear()
 
 
 def current() -> Flow | None:
-    """Return the flow that this thread is in; None: it is its own beginning, or not known."""
+    """Return the flow that this thread is in; None where no hand-off led here, or it is unknown."""
     flow = FLOW.get()
     while flow is not None and not flow.adopted:
         flow = flow.base
     here = threads.get(get_ident())
-    # In `to_thread(f)`, and wherever work is submitted as `context.run`, the variable is as it was
-    # where the work comes from.
+    # In `to_thread(f)`, and wherever work is submitted as `context.run`, the variable has the value
+    # of the flow that submitted the work.
     if here is None or here is flow or _in_a_loop():
         return flow
     made_in = here.record.made_in
@@ -125,7 +126,7 @@ def _in_a_loop() -> bool:
 
 
 def origin_of(context: Context) -> Origin | None:
-    """Return the span of ``context``."""
+    """Return the identifiers and the name of the span of ``context``; None where it has none."""
     span: Any = context.get(_SPAN_KEY)
     if span is None:
         return None
@@ -144,14 +145,14 @@ now = time.time_ns
 
 
 def thread_name() -> str:
-    """Return the name of this thread, also of one that `threading` knows nothing of."""
+    """Return the name of this thread, even if `threading` does not know it."""
     threading: Any = sys.modules.get("threading")
     thread = None if threading is None else threading._active.get(get_ident())
     return f"thread {get_ident()}" if thread is None else str(thread.name)
 
 
 def policy_of(primitive: str) -> str:
-    """Return the policy in force, as the user writes it."""
+    """Return the policy in force, as it is spelled in settings."""
     settings = _settings.in_force
     policy = None if settings is None else settings.policies.get(primitive)
     return "off" if policy is None else str(policy.value)
@@ -159,7 +160,7 @@ def policy_of(primitive: str) -> str:
 
 @functools.cache
 def _matcher(primitive: str, excluded: tuple[str, ...]) -> Callable[[object], bool] | None:
-    """Return what tells the work that starts clean: by the table, and by what is ``excluded``."""
+    """Return a function that tells whether work starts clean, by the table or by ``excluded``."""
     if primitive == "threading":
         return matching.thread_matcher(excluded)
     if primitive == "multiprocessing":
@@ -173,9 +174,9 @@ def _starts_clean(primitive: str, work: object, excluded: tuple[str, ...]) -> bo
 
 
 def wants_none(context: Context) -> bool:
-    """Whether ``context`` is empty since the program wants that: it has made one to begin a trace.
+    """Whether the program made the empty ``context`` itself, to begin a trace on purpose.
 
-    There are two that it is given without making one, by OpenTelemetry and by this library.
+    OpenTelemetry's default context and this library's empty context do not count.
     """
     return not context and context is not _DEFAULT and context is not handoff.NO_CONTEXT
 
@@ -204,12 +205,13 @@ def hand_off(
     quiet: bool = False,
     native: bool = False,
 ) -> Record | None:
-    """Note that this flow hands work off; None where it is not to be observed.
+    """Record that this flow hands work off; return None where that is not observed.
 
-    ``call`` is what was called, or that by the name of the function which the program's line has
-    called, "" being the default. With ``always`` it is also observed where no line of the program
-    has led to it. It is not reported where it is ``quiet`` or starts clean: a span that has lost
-    its parent by it is. It is ``native`` where the context goes along by itself.
+    ``call`` is the name of the call. It may also map the name of the function that the program's
+    line called to the name of the call, with "" for the default. With ``always``, the hand-off is
+    observed even if no line of the program led to it. A hand-off that is ``quiet`` or starts clean
+    is not reported, but a span that lost its parent by it is. ``native`` says that the context is
+    carried without the library.
     """
     if not state.watching():
         return None
@@ -218,7 +220,7 @@ def hand_off(
         return None
     clean = _starts_clean(primitive, work, _settings.excluded())
     if site.line is None and not (clean or always):
-        return None  # the standard library's own affair
+        return None  # internal to the standard library
     context = handoff.get_current()
     flow = current()
     origin = origin_of(context)
@@ -260,9 +262,10 @@ def hand_off(
 
 
 def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flow | None:
-    """Note that the work of ``record`` is picked up here; return its flow. Never raises.
+    """Record that the work of ``record`` is picked up here; return its flow. Never raises.
 
-    ``source`` is the queue of an item; it is ``adopted`` by a consumer without a span.
+    ``source`` is the queue that an item came from. ``adopted`` is False if the consumer has its own
+    span, in which it continues.
     """
     if not state.watching():
         return None
@@ -292,7 +295,7 @@ def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flo
 
 
 def _cannot_tell(flow: Flow) -> bool:
-    """Whether a context may have come without being the current one at once."""
+    """Whether the context may arrive although it is not current yet at this moment."""
     return flow.is_item or flow.record.native or flow.record.primitive == "subprocess"
 
 
@@ -309,15 +312,15 @@ def _has_arrived(record: Record) -> bool:
 
 
 def look_at_nothing(flow: Flow) -> None:
-    """Do not look at what the work has left behind."""
+    """Do not check what the work has left attached."""
 
 
 at_end: Callable[[Flow], None] = look_at_nothing
-"""Looks at what the work has left behind where it ends."""
+"""Is called at the end of a flow's work to check what it has left attached."""
 
 
 def end(flow: Flow) -> None:
-    """Note that the work of ``flow`` is done. Never raises."""
+    """Record that the work of ``flow`` is done. Never raises."""
     try:
         at_end(flow)
         FLOW.set(flow.base)
@@ -330,9 +333,9 @@ def end(flow: Flow) -> None:
 
 
 def next_item() -> bool:
-    """Note that this flow asks for an item, and is done with its last. Never raises.
+    """Record that this flow asks for an item, and is done with its last item. Never raises.
 
-    Return whether it has its own span, in which it will work on the next.
+    Return whether it has its own span, in which it will work on the next item.
     """
     try:
         has_its_own = _has_its_own()
@@ -344,7 +347,7 @@ def next_item() -> bool:
 
 
 def let_go() -> None:
-    """Note that this flow is done with its last item. Never raises."""
+    """Record that this flow is done with its last item. Never raises."""
     flow = FLOW.get()
     if flow is None or not flow.is_item:
         return
@@ -359,7 +362,7 @@ def let_go() -> None:
 
 
 def _has_its_own() -> bool:
-    """Whether this flow has a span that runs, and that has not come with its work."""
+    """Whether this flow is in a running span that did not come with its work."""
     context = handoff.get_current()
     origin = origin_of(context)
     if origin is None or not has_running_span(context):
@@ -369,7 +372,7 @@ def _has_its_own() -> bool:
 
 
 class Observed(functools.partial[Any]):
-    """A callable on its way to where it is called, with the record of its hand-off.
+    """A callable that was handed off, with the record of its hand-off.
 
     It is a partial: it pickles as one, and code that unwraps partials finds the function.
     """
@@ -391,10 +394,10 @@ def run(record: Record | None, function: Callable[..., Any], /, *args: Any, **kw
 
 
 def observed(function: Any, record: Record | None) -> Any:
-    """Return ``function`` so that it is seen where it is called."""
+    """Return a callable that calls ``function`` as the work of ``record``."""
     if record is None or not callable(function):
         return function
-    if isinstance(function, handoff.Call):  # the layer that was asked last is called last
+    if isinstance(function, handoff.Call):  # observe inside the library's call, once it attached
         function._function = observed(function._function, record)  # pyright: ignore[reportPrivateUsage]
         return function
     call = Observed(function)

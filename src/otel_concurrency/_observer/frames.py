@@ -1,7 +1,7 @@
-"""Finds the line of the program that something happens at: the *site*.
+"""Finds the *site*: the line of the program at which something happens.
 
-That is the first frame, from the inside out, that is neither ours nor the standard library's nor
-OpenTelemetry's; one of the program's own is preferred to one of an installed package.
+It is the innermost frame that does not belong to this library, the standard library or
+OpenTelemetry. A frame of the program is preferred to a frame of an installed package.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _OF_ITS_OWN = (
     ("_child_exit", "flush.py"),
 )
 _STARTS = ("spawn_main", "main")
-"""What the text of a process calls that multiprocessing has started."""
+"""The functions that multiprocessing calls in the command line of a process that it starts."""
 
 _ASYNCIO = f"{os.sep}asyncio{os.sep}"
 _PROCESS = f"{os.sep}multiprocessing{os.sep}process.py"
 _LOOPS = ("_run", "run_forever", "run_until_complete", "run")
-"""The functions of asyncio that call on behalf of others than their callers."""
+"""The functions of asyncio that run callbacks which their own callers did not cause."""
 
 _DEEPEST = 200
-"""How many frames are looked at."""
+"""The maximum number of frames that are searched."""
 
 _kinds: dict[str, int] = {}
 
 
 class Site(NamedTuple):
-    """A line of the program, and the way from there."""
+    """A line of the program, and how it led to the frame that was asked for."""
 
     line: str | None
-    """``file:line``, relative to the working directory where it is inside; None: there is none."""
+    """``file:line``, relative to the working directory for a file inside it; None if not found."""
     via: str
-    """The name of the function that the line has called."""
+    """The name of the function that the line called."""
     is_ours: bool = False
-    """Whether it is OpenTelemetry that acts for itself on the way, or this library."""
+    """Whether OpenTelemetry or this library acts on its own behalf, and not for the program."""
 
 
 def _kind(file: str) -> int:
-    """Return whose code ``file`` is."""
+    """Return whether ``file`` is code of the program, a package or the machinery."""
     kind = _kinds.get(file)
     if kind is None:
         kind = _kinds[file] = _classify(file)
@@ -74,7 +74,7 @@ def _classify(file: str) -> int:
 
 @functools.cache
 def _acts_for_itself(file: str) -> bool:
-    """Whether it is a part of OpenTelemetry that hands work off for its own sake."""
+    """Whether ``file`` is OpenTelemetry or library code that hands work off on its own behalf."""
     parts = file.split(os.sep)
     return any(pair in itertools.pairwise(parts) for pair in _OF_ITS_OWN)
 
@@ -84,17 +84,17 @@ def _starts_a_process(code: CodeType) -> bool:
 
 
 def _begins_a_process(code: CodeType) -> bool:
-    """Whether what has called it is, after a fork, what its parent has been about."""
+    """Whether ``code`` is where a process starts: after a fork, its callers are the parent's."""
     return code.co_name == "_bootstrap" and code.co_filename.endswith(_PROCESS)
 
 
 def is_standard_library(code: CodeType) -> bool:
-    """Whether it is code of the standard library, of OpenTelemetry, or ours."""
+    """Whether ``code`` belongs to the standard library, OpenTelemetry or this library."""
     return _kind(code.co_filename) == _MACHINERY
 
 
 def show(file: str, line: int) -> str:
-    """Return ``file:line`` as it is shown."""
+    """Return ``file:line`` for messages, relative to the working directory if it is inside."""
     here = _working_directory()
     if here and file.startswith(here):
         file = file[len(here) :]
@@ -109,13 +109,13 @@ def _working_directory() -> str:
     if _here is None:
         try:
             _here = os.getcwd().rstrip(os.sep) + os.sep
-        except OSError:  # it was removed
+        except OSError:  # the directory was removed
             _here = ""
     return _here
 
 
 def site(frame: FrameType | None = None) -> Site:
-    """Return the line of the program that has led to ``frame``: to the caller, by default."""
+    """Return the line of the program that led to ``frame`` (by default the caller's frame)."""
     frame = frame or sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     of_package: Site | None = None
     via = ""
@@ -142,7 +142,7 @@ def site(frame: FrameType | None = None) -> Site:
 
 
 def entry(frame: FrameType | None = None) -> str | None:
-    """Return where the function is defined that this thread has begun with."""
+    """Return where the outermost function of the program on this thread is defined."""
     frame = frame or sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     found = None
     while frame is not None:

@@ -1,8 +1,8 @@
 """Watches items on their way through the queues of one process.
 
-The record of an item lies beside the queue, by the item's identity. That is less strict than what
-the library does with contexts: of equal items the first that was put is taken for the first that
-is got.
+The record of an item is kept beside the queue, by the item's identity. This is less strict than the
+library's treatment of contexts: if one object is put several times, its records are taken in the
+order of the puts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from otel_concurrency._observer.flows import hand_off
 from otel_concurrency._observer.records import Record
 
 _MOST = 20_000
-"""How many records are kept of a queue: those of items that leave it by other ways stay."""
+"""The maximum number of records for a queue: a record stays if its item leaves unseen."""
 
 _LAST = 64
 
 
 class Records:
-    """The records of one queue's items, and the items: nothing else is to have their identity."""
+    """The records of one queue's items. It keeps the items alive so that no id is reused."""
 
     __slots__ = ("_got", "_waiting", "recirculates")
 
@@ -35,7 +35,7 @@ class Records:
         self._waiting: OrderedDict[int, deque[tuple[object, Record]]] = OrderedDict()
         self._got: deque[int] = deque(maxlen=_LAST)
         self.recirculates = False
-        """Whether what is got is put back: it is a pool of things, and no work."""
+        """Whether items that were got are put back: then it is a pool of objects, not of work."""
 
     def put(self, item: object, record: Record) -> None:
         if not self.recirculates and id(item) in self._got:
@@ -66,7 +66,7 @@ _queues: dict[int, tuple[weakref.ref[Any], Records]] = {}
 
 
 def records_of(queue: Any) -> Records:
-    """Return the records of ``queue``, which are gone when it is."""
+    """Return the records of ``queue``, which are dropped when the queue is garbage-collected."""
     key = id(queue)
     known = _queues.get(key)
     if known is not None and known[0]() is queue:
@@ -77,12 +77,12 @@ def records_of(queue: Any) -> Records:
 
 
 def is_plumbing(frame: FrameType | None) -> bool:
-    """Whether a queue is used by the standard library for itself."""
+    """Whether the standard library uses the queue internally."""
     return not state.watching() or known_queues.is_plumbing(frame)
 
 
 def putting(primitive: str, call: str) -> Any:
-    """Return what wraps a method that puts an item."""
+    """Return a wrapper for a method that puts an item."""
 
     def wrap(original: Any) -> Any:
         @functools.wraps(original)
@@ -140,7 +140,7 @@ def _asking(original: Any) -> Any:
 
 
 def finishing(original: Any) -> Any:
-    """Wrap a method by which a consumer says that it is done with its item."""
+    """Wrap the method that a consumer calls when it is done with its item."""
 
     @functools.wraps(original)
     def task_done(self: Any) -> Any:
@@ -172,7 +172,7 @@ MODULES = {"queue": _layers, "asyncio.queues": _asyncio_layers}
 
 
 def _simple_queue(plain: Any) -> Any:
-    """Return a class in the place of ``plain``, whose methods cannot be replaced: it is C's."""
+    """Return a subclass to replace ``plain``, a C type whose methods cannot be patched."""
     builtin = plain
     while "stands_in_for" in vars(builtin):
         builtin = builtin.stands_in_for

@@ -1,7 +1,7 @@
-"""A tracer provider for a program that has none, for as long as it is watched.
+"""A temporary tracer provider for a program that has none, while it is watched.
 
-Without one a program's spans are not even made. Tracers that are asked for meanwhile are kept by
-programs for good, so these stand for whichever provider is there when a span is started.
+Without a provider no spans are recorded. Programs keep the tracers that they get, even after this
+provider is removed. So each tracer uses the provider that is global when a span is started.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 from otel_concurrency._observer.shared import Shared
 
-_api: Any = trace  # which has no public way to ask, or to take back
+_api: Any = trace  # it has no public way to check for a provider or to remove one
 
 
 _lending = Shared()
@@ -23,11 +23,11 @@ _lending = Shared()
 
 @contextmanager
 def provider() -> Generator[None, None, None]:
-    """See to it that spans are made: lend the program a provider, unless it has one.
+    """Set a tracer provider inside the ``with`` block, unless the program has one.
 
-    What the program configures itself meanwhile takes its place. Needs the SDK.
+    A provider that the program sets inside the block replaces it. Needs the SDK.
     """
-    trace.get_tracer_provider()  # one that the environment names is loaded
+    trace.get_tracer_provider()  # this loads a provider that the environment names
     if _api._TRACER_PROVIDER is not None and not _lending.is_used:
         yield
         return
@@ -51,7 +51,7 @@ def _lent_provider() -> Any:
     from opentelemetry.sdk.trace import TracerProvider, sampling
 
     class Lent(TracerProvider):
-        """Makes spans, for as long as it is the global one."""
+        """A provider whose tracers use it only while it is the global provider."""
 
         def get_tracer(self, *args: Any, **kwargs: Any) -> Any:
             return _LentTracer(super().get_tracer(*args, **kwargs), self, args, kwargs)
@@ -60,7 +60,7 @@ def _lent_provider() -> Any:
 
 
 class _LentTracer(trace.Tracer):
-    """The tracer of whichever provider is there."""
+    """Delegates to a tracer of the provider that is global at the time of the call."""
 
     def __init__(self, own: Any, lent: Any, args: Any, kwargs: Any) -> None:
         self._own = own

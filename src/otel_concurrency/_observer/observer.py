@@ -1,8 +1,7 @@
-"""Watches one process, and tells event by event what happens there.
+"""Watches one process, and reports event by event what happens there.
 
-It is on under ``otel-concurrency trace``, and in tests. All that it sees it sees from outside: how
-the library works is not changed by being watched, and a program without it is watched in the same
-way.
+It is on under ``otel-concurrency trace``, and in tests. It only watches from outside: it does not
+change how the library works, and it watches a program without the library in the same way.
 
 Events are plain dictionaries, each with ``event`` and ``pid``: ``process`` and ``process_end``,
 ``hand_off`` and ``attach``, ``span`` and ``span_end``, ``queued`` and ``exported``, ``leak`` and
@@ -60,10 +59,10 @@ def start(
 ) -> None:
     """Watch this process, and the ones that it forks: ``emit`` is called with every event.
 
-    It is called on whatever thread the event happens, must not block, and is not watched itself.
-    ``library`` says whether otel-concurrency is meant to be on, and ``reaches`` of an environment
-    whether a command in it is watched too: that is told by which hand-off it was started. Never
-    raises.
+    ``emit`` is called on the thread on which the event happens, must not block, and is not watched
+    itself. ``library`` says whether otel-concurrency is meant to be on. ``reaches`` takes an
+    environment and returns whether a command started in it is watched too; such a command gets the
+    record of the hand-off that started it. Never raises.
     """
     global _library  # noqa: PLW0603
     state.emit = emit
@@ -83,7 +82,7 @@ def start(
 
 
 def stop() -> None:
-    """Watch no longer: all that was patched is as it was."""
+    """Stop watching, and undo all patches of the observer."""
     state.emit = None
     atexit.unregister(_tell_end)
     for layers in _layers.values():
@@ -130,7 +129,7 @@ def _tell_end() -> None:
 
 
 def _forked() -> None:
-    """Watch a forked child: all that it knows is its parent."""
+    """Watch a forked child. Drop the recorded state that it has copied from its parent."""
     if state.emit is None:
         return
     record = process_hooks.after_fork_in_child()

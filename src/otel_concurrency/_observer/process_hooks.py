@@ -20,13 +20,13 @@ from otel_concurrency._observer.flows import hand_off, observed
 from otel_concurrency._observer.records import Record
 
 _KEY = "_otel_concurrency_hand_off"
-"""The attribute of a process object that holds its record on the way."""
+"""The attribute of a process object that carries the record to the child."""
 
 VARIABLE = "OTEL_CONCURRENCY_HAND_OFF"
-"""The environment variable that tells a command by which hand-off it was started."""
+"""The environment variable with the record of the hand-off that started a command."""
 
 _ENV = 10
-"""The place of ``env`` among the arguments of ``Popen`` that follow ``self``."""
+"""The index of ``env`` among the arguments of ``Popen``, without ``self``."""
 
 _APPLY = {"": "Pool.apply_async", "apply": "Pool.apply"}
 _MAP = {
@@ -48,10 +48,10 @@ _COMMANDS = {
 }
 
 reaches: Callable[[Mapping[str, str]], bool] | None = None
-"""Tells whether a command with this environment is watched; None: no command is."""
+"""Tells whether a command with this environment is watched; None means that none is."""
 
 _starting: dict[int, str] = {}
-"""By thread: what it is about to start, which may fork."""
+"""For each thread: the call that is about to start a process, and may fork."""
 
 
 def _process_layers(process: ModuleType) -> list[Layer]:
@@ -83,7 +83,7 @@ def _start(original: Any) -> Any:
 def _bootstrap(original: Any) -> Any:
     @functools.wraps(original)
     def _bootstrap(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _starting.pop(get_ident(), None)  # as a fork has copied it
+        _starting.pop(get_ident(), None)  # a fork has copied it from the parent
         record = self.__dict__.pop(_KEY, None)
         if record is not None:
             run_as(self, record)
@@ -134,14 +134,14 @@ def _submit(original: Any, process_chunk: Any) -> Any:
 
 def _in_process(work: Any, process_chunk: Any) -> Any:
     if type(work) is functools.partial and work.func is process_chunk and len(work.args) == 1:
-        each: Any = work.args[0]  # what `map` submits: it must stay what the library knows it by
+        each: Any = work.args[0]  # `map` submits a partial, and the library must recognize it
         return functools.partial(
             process_chunk, observed(each, hand_off("multiprocessing", _SUBMIT, each))
         )
     return observed(work, hand_off("multiprocessing", _SUBMIT, cast("Any", work)))
 
 
-# Items: what is pickled in their place unpickles to them, and says what came.
+# Items: an object is pickled in the place of each. It unpickles to the item, and notes its arrival.
 
 
 class _Sending:
@@ -158,7 +158,7 @@ class _Sending:
 def _sending(item: object, record: Record) -> _Sending:
     sending = _Sending(item, record)
     pending = trailers.outstanding()
-    if pending is not None and pending[0] is item:  # a context is to follow it
+    if pending is not None and pending[0] is item:  # the library will send a context behind it
         trailers.send(sending, pending[1])
     return sending
 
@@ -167,7 +167,7 @@ _received_by: dict[int, Record] = {}
 
 
 def _received(record: Record, item: object) -> object:
-    """Return ``item``, which is being unpickled, and note by which hand-off it has come."""
+    """Return ``item``, which is being unpickled, and note the hand-off that brought it."""
     if state.watching():
         _received_by[get_ident()] = record
     return item
@@ -226,7 +226,7 @@ _forking: dict[int, Record | None] = {}
 
 
 def before_fork() -> None:
-    """Note that this thread is about to fork, unless that is known already."""
+    """Note that this thread is about to fork, unless a watched call has noted that already."""
     try:
         if state.watching() and get_ident() not in _starting:
             _forking[get_ident()] = hand_off("fork", "os.fork", native=True)
@@ -235,12 +235,12 @@ def before_fork() -> None:
 
 
 def after_fork_in_parent() -> None:
-    """Forget it."""
+    """Remove the note of :func:`before_fork`."""
     _forking.pop(get_ident(), None)
 
 
 def after_fork_in_child() -> Record | None:
-    """Return by which hand-off this process has come to be, if by a fork of the program's own."""
+    """Return the hand-off that made this process, if the program itself called ``fork``."""
     record = _forking.pop(get_ident(), None)
     _forking.clear()
     _received_by.clear()
@@ -285,7 +285,7 @@ def _telling_of(record: Record, args: Any, kwargs: Any) -> tuple[Any, Any]:
     given = args[_ENV] if len(args) > _ENV else kwargs.get("env")
     inherited = os.environ if given is None else given
     if reaches is None or not hasattr(inherited, "items") or not reaches(inherited):
-        return args, kwargs  # no reader, or `Popen` is about to raise
+        return args, kwargs  # the command is not watched, or `Popen` is about to raise
     environment = {**inherited, VARIABLE: json.dumps(record.facts())}
     if len(args) > _ENV:
         return (*args[:_ENV], environment, *args[_ENV + 1 :]), kwargs
@@ -293,7 +293,7 @@ def _telling_of(record: Record, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def started_by() -> Record | None:
-    """Return by which hand-off this process was started, if it is a command. May raise."""
+    """Return the hand-off that started this process, if it is a command. May raise."""
     told = os.environ.pop(VARIABLE, None)
     return None if told is None else Record(json.loads(told))
 

@@ -1,8 +1,8 @@
-"""The tracer provider of a program that is looked at and does not configure one.
+"""A tracer provider for a watched program that does not configure one.
 
-Its spans are seen without any exporter. But a program that sets a provider of its own, be it
-after its first spans, keeps it, with all that it exports: this one then stands back, and the
-tracers that it has given go over to the program's.
+Its spans are seen without any exporter. But the program may still set its own provider, even after
+its first spans. That provider then replaces this one, with all that it exports, and tracers that
+this one has made then use the program's provider.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from opentelemetry.util._once import Once
 
 
 def provide() -> None:
-    """Make a plain provider of the SDK the global one, unless there is one, until one is set.
+    """Make a plain SDK provider the global one, unless one is set already.
 
-    May raise.
+    A provider that the program sets later replaces it. May raise.
     """
     from opentelemetry.sdk.trace import TracerProvider
 
-    module: Any = trace  # which has no public way to ask, or to take back
+    module: Any = trace  # it has no public way to check for a provider or to replace one
     if module._TRACER_PROVIDER is not None:
         return
     given: weakref.WeakKeyDictionary[trace.Tracer, tuple[Any, ...]] = weakref.WeakKeyDictionary()
 
     class Provider(TracerProvider):
-        """The SDK's, which remembers what tracers it has given."""
+        """The SDK's provider, which also remembers the tracers that it has made."""
 
         def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
             tracer: trace.Tracer = super().get_tracer(*args, **kwargs)
@@ -48,7 +48,7 @@ def provide() -> None:
 
 
 class _OnceThen(Once):
-    """Like :class:`Once`, and calls ``then`` after it."""
+    """A :class:`Once` that calls ``then`` after its function."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         super().__init__()

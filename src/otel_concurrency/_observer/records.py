@@ -1,4 +1,4 @@
-"""A record of a hand-off, which travels along with it, to other processes too."""
+"""A record of a hand-off, which travels with the work, also to other processes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 Origin = tuple[str, str, str]
-"""A span: its trace, itself, and its name."""
+"""A span: its trace id, its span id, and its name."""
 
 _MOST_OF_A_NAME = 300
 _MOST_OF_A_SITE = 1000
-"""How many characters of these a record has: it is to fit into an environment."""
+"""The maximum lengths in characters: a record must fit into an environment variable."""
 
 _numbers = itertools.count(time.time_ns() // 1000)
-"""Counted from the time on: a process may become another program, and keeps its own number."""
+"""Starts at the current time: ``exec`` keeps the process id, and numbers must not repeat."""
 
 
 class Record:
@@ -54,28 +54,28 @@ class Record:
         self.policy: str = facts["policy"]
         self.origin: Origin | None = _origin(facts["origin"])
         self.cause: Origin | None = _origin(facts["cause"])
-        """The origin; where there was none, that of what the handing flow was handed off by."""
+        """The origin; without one, the cause of the flow that handed the work off."""
         self.clean: bool = facts["clean"]
         """Whether the work starts clean by design."""
         self.carried: bool = facts["carried"]
         self.native: bool = facts["native"]
-        """Whether a context goes with it by the program's own doing: it submits ``context.run``."""
+        """Whether the program carries a context itself, as when it submits ``context.run``."""
         self.ancestors: tuple[str, ...] = tuple(facts["ancestors"])
-        """The traces that it comes from."""
+        """The traces of this and all earlier hand-offs that led to it, the latest first."""
         self.lineage: tuple[int, ...] = tuple(facts["lineage"])
-        """The threads that it comes from, in this process."""
+        """The threads of these hand-offs in this process, the latest first."""
         self.work: str = _short(facts["work"])
-        """The name of what starts clean by design; "" where it is the user who wants it to."""
+        """The name of work that the table starts clean; "" if a setting of the user does so."""
         self.made_in: weakref.ref[Any] | None = None
-        """The flow that has handed it off, in this process."""
+        """The flow that handed the work off, if it was in this process."""
 
     @property
     def is_all_of_its_thread(self) -> bool:
-        """Whether what it leaves behind ends with its thread, or its process."""
+        """Whether its thread or process ends with the work, and with what that left attached."""
         return self.primitive == "threading" or self.call == "Process.start"
 
     def facts(self) -> dict[str, Any]:
-        """Return it as what JSON and pickles can hold."""
+        """Return the record as plain data, for JSON and pickles."""
         names = (name for name in self.__slots__ if name != "made_in")
         return {name: getattr(self, name) for name in names}
 
@@ -96,5 +96,5 @@ def _short(name: Any) -> str:
 
 
 def new_id() -> str:
-    """Return what nothing else in any process has for an identifier."""
+    """Return an identifier that is unique among all processes of the host."""
     return f"{os.getpid()}-{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""What several may need at once, who come and leave in any order: each test, say, that watches."""
+"""Switches something on for several overlapping users, such as tests that watch a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Shared:
-    """Something that the first who needs it switches on, and that the last switches off."""
+    """Something that its first user switches on and its last user switches off."""
 
     def __init__(self) -> None:
         self._users = 0
@@ -15,12 +15,12 @@ class Shared:
 
     @property
     def is_used(self) -> bool:
-        """Whether it is in use at present."""
+        """Whether it has a user now."""
         return self._users > 0
 
     @contextmanager
     def used(self, switch_on: Callable[[], Callable[[], None]]) -> Generator[None, None, None]:
-        """Have it on meanwhile. ``switch_on``, if it is called, returns what switches it off."""
+        """Keep it on inside the ``with`` block; ``switch_on`` returns what switches it off."""
         if not self._users:
             self._switch_off = switch_on()
         self._users += 1

@@ -74,7 +74,7 @@ def _started(span: Any, given: Any) -> None:
 
 
 def _arrived_by(flow: flows.Flow | None, above: Seen | None) -> str | None:
-    """Return the hand-off between a span and its parent."""
+    """Return the id of the hand-off between a span and its parent, if there was one."""
     if flow is None or flow.record.clean:
         return None
     if above is not None and above.flow is not None and above.flow.record.id == flow.record.id:

@@ -1,8 +1,8 @@
-"""What every process of a program under ``otel-concurrency trace`` does before its first line.
+"""Runs in every process under ``otel-concurrency trace`` before the program's first line.
 
-It becomes what it would be under ``opentelemetry-instrument``, and is observed. There need be no
-exporter: where the environment names none, none is configured, and what the program then configures
-in code is its own.
+It instruments the process as ``opentelemetry-instrument`` does, and observes it. No exporter is
+needed: if the environment names none, none is configured, and the program can configure one in
+code.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 DIRECTORY = "OTEL_CONCURRENCY_TRACE_DIRECTORY"
-"""The variable that says where the command reads events."""
+"""The variable with the directory from which the command reads events."""
 
 STATUS = "OTEL_CONCURRENCY_STATUS_FILE"
-"""The variable that says where the first process is to leave its status."""
+"""The variable with the file to which the first process writes its status."""
 
 LIBRARY = "OTEL_CONCURRENCY_TRACE_LIBRARY"
-"""The variable that says ``off`` where this library is to do nothing."""
+"""The variable that is ``off`` if this library must stay switched off."""
 
 AUTOSTART = str(Path(__file__).parent / "autostart")
-"""What has to be first in ``PYTHONPATH`` for :func:`start` to be called."""
+"""The directory that must be first in ``PYTHONPATH`` for :func:`start` to be called."""
 
 _logger = logging.getLogger(__name__)
 
@@ -35,18 +35,18 @@ _START_UP = "opentelemetry.instrumentation.auto_instrumentation.sitecustomize"
 _CONFIGURATOR = "OTEL_PYTHON_CONFIGURATOR"
 _EXPORTERS = "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"
 _OF_PYTHON = "multiprocessing.resource_tracker"
-"""A process that Python starts for itself: nothing of the program runs there."""
+"""A helper process of Python itself, in which no code of the program runs."""
 
 
 def environment(
     directory: Path, *, library: bool, given: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Return a copy of ``given`` in which every Python is observed, and tells ``directory``."""
+    """Return a copy of ``given`` in which every Python writes its events to ``directory``."""
     return _environment(given, {DIRECTORY: str(directory), LIBRARY: "on" if library else "off"})
 
 
 def environment_for_status(file: Path, *, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a copy of ``given`` in which the first Python leaves its status in ``file``."""
+    """Return a copy of ``given`` in which the first Python writes its status to ``file``."""
     return _environment(given, {STATUS: str(file)})
 
 
@@ -137,9 +137,9 @@ def _keep_the_library_off() -> None:
 
 
 def _follow_the_launcher() -> None:
-    """Stay first in the program that ``opentelemetry-instrument`` is going to be.
+    """Keep our directory first in ``PYTHONPATH`` when ``opentelemetry-instrument`` runs a program.
 
-    It puts a start-up module of its own before ours, which would be the only one to run.
+    It puts its own start-up module first, and only the first one runs.
     """
     execute: Callable[..., Any] = os.execl
 
@@ -170,7 +170,7 @@ def _set(variables: MutableMapping[str, str], name: str, value: str) -> Generato
 
 @contextlib.contextmanager
 def _quiet_about_configurators() -> Generator[None, None, None]:
-    """Drop the warnings that installed configurators are not used."""
+    """Suppress OpenTelemetry's warnings that an installed configurator is not used."""
     logger = logging.getLogger("opentelemetry.instrumentation.auto_instrumentation._load")
 
     def is_told(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Whether this process is watched, and the one way to tell what was seen in it."""
+"""Whether this process is watched, and the only function that emits events."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ emit: Emit | None = None
 """Takes each event, a plain dictionary; None while the process is not watched."""
 
 _telling: set[int] = set()
-"""The threads that are about to tell something: what they do meanwhile is ours."""
+"""The threads that are emitting an event; what they do meanwhile is not watched."""
 
 
 def watching() -> bool:
-    """Whether what this thread does at present is to be observed."""
+    """Whether to observe what this thread does now."""
     return emit is not None and get_ident() not in _telling
 
 
 def tell(event: str, **fields: Any) -> None:
-    """Tell of an event in this process. Never raises."""
+    """Emit an event of this process. Never raises."""
     out = emit
     thread = get_ident()
     if out is None or thread in _telling:
@@ -42,7 +42,7 @@ def tell(event: str, **fields: Any) -> None:
 
 
 def fault(step: str, error: Exception) -> None:
-    """Report a fault of the observer's, once; the program goes on. To be called in ``except``."""
+    """Report a fault of the observer, once; the program goes on. Call it in an ``except`` block."""
     faults.once(
         _logger,
         (step, type(error)),

@@ -1,8 +1,8 @@
-"""Whether a span that is being started has lost its parent, and all that tells why.
+"""Decides whether a span that is being started has lost its parent, and why.
 
-This is asked in the process and at the moment in which it starts, where all of it can be seen. The
-words for it are in ``_trace_report.explanations``. Where it is not certain, nothing is reported: a
-false alarm is worse than a missing line.
+The decision is made in the span's process when it starts, since only then all evidence is there.
+``_trace_report.explanations`` has the texts. If it is not certain, nothing is reported: a false
+alarm is worse than a missing line.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import Origin
 
 SEEN = "_otel_concurrency_seen"
-"""The attribute of a span that holds what was seen of its start."""
+"""The attribute of a span that holds its :class:`Seen`."""
 
 _ENTRIES = ("SERVER", "CONSUMER")
-"""The kinds of spans that traces are meant to begin with."""
+"""The kinds of spans that normally start a trace."""
 
 _MOST = 10_000
-"""How many spans that run are kept in mind."""
+"""The maximum number of running spans that are remembered."""
 
 _BEGIN_NOTHING = ("asyncio.", "concurrent.", "multiprocessing.", "opentelemetry.", "socketserver.")
-"""Threads that start clean and do others' work, or none that makes spans in their own name."""
+"""Work that starts clean and makes no spans itself: it only does work handed off to it, or none."""
 
 
 _LONG = 60_000_000_000
@@ -59,14 +59,14 @@ class Seen:
         self.thread = get_ident()
         self.began_ns = flows.now()
         self.traces: set[str] = set()
-        """Those of the items that were got under it."""
+        """The traces of the items that were got while it was current."""
 
 
 _running: OrderedDict[str, tuple[Origin, int]] = OrderedDict()
 
 
 def forget() -> None:
-    """Start anew."""
+    """Reset the recorded state."""
     _running.clear()
 
 
@@ -86,9 +86,9 @@ def ended(span: Any) -> None:
 def about(
     span: Any, given: Context | None, here: Context, flow: Flow | None
 ) -> dict[str, Any] | None:
-    """Return why ``span`` is suspected to have lost its parent, as plain data; None: it is not.
+    """Return why ``span`` may have lost its parent, as plain data; None if nothing suggests it.
 
-    It was started in the context that was ``given`` to it, or, without one, ``here``.
+    ``given`` is the context that was passed to it, if any, and ``here`` is the current context.
     """
     explicit = given is not None
     context = here if given is None else given
@@ -113,7 +113,7 @@ def about(
 
 
 def _tell_of(left: connection_hooks.Left, span: Any) -> None:
-    """Tell of a context that was left behind where it has now become the parent of ``span``."""
+    """Report a context that was left behind, and has now become the parent of ``span``."""
     own = flows.identify(span.get_span_context())
     state.tell(
         "leak",
@@ -149,9 +149,10 @@ def _lost(flow: Flow, *, explicit: bool) -> dict[str, Any] | None:
 
 
 def _woken(woken: wake_hooks.Woken | None, flow: Flow | None) -> dict[str, Any] | None:
-    """Return what this thread was woken up by, if that is the last that it has begun with.
+    """Return a suspicion that names the call that woke this thread up.
 
-    Not where it waited for work that it handed off itself, or that its own origin handed off.
+    None if the thread has picked up other work since, or if it waited for work that the thread
+    itself or its own trace had handed off.
     """
     if woken is None:
         return None
@@ -168,14 +169,17 @@ def _woken(woken: wake_hooks.Woken | None, flow: Flow | None) -> dict[str, Any] 
 
 
 def _unknown() -> dict[str, Any] | None:
-    """Return what is known where the thread is one of C's, or of a name that was bound early."""
+    """Return a suspicion for a thread that no hook saw start.
+
+    C code started it, or a name that was bound before the hooks were in place.
+    """
     threading: Any = sys.modules["threading"]
     thread = threading._active.get(get_ident())
     if not (thread is None or isinstance(thread, threading._DummyThread)):
         return None
     elsewhere = [span for span, thread in list(_running.values()) if thread != get_ident()]
     if not elsewhere:
-        return None  # nothing goes on that it could be a part of
+        return None  # no other span is running that could have been its parent
     one_trace = len({trace for trace, *_ in elsewhere}) == 1
     return {
         "reason": "unknown_thread",
@@ -187,7 +191,7 @@ def _unknown() -> dict[str, Any] | None:
 def _of_another(
     span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None, *, explicit: bool
 ) -> dict[str, Any] | None:
-    """Return why ``span`` may be a child of something that it does not belong to."""
+    """Return why ``span`` may be a child of a span that it does not belong to."""
     has_ended = getattr(parent, origins.END, None) is not None
     trace, _ = flows.identify(span.parent)
     if explicit:
@@ -210,10 +214,10 @@ def _of_another(
 def _not_adopted(
     trace: str, above: Seen, flow: Flow, queue: item_hooks.Records
 ) -> dict[str, Any] | None:
-    """Return what a consumer with a span of its own has not adopted.
+    """Return a suspicion that a consumer works on an item in its own span, not the item's context.
 
-    Not the result that a request collects of work that it has handed off itself, nor a connection
-    out of a pool; and only from the second trace on that it gets items of.
+    None for results of work that the request itself handed off, for objects out of a pool, and
+    until the span has got items of at least two traces.
     """
     record = flow.record
     if record.cause is None or trace in record.ancestors or queue.recirculates:
@@ -233,7 +237,7 @@ def _not_adopted(
 
 
 def _left_behind(span: Any, parent: Any, above: Seen, here: Context, flow: Flow | None) -> None:
-    """Tell of a context that has outlived its work, if that is why ``span`` is a child in it."""
+    """Report a context that has outlived its work, if that made ``span`` a child of its span."""
     trace, _ = flows.identify(span.parent)
     was_handed_off = flow is not None and above.flow is not flow and trace in flow.record.ancestors
     own = flows.identify(span.get_span_context())

@@ -1,7 +1,7 @@
-"""Watches threads that wake each other up, and hand work over in between: in a list, say.
+"""Watches threads that hand work over in a plain container, such as a list, and wake each other.
 
-No hook can carry a context over such a hand-off. But where a thread is woken inside a span, and
-then starts a span without a parent, the parent that it lost is known.
+No hook can carry a context over such a hand-off. But if code inside a span wakes a thread, which
+then starts a span without a parent, the lost parent is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from otel_concurrency._observer.flows import hand_off
 from otel_concurrency._observer.records import Record
 
 _MOST = 1000
-"""How many who have notified of something are kept of a condition."""
+"""The maximum number of notifications that are remembered for a condition or event."""
 
 
 class _Waiter:
@@ -31,33 +31,33 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.line = 0
-        """Where it has waited last; 0: it never has."""
+        """The line at which it waited last; 0 if it never has."""
         self.taken = 0
-        """How often it has gone on since with what others had notified of."""
+        """How often it has gone on, since it waits at that line, with a notification of others."""
         self.looked = 0
-        """How often it has held the lock for none of that: to see how things stand."""
+        """How often it has held the lock without waiting, notifying or taking a notification."""
         self.has_used = False
-        """Whether it has waited or notified since it holds the lock."""
+        """Whether it has waited or notified since it took the lock."""
 
     def waits_at(self, line: int) -> None:
-        """Note that it waits: at the same line as before, or for something else."""
+        """Note that it waits. At another line than before, it waits for something else."""
         self.has_used = True
         if line != self.line:
             self.line, self.taken = line, 0
 
     @property
     def takes_work(self) -> bool:
-        """Whether what it waits for is work, as far as it has shown."""
+        """Whether its behaviour so far suggests that it waits for work."""
         return self.taken > max(self.looked, 1)
 
 
 class _Signals:
-    """Who has notified of something through a condition or an event, and who waits for it.
+    """The notifications of one condition or event, and the threads that wait for it.
 
-    Most of what is waited for is a state: something is ready, goes on again, has ended. What is
-    done then is nobody's in particular. It is work of whoever has notified of it where a thread
-    waits for one after the other: it clears the event itself, or takes the condition's lock, most
-    of the time, to wait and to go on.
+    Most threads wait for a state: something is ready, continues, or has ended. What they do then
+    does not belong to the flow that notified them. It does belong to that flow if a thread waits
+    for one piece of work after the other. Such a thread clears the event itself, or mostly takes
+    the condition's lock in order to wait and to go on.
     """
 
     __slots__ = ("clears", "pending", "reference", "waiters")
@@ -69,7 +69,7 @@ class _Signals:
         self.waiters: dict[int, _Waiter] = {}
 
     def hand_work_to(self, thread: int) -> bool:
-        """Whether it is work that ``thread`` waits for."""
+        """Whether ``thread`` waits for work, and not for a state."""
         waiter = self.waiters.get(thread)
         return thread in self.clears or (waiter is not None and waiter.takes_work)
 
@@ -79,7 +79,7 @@ class _Signals:
 
 
 class Woken(NamedTuple):
-    """What a thread has been woken up by."""
+    """The notification that woke a thread up."""
 
     record: Record
     since: int
@@ -93,13 +93,13 @@ _woken: dict[int, Woken] = {}
 
 
 def forget() -> None:
-    """Start anew."""
+    """Reset the recorded state."""
     _signals.clear()
     _woken.clear()
 
 
 def take() -> Woken | None:
-    """Return what has woken this thread up to do what it begins now: once."""
+    """Return what woke this thread up for the work that it begins now; the next call gets None."""
     woken = _woken.pop(get_ident(), None)
     return woken if woken is not None and woken.signals.hand_work_to(get_ident()) else None
 
@@ -127,7 +127,7 @@ def _caller(frame: FrameType | None) -> FrameType | None:
 
 
 def _is_the_programs(frame: FrameType | None) -> bool:
-    """Whether it is no method of the standard library's that notifies, or waits, for itself."""
+    """Whether the program notifies or waits here, and not the standard library internally."""
     frame = _caller(frame)
     return state.watching() and frame is not None and not frames.is_standard_library(frame.f_code)
 
@@ -170,7 +170,7 @@ def _wait(original: Any) -> Any:
             frame = caller()
             if frame is not None and _is_the_programs(frame):
                 signals = _of(self)
-                signals.pending.clear()  # a thread that waits has found all of it done
+                signals.pending.clear()  # a thread that waits has found no work left to do
                 signals.waiter().waits_at(_line(frame))
         except Exception as error:
             state.fault("wait", error)
@@ -194,7 +194,7 @@ def _exit(original: Any) -> Any:
 
 
 def _leave(signals: _Signals, waiter: _Waiter) -> None:
-    """Note that this thread goes on with the next of what was notified of, if there is any."""
+    """Note that this thread goes on with the next pending notification, if there is one."""
     _woken.pop(get_ident(), None)
     others = _by_others(signals)
     if others and waiter.line:
@@ -216,7 +216,7 @@ def _wait_for_event(original: Any) -> Any:
                 if is_set:
                     signals = _of(self)
                     others = _by_others(signals)
-                    signals.pending.clear()  # it is set once, by however many
+                    signals.pending.clear()  # an event wakes only once, however often it was set
                     _goes_on(others, signals)
         except Exception as error:
             state.fault("wait", error)
@@ -243,7 +243,7 @@ def _by_others(signals: _Signals) -> list[Record]:
 
 
 def _goes_on(records: list[Record], signals: _Signals) -> None:
-    """Note that ``records`` have woken this thread up: not if it goes on with what it is about."""
+    """Note that ``records`` have woken this thread up, unless it continues in its running span."""
     of_several = len({record.origin and record.origin[0] for record in records}) > 1
     if records and not (of_several or flows.has_running_span(handoff.get_current())):
         _woken[get_ident()] = Woken(records[-1], flows.now(), signals)

@@ -1,10 +1,10 @@
-"""How what is seen in a program's processes gets to the command that looks at them.
+"""Sends events from a program's processes to the command that watches them.
 
-Each process appends lines of JSON to files of its own, in a directory that the command reads. An
-event is in the file when :meth:`Writer.emit` returns, so it is there however the process ends: by
-``os._exit``, by SIGKILL, with its parent or long after it. No process waits for another. A reader
-that is slow or gone costs disk space, up to :data:`BACKLOG`; what does not fit is counted, and not
-kept.
+Each process appends lines of JSON to its own files, in a directory that the command reads. An event
+is in the file when :meth:`Writer.emit` returns. So it arrives however the process ends: by
+``os._exit``, by SIGKILL, with its parent or long after it. No process waits for another. If the
+reader is slow or gone, unread files use disk space up to :data:`BACKLOG` files per process. Further
+events are only counted.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 SEGMENT = 4 * 1024 * 1024
-"""Bytes after which a process goes on to its next file; the reader removes the one before."""
+"""The size in bytes after which a process opens its next file; the reader removes read files."""
 
 BACKLOG = 64
-"""How many unread files a process may have."""
+"""The maximum number of unread files of a process."""
 
 LOST = "lost"
-"""The event that tells how many others (its ``count``) there was no room for."""
+"""The event whose ``count`` says how many other events there was no room for."""
 
 _SUFFIX = ".jsonl"
 _RETRY = 1000
 _CHUNK = 256 * 1024
 
-# The program may replace these on their modules: its own work is not to be mixed with ours.
+# Bound early: if the program replaces these functions on `os`, it must not affect the writer.
 _open, _close, _write, _fstat, _getpid = os.open, os.close, os.write, os.fstat, os.getpid
 _dumps = json.dumps
 
@@ -46,7 +46,8 @@ class Writer:
         self._identity: tuple[int, int] | None = None
         self._start()
         if hasattr(os, "register_at_fork"):
-            # Then, and not with the first event: a child may become one that is not allowed to.
+            # Open the file right after the fork, not at the first event: the child may drop the
+            # permission to do so.
             os.register_at_fork(after_in_child=self._start_in_child)
 
     def _start_in_child(self) -> None:
@@ -57,7 +58,8 @@ class Writer:
         self._pid = _getpid()
         # An event can be caused while one is written: by a signal handler, by a finalizer.
         self._lock = threading.RLock()
-        self._name = f"{self._pid}-{time.time_ns():020}"  # it may become another program: in order
+        # `exec` keeps the process id, and the time puts the files of both programs in order.
+        self._name = f"{self._pid}-{time.time_ns():020}"
         self._next = self._written = self._lost = 0
         self._open()
 
@@ -67,13 +69,13 @@ class Writer:
         Raises nothing but what ``repr`` of such a value raises.
         """
         line = _dumps(event, separators=(",", ":"), default=repr).encode() + b"\n"
-        self._start_in_child()  # forked by C code, which runs no hooks of Python's
+        self._start_in_child()  # after a fork by C code, which runs none of Python's fork hooks
         with self._lock, contextlib.suppress(OSError):
             if self._has_room():
                 self._append(line)
 
     def _has_room(self) -> bool:
-        """Whether there is a file to write to; opens the next one where it is time."""
+        """Whether there is a file to write to; opens the next file if the current one is full."""
         if self._file is not None and self._written < SEGMENT and self._is_ours(self._file):
             return True
         if self._lost % _RETRY or not self._open():
@@ -93,7 +95,7 @@ class Writer:
             line = line[_write(self._file, line) :]
 
     def _is_ours(self, file: int) -> bool:
-        """Whether the program has left our file open: it may have closed all that it knows not."""
+        """Whether ``file`` is still our file: a program may close descriptors it does not know."""
         try:
             status = _fstat(file)
         except OSError:
@@ -101,7 +103,7 @@ class Writer:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _open(self) -> bool:
-        """Go on to the next file; return whether there is one."""
+        """Open the next file; return whether that succeeded."""
         if self._file is not None and self._is_ours(self._file):
             _close(self._file)
         self._file = None
@@ -123,7 +125,7 @@ class Writer:
 
 @dataclass
 class _Tail:
-    """How far a file has been read."""
+    """The state of reading one file."""
 
     at: int = 0
     unfinished: bytes = b""
@@ -131,23 +133,23 @@ class _Tail:
 
 @dataclass
 class Reader:
-    """Reads what the processes have written, and removes what it has read."""
+    """Reads the files of all processes, and removes those that are read to their end."""
 
     directory: Path
     lost: int = 0
-    """Events that a process had no room for, and lines that are none."""
+    """The number of events for which a process had no room, and of lines that are no events."""
     _tails: dict[str, _Tail] = field(default_factory=dict[str, _Tail])
 
     def read(self, feed: Callable[[dict[str, Any]], None]) -> int:
-        """Feed every event that has come since the last time; return how many these were.
+        """Feed every event that was written since the last call; return the number of events.
 
-        Those of one process come in their order. What is written meanwhile is for the next time:
-        who never stops writing is not waited for.
+        Events of one process come in order. Events that are written during the call are left for
+        the next call, so that a process that never stops writing is not waited for.
         """
         count = 0
         files = sorted(path.name for path in self.directory.glob(f"*{_SUFFIX}"))
         for name, follower in zip(files, [*files, ""][1:], strict=True):
-            # Asked before: a file that has a follower is not written to any more.
+            # Checked before reading: a file that has a successor is not written to any more.
             complete = follower.split(".")[0] == name.split(".")[0]
             count += self._read(name, feed)
             if complete:
@@ -169,8 +171,8 @@ class Reader:
 
     def _feed(self, line: bytes, feed: Callable[[dict[str, Any]], None]) -> bool:
         try:
-            event = json.loads(line, parse_constant=str)  # NaN is Python's alone
-        except ValueError:  # written by a process that was killed, or ran out of disk space
+            event = json.loads(line, parse_constant=str)  # NaN is not valid JSON outside Python
+        except ValueError:  # a partial line: the process was killed, or the disk was full
             self.lost += 1
             return False
         if event.get("event") == LOST:

@@ -1,6 +1,6 @@
 """Runs in every Python that finds this directory first in its ``PYTHONPATH``.
 
-A module of this name that the program or its environment has is run before: this one is in its way.
+It shadows another ``sitecustomize`` of the program or its environment, so it runs that first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 
 def _run_the_other() -> None:
     mine = os.path.dirname(os.path.abspath(__file__))
-    # That of opentelemetry-instrument does what is done here as well, with an exporter.
+    # Skip the module of opentelemetry-instrument: it does the same as `start`, but exports too.
     theirs = os.path.join("opentelemetry", "instrumentation", "auto_instrumentation")
     paths = [path for path in sys.path if os.path.abspath(path) != mine]
     paths = [path for path in paths if not os.path.abspath(path).endswith(theirs)]
@@ -29,7 +29,7 @@ try:
 finally:
     try:
         from otel_concurrency._observer.start import start
-    except ImportError:  # a Python that does not have this library: the command says so
+    except ImportError:  # this Python does not have the library; the command reports that
         pass
     else:
         start()
