@@ -1,1 +1,1 @@
-"""What is put and got: when a consumer adopts an item's context, and where that lies meanwhile."""
+"""Items of queues and channels: when a consumer adopts an item's context, and where it waits."""

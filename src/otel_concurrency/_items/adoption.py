@@ -1,12 +1,13 @@
 """When a consumer adopts the context of an item, and when it lets go of it again.
 
-``get()`` has no natural end, so the rule is conservative. A flow adopts only where it has nothing
-of its own going, and goes back to its idle context (the one in which it asked for the item) before
-it waits for another, and when it says that it is done. Going back is no detach: it compares, and
-does nothing where somebody else has attached since.
+Nothing marks the end of the work on an item from ``get()``, so the rule is conservative. A flow
+adopts an item's context only if no span of its own is running. It returns to its idle context (the
+one in which it asked for the item) before it waits for another item, and when it calls
+``task_done()``. Returning is no detach: it compares contexts, and does nothing if another context
+was attached since.
 
-Setting a context variable is what all of this costs, so the flow's record is written only where it
-changes, and a consumer that finds its next item waiting goes from one context straight to the next.
+Nearly all of the cost is setting context variables. So a flow's record is written only if it
+changes, and a consumer whose next item already waits goes straight from one context to the next.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ from otel_concurrency._core.handoff import (
 from otel_concurrency._linking import origins
 
 ABSTAINS: Record = (ref(Context()), Context(), ())
-"""In place of a record: this flow adopts nothing, since it gets items for the standard library."""
+"""A record that marks a flow which adopts nothing, since it gets items for library code."""
 
 _DEEPEST = 8
-"""How many adopted contexts are kept in mind that others have been attached over."""
+"""How many adopted contexts with another context on top of them are remembered at most."""
 
 
 def adopt(context: Context | None) -> None:
-    """Make ``context`` current until :func:`let_go`, unless the flow has something of its own.
+    """Make ``context`` current until :func:`let_go`, unless a span of the flow's own is running.
 
-    None is the context of an item that was put without one. May raise.
+    ``context`` is None for an item that was put without a context. May raise.
     """
     current = idle = get_current()
     record = adopted.get()
@@ -53,7 +54,7 @@ def adopt(context: Context | None) -> None:
     if record is None:
         if current and _is_busy(current):
             return
-    elif current is record[1]:  # it has let go a moment ago
+    elif current is record[1]:  # the flow has let go since, and is in its idle context
         if context and context is record[0]():
             attach(context)
             return
@@ -93,10 +94,11 @@ def adopt(context: Context | None) -> None:
 
 
 def _is_strangers(context: Context | None, idle: Context) -> bool:
-    """Whether an item's ``context`` has nothing to do with ``idle``, which its flow was started in.
+    """Whether an item's ``context`` belongs to another trace than the flow's ``idle`` context.
 
-    A flow that handles such an item has become a worker: what it does between items belongs to no
-    trace from then on. What a flow has attached by itself without a span, baggage say, is its own.
+    An item without a context counts, too. A flow that handles such an item has become a worker.
+    From then on, what it does between items belongs to no trace. An idle context that belongs to no
+    trace and that the flow has attached itself, such as one with baggage only, is kept.
     """
     trace = origins.trace_of(idle)
     if trace is None:
@@ -105,18 +107,22 @@ def _is_strangers(context: Context | None, idle: Context) -> bool:
 
 
 def _is_busy(current: Context) -> bool:
-    """Whether a flow has something of its own going: a span that is not known to have ended."""
+    """Whether the flow has a current span of its own that is not known to have ended."""
     if current is bodies.get(get_ident()):
-        return False  # all that it has was handed to it
+        return False  # the whole context was handed to the flow with its work
     span: Any = current.get(_SPAN_KEY)
     if span is None or span is trace.INVALID_SPAN:
         return False
-    ended = getattr(span, "_end_time", None)  # as `_links.END`: also of one that is not sampled
+    # `origins.END`, which this library also sets on spans that are not sampled.
+    ended = getattr(span, "_end_time", None)
     return ended is None and getattr(span, "end_time", None) is None
 
 
 def _dig(record: Record, current: Context) -> Record | None:
-    """Return what was the record when ``current`` was adopted: all on top of it is gone."""
+    """Return the record as it was when ``current`` was adopted, without what came on top of it.
+
+    None if ``current`` is not in the record.
+    """
     for depth, (context, idle) in enumerate(record[2]):
         if context() is current:
             return context, idle, record[2][depth + 1 :]
@@ -124,13 +130,16 @@ def _dig(record: Record, current: Context) -> Record | None:
 
 
 def _bury(record: Record) -> tuple[tuple[ref[Context], Context], ...]:
-    """Return what may come back when what has been attached over ``record`` is detached."""
+    """Return the adopted contexts of ``record`` that may become current again by a detach.
+
+    They are still alive, and another context was attached on top of them.
+    """
     layers = (record[:2], *record[2])
     return tuple(layer for layer in layers if layer[0]() is not None)[:_DEEPEST]
 
 
 def let_go() -> None:
-    """Go back to the idle context if the flow still is where its last item put it."""
+    """Return to the idle context if the last item's context is still current. Never raises."""
     record = adopted.get()
     if record is None or record is ABSTAINS:
         return
@@ -139,7 +148,9 @@ def let_go() -> None:
         if record[0]() is not current:
             found = _dig(record, current)
             if found is None:
-                return  # buried, by a span of the work say, and comes back with the end of that
+                # Another context is on top, such as a span of the work. The adopted context becomes
+                # current again when that one is detached.
+                return
             record = found
         attach(record[1])
         adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
@@ -148,15 +159,16 @@ def let_go() -> None:
 
 
 def hand_over(seam: Seam, context: Context | None) -> None:
-    """Hand an item that the present flow has just got over to it, with the item's ``context``.
+    """Have the present flow adopt ``context``, of an item that it has just got.
 
-    None is that of an item that was put without one. May raise.
+    The policy of ``seam`` is applied first. ``context`` is None for an item that was put without a
+    context. May raise.
     """
     arrive(seam, seam.changed(context))
 
 
 def arrive(seam: Seam, context: Context | None) -> None:
-    """Adopt ``context``, which is as the policy has it; let go where ``seam`` is off. May raise."""
+    """Adopt ``context``, to which the policy was applied; let go if ``seam`` is off. May raise."""
     if seam.capture is capture_nothing:
         let_go()
     elif context or get_current():
@@ -164,14 +176,14 @@ def arrive(seam: Seam, context: Context | None) -> None:
 
 
 def end_in(context: Context) -> None:
-    """Forget what this flow has adopted directly in ``context``, which it has just detached."""
+    """Forget the adoption whose idle context is ``context``, which this flow has just detached."""
     record = adopted.get()
     if record is not None and record[1] is context:
         adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
 
 
 def abstaining(function: Any) -> Any:
-    """Wrap a function of which neither the items that it gets nor their ends are anybody's work."""
+    """Wrap a function so that items which it gets or finishes change no flow's context."""
 
     @functools.wraps(function)
     def abstains(*args: Any, **kwargs: Any) -> Any:

@@ -1,15 +1,16 @@
-"""Channels of tasks, in which an item may go straight from a sender to a receiver that waits.
+"""Channels between tasks, in which an item may go straight from a sender to a waiting receiver.
 
-What a channel consists of is its state, which its ends share. The contexts of its items lie beside
-it: of those that are in the channel, in the order in which they come out, and of those that were
-given to a receiver that waits, by the task of that receiver.
+The two ends of a channel share a state object. The contexts of the channel's items are kept beside
+that state. Those of items in the channel are kept in the order in which the items come out. Those
+of items that were given to a waiting receiver are kept by that receiver's task.
 
-A channel is accompanied from the first item on that is sent in a context. What it holds then, and
-what was given to a receiver before, has no context; from then on every item is noted.
+Tracking of a channel starts with the first item that is sent in a context. Items that are in the
+channel by then, or that were given to a receiver before, have no context. From then on every item
+is recorded.
 
-``send`` and ``receive`` call ``send_nowait`` and ``receive_nowait`` first, and wait where these
-refuse. So the hooks of the two that do not wait see every item, in the task that sends or receives
-it; the hooks of the other two see what becomes of a task that had to wait.
+``send`` and ``receive`` call ``send_nowait`` and ``receive_nowait`` first, and wait if these
+refuse. So the hooks of the two ``_nowait`` methods see every item, in the task that sends or
+receives it. The hooks of the other two see how a task that had to wait goes on.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ Entry = list[Any]
 
 @dataclass(frozen=True)
 class Kind:
-    """What the channels of one library consist of; each function may raise."""
+    """The classes of one library's channels, and functions to read their state, which may raise."""
 
     sender: type
     receiver: type
     items: Callable[[Any], list[Any]]
-    """Returns the items in a channel, those of senders that wait among them, in their order."""
+    """Returns the items in a channel in their order, including those of waiting senders."""
     size: Callable[[Any], int]
-    """Returns how many these are."""
+    """Returns the number of these items."""
     waiting: Callable[[Any], tuple[Any, ...]]
-    """Returns the receivers that wait, of which one may be given the next item."""
+    """Returns the waiting receivers. One of them may be given the next item."""
     given: Callable[[Any, tuple[Any, ...]], object]
-    """Returns the task whose receiver was given the item that was sent last; None: it is stored."""
+    """Returns the task whose receiver was given the last sent item; None if the item is stored."""
     task: Callable[[], object]
-    """Returns the present task, as :attr:`given` names it."""
+    """Returns the present task, in the form in which :attr:`given` returns tasks."""
 
 
 class _Way:
@@ -61,12 +62,12 @@ class _Way:
         self.state = weakref.ref(state, forget)
         self.inside: deque[Entry] = deque([item, None] for item in kind.items(state))
         self.given: dict[object, Entry] = {}
-        """By task: what a receiver was given that has not gone on yet."""
+        """By task: the item that its waiting receiver was given. The task has not resumed yet."""
 
     def align(self, items: Iterable[object]) -> None:
-        """Note that ``items`` are in the channel: some have come or gone without a call of ours.
+        """Record that ``items`` are in the channel, after some came or went without our hooks.
 
-        An object has its contexts as long as it is there as often as it was.
+        An object keeps its contexts only if it is in the channel as many times as before.
         """
         items = list(items)
         counts = Counter(map(id, items))
@@ -88,7 +89,7 @@ class _Way:
     def take_given(self, item: object, *, certain: bool) -> Entry | None:
         """Return the entry of ``item``, which a receiver of the present task was given.
 
-        It is ``certain`` that it was noted if the channel has been accompanied all the while.
+        ``certain``: the item was surely recorded, since the channel was tracked all the time.
         """
         tasks = [task for task, entry in self.given.items() if entry[0] is item]
         if not tasks:
@@ -100,14 +101,14 @@ class _Way:
 
 
 class Channels:
-    """The hooks of one library's channels; applied and undone as a layer is."""
+    """The hooks of one library's channels. They are applied and undone like a layer."""
 
     def __init__(self, seam: Seam, kind: Kind) -> None:
         self._seam = seam
         self._kind = kind
         self._ways: dict[int, _Way] = {}
         self._waiting: dict[int, Entry | None] = {}
-        """By frame of a library's ``send`` or ``receive``: what it has sent, or taken out."""
+        """By frame of a library's ``send`` or ``receive``: the entry that it sent or took out."""
         sender: Any = kind.sender
         receiver: Any = kind.receiver
         self.layers = [
@@ -127,11 +128,11 @@ class Channels:
             layer.apply()
 
     def undo(self) -> None:
-        """Take the hooks away, and every context that waits."""
+        """Remove the hooks, and drop every context that waits."""
         for layer in reversed(self.layers):
             layer.undo()
         self._ways.clear()
-        adoption.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # without the hooks, this flow would stay in the context of its last item
 
     # Sending.
 
@@ -150,7 +151,7 @@ class Channels:
             else:
                 self._sent(self_._state, entry, receivers)
             finally:
-                del entry, receivers  # a traceback leads through here
+                del entry, receivers  # a traceback of this frame must not keep them alive
             return result
 
         return send_nowait
@@ -172,9 +173,10 @@ class Channels:
         return send
 
     def _begin(self, state: Any, item: Any) -> tuple[Entry | None, tuple[Any, ...]]:
-        """Return an entry for an item that is about to be sent, and the receivers that wait.
+        """Return an entry for an item that is about to be sent, and the waiting receivers.
 
-        Never raises, nor does any of those below. None: there is nothing to note.
+        The entry is None if there is nothing to record. Neither this method nor any of the
+        following ones of this class raises.
         """
         try:
             way = self._ways.get(id(state))
@@ -196,7 +198,7 @@ class Channels:
         return way
 
     def _sent(self, state: Any, entry: Entry, receivers: tuple[Any, ...]) -> None:
-        """Note where an item has gone: to one of the receivers that waited, or into the channel."""
+        """Record where an item has gone: to one of the waiting receivers, or into the channel."""
         try:
             way = self._ways.get(id(state))
             if way is None:
@@ -210,9 +212,9 @@ class Channels:
             handoff.report("send", error)
 
     def _wait(self, state: Any, entry: Entry) -> None:
-        """Note that the ``send`` which calls ``send_nowait`` goes on to wait with its item.
+        """Record that the ``send`` which called ``send_nowait`` will wait until its item is taken.
 
-        Where it does not, but fails, it takes the item back at once.
+        If ``send`` fails instead of waiting, its hook takes the item back at once.
         """
         try:
             way = self._ways.get(id(state))
@@ -226,19 +228,19 @@ class Channels:
             handoff.report("send", error)
 
     def _take_back(self, state: Any, item: Any, key: int) -> None:
-        """Forget an item of a ``send`` that has failed, by the key of its frame."""
+        """Forget the item of a ``send`` that has failed; ``key`` is that of its frame."""
         try:
             entry = self._waiting.get(key)
             way = self._ways.get(id(state))
             if way is None:
                 return
             if entry is None and len(way.inside) > self._kind.size(state):
-                # It has waited since before the channel was accompanied.
+                # This `send` was waiting already when tracking of the channel started.
                 old = [one for one in way.inside if one[0] is item and one[1] is None]
                 entry = old[-1] if old else None
             if entry is not None:
                 way.inside = deque(one for one in way.inside if one is not entry)
-                entry.clear()  # a traceback leads through here
+                entry.clear()  # a traceback must not keep the item and its context alive
         except Exception as error:
             handoff.report("send", error)
 
@@ -280,7 +282,7 @@ class Channels:
         return receive
 
     def _begin_to_receive(self, state: Any) -> _Way | None:
-        """Forget what the present task was given and never came for."""
+        """Forget an item that the present task was given earlier and has never received."""
         try:
             way = self._ways.get(id(state))
             if way is not None and way.given:
@@ -291,7 +293,7 @@ class Channels:
         return way
 
     def _keep(self, state: Any, item: Any) -> None:
-        """Keep the entry of an item that ``receive_nowait`` has taken out for ``receive``."""
+        """Keep the entry of an item that ``receive`` has taken out by ``receive_nowait``."""
         try:
             way = self._ways.get(id(state))
             if way is None:
@@ -300,13 +302,13 @@ class Channels:
             entry = way.take(item, state)
             if key in self._waiting:
                 self._waiting[key] = entry
-            else:  # somebody has wrapped `receive` below us
+            else:  # our hook of `receive` does not know this frame: another wrapper is below it
                 way.given[self._kind.task()] = entry
         except Exception as error:
             handoff.report("receive", error)
 
     def _arrive(self, state: Any, item: Any, entry: Entry | None, before: _Way | None) -> None:
-        """Have a task adopt the context of an item that it has received, maybe after waiting."""
+        """Have the task adopt the context of a received item, perhaps after waiting."""
         try:
             way = self._ways.get(id(state))
             if entry is None and way is not None:
@@ -316,7 +318,7 @@ class Channels:
             handoff.report("receive", error)
 
     def _deliver(self, state: Any, item: Any) -> None:
-        """Have a task adopt the context of an item that it has taken out without waiting."""
+        """Have the task adopt the context of an item that was received without waiting."""
         try:
             way = self._ways.get(id(state))
             self._adopt(None if way is None else way.take(item, state))
@@ -328,7 +330,7 @@ class Channels:
 
 
 def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Return the argument that ``send`` takes: its name is each library's own."""
+    """Return the only argument of ``send``, whose name differs between libraries."""
     return next(iter((*args, *kwargs.values())), None)
 
 

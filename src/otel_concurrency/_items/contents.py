@@ -1,7 +1,7 @@
-"""What a queue with a container of its own may hold, by identity.
+"""Finds the ids of all objects that a queue with a custom container may hold.
 
-An item that is put in a context must not be taken for the same object that was there before. Which
-objects these are is asked of the garbage collector, which calls no code of the program's.
+The same object may be in a queue before it is put again in a context. The two must not be confused.
+The garbage collector finds the objects that are there, since it calls no code of the program.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 _NO_ITEMS = (type, ModuleType, FunctionType, BuiltinFunctionType)
 _STANDARD = sys.stdlib_module_names
 _DEPTH = 6
-"""How many references lead from a queue to an item at most: in a heap's wrapper, say, five."""
+"""How many references may lead from a queue to an item. For a heap of wrappers, it takes five."""
 
 _WRAPPERS = 2
-"""How many of these may lead out of objects that are no containers: wrappers, and attributes."""
+"""How many of these references may start at objects that are no containers, such as wrappers."""
 
 _MOST = 100_000
 
@@ -26,9 +26,9 @@ _MOST = 100_000
 def ids_in(queue: object, size: int) -> set[int] | None:
     """Return the ids of all objects that ``queue`` may hold as one of its ``size`` items.
 
-    None where they cannot be found: it does not keep them in containers of the interpreter's.
+    None if they cannot be found, since the queue does not keep them in built-in containers.
     """
-    from gc import get_referents  # nobody may have imported it
+    from gc import get_referents  # here, so that switching on does not import it
 
     found: set[int] = set()
     elements = 0
@@ -58,5 +58,8 @@ def ids_in(queue: object, size: int) -> set[int] | None:
 
 
 def _may_wrap(kind: type) -> bool:
-    """Whether an object of ``kind``, which is no container, may hold items: not a standard one."""
+    """Whether an object of ``kind``, which is no container, may hold items.
+
+    Objects of the standard library's classes do not.
+    """
     return str(kind.__module__).partition(".")[0] not in _STANDARD

@@ -1,8 +1,8 @@
-"""The queues that are known to hand nothing off, as data: modules, by name.
+"""The names of modules whose queues hand no work off, as data.
 
-What such a module puts to a queue is no work for the flow that gets it. The standard library's own
-queues carry calls, log records and results, which have their context by other means. Pools keep
-connections in queues, and clients of brokers what they have received.
+Items that such a module puts are no work for the flow that gets them. The standard library uses
+queues for calls, log records and results, whose contexts are carried in other ways. Pools keep
+connections in queues, and clients of brokers keep messages that they have received.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ PLUMBING = frozenset(
         "otel_concurrency._primitives._multiprocessing._pools",
     )
 )
-"""Modules of the standard library, and of a copy of it, and this library's that act for them."""
+"""Modules of the standard library, of its copy ``multiprocess``, and of this library where it acts
+for them."""
 
 POOLS = frozenset(
     (
@@ -50,7 +51,7 @@ POOLS = frozenset(
         "urllib3.connectionpool",  # 2.8.0
     )
 )
-"""Modules of libraries that keep connections in queues, each with the version that was read."""
+"""Modules of libraries that keep connections in queues, with the versions whose source was read."""
 
 READERS = frozenset(
     (
@@ -59,9 +60,10 @@ READERS = frozenset(
         "nats.aio.subscription",
     )
 )
-"""Modules of clients whose reader puts what comes over the network, each with its version.
+"""Modules of clients whose reader puts messages from the network into a queue, with the versions.
 
-Whose work a message is, its headers say; the reader is in the context of nobody who sent one.
+A message's headers say to which trace it belongs. The reader's context has nothing to do with the
+sender of a message.
 """
 
 _ALL = PLUMBING | POOLS | READERS
@@ -70,9 +72,9 @@ _OURS = "otel_concurrency."
 
 
 def is_plumbing(frame: FrameType | None) -> bool:
-    """Whether the queue operation that ``frame`` is part of was called by a module named here.
+    """Whether a module of these lists has called the queue operation that ``frame`` is part of.
 
-    That is the first one below the queue's own methods and this library's hooks.
+    The caller is the first frame outside the queue's methods and this library's hooks.
     """
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
