@@ -1,11 +1,10 @@
-"""Pairs the items of one module's queues with contexts: those of ``queue`` or ``asyncio.queues``.
+"""Pairs the items of one module's queues (``queue`` or ``asyncio.queues``) with contexts.
 
-This is what the hooks of ``queue_hooks`` do, one method for each moment: an item has been put, one
-has been got, a consumer learns that it has to wait. It runs under the queue's own lock, or in its
-event loop.
+The hooks of ``queue_hooks`` call one method for each event: an item was put, an item was got, a
+consumer has to wait. The methods run under the lock of the queue, or in its event loop.
 
-A queue is accompanied from the first item on that is put to it in a context; until then nothing is
-kept for it.
+Tracking of a queue starts with the first item that is put in a context. Until then nothing is kept
+for the queue.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ KEY = "_otel_concurrency_pairs"
 """The attribute of a queue that holds its pairs."""
 
 UNPAIRED = Keyed((None, None), 0)
-"""The pairs of a queue that hands nothing off: of plumbing, or of a pool."""
+"""The pairs of a queue that hands no work off: see ``known_queues``."""
 
 _NONE_YET = Keyed((None, None), 0)
-"""The pairs of a queue that is to be accompanied from its first item on."""
+"""The pairs of an empty queue that will be tracked from its first item on."""
 
 _FRAMES_OF_A_CALL = 5
-"""How many may stand between a method and ours: other people's wrappers."""
+"""How many frames to search between a queue's method and our hook: other wrappers may add some."""
 
 
 class Pairing:
-    """What is true of one module's queues, and the contexts of their items."""
+    """Facts about the queues of one module, and the contexts of their items."""
 
     def __init__(
         self,
@@ -53,45 +52,45 @@ class Pairing:
         stock: str = "Queue",
         alike: tuple[str, ...] = (),
     ) -> None:
-        """Take the name of the stock queue, which others derive from, and of its parts.
+        """Take the names of the stock queue class, from which others derive, and of its parts.
 
-        ``container`` holds the items (one of several names), ``size`` says how many there are. The
-        classes ``alike`` put as the stock one does. ``waits`` is what a
-        consumer asks, and the truth of the answer by which it has to wait. ``consumers`` are the
-        methods that ask, of the queue or of what stands for it.
+        ``container`` is the attribute with the items (or several names to try), and ``size`` the
+        method that returns their number. The classes ``alike`` put items as the stock class does.
+        ``waits`` is the method that a consumer calls to find out whether it has to wait, and the
+        truth value of the result that means so. ``consumers`` are the methods that call it.
         """
         self.module: Any = module
         self.seam = seam
         self.stock: Any = vars(module)[stock]
         self.waits, self.waits_when = waits
         self.on_first: Callable[[], None] | None = None
-        """To be called before the first queue is accompanied."""
+        """A function to call before tracking of the first queue starts."""
         self._containers = (container,) if isinstance(container, str) else container
         self._size = size
         self._in_order = (self.stock, *(vars(module)[name] for name in alike))
         self._consumers = tuple(
             _code(getattr(self.stock, name)) for name in consumers if hasattr(self.stock, name)
         )
-        # Only a consumer asks what is private.
+        # Only a consumer calls a private method, so the name of its caller is enough.
         self._own_consumers = consumers if self.waits.startswith("_") else ()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
         self.at_first: Pairs | None = None
-        """The pairs of a queue that is not accompanied yet."""
+        """The pairs of a queue that is not tracked yet."""
 
     def begin(self) -> None:
-        """Take the pairs that a queue has at first: who counts items counts them from the first."""
+        """Choose the first pairs of a queue: with metrics, items are counted from the first one."""
         self.at_first = None if self.seam.current is get_current else _NONE_YET
 
     def start(self, queue: Any, item: Any, owner: type) -> None:
-        """Start to pair with ``item``, which has just been put and is in the queue. May raise."""
+        """Start tracking with ``item``, which has just been put and is in the queue. May raise."""
         self.accompany(queue, owner, known=1)
         if queue._otel_concurrency_pairs is not None:
             self.remember(queue, item, owner)
 
     def accompany(self, queue: Any, owner: type, known: int = 0) -> None:
-        """Start to pair, unless another class has the outermost hooks. May raise.
+        """Start tracking ``queue``, unless another class has the outermost hooks. May raise.
 
-        The queue holds ``known`` items that will be told of.
+        ``known`` of the items in the queue will be passed to :meth:`remember` by the caller.
         """
         kind = queue.__class__
         if not self.seam.active or definer(kind, "_put") is not owner:
@@ -105,7 +104,7 @@ class Pairing:
             pairs = self._pairs(queue, owners, size)
         if self.on_first is not None:
             self.on_first()
-        object.__setattr__(queue, KEY, pairs)  # to touch its __dict__ would make it slower
+        object.__setattr__(queue, KEY, pairs)  # access to its __dict__ would make the queue slower
         self.note(queue)
 
     def _pairs(self, queue: Any, owners: tuple[Any, Any], size: int) -> Pairs:
@@ -123,14 +122,17 @@ class Pairing:
         return Keyed(owners, size, before=ids_in(queue, size) if size else set[int]())
 
     def _container(self, queue: Any) -> Any:
-        """Return what a queue keeps its items in, where it does as a stock one. May raise."""
+        """Return the container of a queue's items, if it has the attribute of a stock queue.
+
+        May raise.
+        """
         found = (getattr(queue, name, None) for name in self._containers)
         return next((one for one in found if one is not None), None)
 
     def is_nobodys(self, queue: Any) -> bool:
-        """Whether ``queue``, on which somebody acts now, hands nothing off. May raise.
+        """Whether ``queue`` hands no work off, judged by the present caller of it. May raise.
 
-        Once that is found, the queue is left alone for good.
+        Once that is found, the queue is never tracked.
         """
         pairs: Pairs | None = queue._otel_concurrency_pairs
         if pairs is not None and pairs is not _NONE_YET:
@@ -142,12 +144,12 @@ class Pairing:
         return True
 
     def note(self, queue: Any) -> None:
-        """Keep ``queue`` in mind, weakly."""
+        """Add ``queue`` to the queues that carry pairs, by a weak reference."""
         key, accompanied = id(queue), self._accompanied
         accompanied[key] = weakref.ref(queue, lambda _: accompanied.pop(key, None))
 
     def forget_all(self) -> list[Any]:
-        """Return the queues that are kept in mind, and keep none."""
+        """Return the queues that :meth:`note` has added, and forget them."""
         queues = [reference() for reference in list(self._accompanied.values())]
         self._accompanied.clear()
         return [queue for queue in queues if queue is not None]
@@ -172,7 +174,7 @@ class Pairing:
         return self.seam.current()
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
-        """Give the context of ``item``, which has just been got, to the consumer. May raise."""
+        """Pass the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         context = None
         if pairs is None or pairs is _NONE_YET:
@@ -187,11 +189,11 @@ class Pairing:
         self.give(item, self.seam.changed(context))
 
     def give(self, item: Any, context: Any) -> None:
-        """Have the consumer, who has ``item`` now, adopt ``context``. May raise."""
+        """Have the consumer that has got ``item`` adopt ``context``. May raise."""
         adoption.arrive(self.seam, context)
 
     def wait(self, queue: Any) -> None:
-        """Let go of the last item if it is a consumer who has just been told that there is none."""
+        """Let go of the last item, if the caller is a consumer that has found the queue empty."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         if pairs is UNPAIRED or (not pairs and adopted.get() is None):
             return
@@ -203,20 +205,23 @@ class Pairing:
             if code in self._consumers or code.co_name in self._own_consumers:
                 adoption.let_go()
                 if pairs:
-                    pairs.forget(0)  # somebody has cleared the queue by hand
+                    pairs.forget(0)  # the queue is empty, so it was cleared without the hooks
                 return
             if frame.f_globals is vars(self.module) or frame.f_globals is globals():
-                return  # another method asks, or a hook
+                return  # the caller is another method of the queue, or a hook
             frame = frame.f_back
 
     def fault(self, step: str, error: Exception) -> None:
-        """Report a fault of a hook, unless the hook has only outlived ``undo()``."""
+        """Report a fault of a hook, unless the library is off and the hook is only left over."""
         if self.seam.active:
             handoff.report(step, error)
 
 
 def _is_stored(item: object, items: Any, pairs: Pairs) -> bool:
-    """Whether a queue that does not give what it takes has stored ``item`` itself, or said what."""
+    """Whether the queue has stored ``item`` itself, or it is known what was stored in its place.
+
+    For queues with a ``_put`` and a ``_get`` of different classes, which may transform items.
+    """
     if pairs.stored is not UNKNOWN:
         return True
     return type(items) not in (deque, list) or any(item is one for one in reversed(items))

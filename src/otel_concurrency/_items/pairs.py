@@ -1,12 +1,13 @@
-"""The contexts of the items that wait in one queue, beside them.
+"""The contexts of the items that wait in one queue, kept beside the queue.
 
-An item is known by its identity, and by the place in the order in which items are due. After each
-step the size of the queue is told. Where that is not what it should be, or another item comes out
-than the one that is due, then somebody has reached into the queue, or a subclass drops, merges or
-transforms items. All contexts are dropped then: a missing parent is better than a wrong one.
+An item is recognized by its identity, and by its place in the order in which items come out. Each
+step passes the size of the queue. If the size is unexpected, or another item than the expected one
+comes out, then the program has changed the container directly, or a subclass drops, merges or
+transforms items. In that case all contexts are dropped: a missing parent is better than a wrong
+one.
 
-Nothing here is thread-safe: pairs are used under their queue's own lock, or in its event loop. To
-who copies or pickles a queue they are None.
+Nothing here is thread-safe: pairs are used under the lock of their queue, or in its event loop. In
+a copy or a pickle of a queue they become None.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from typing import Any, cast
 from opentelemetry.context import Context
 
 Owners = tuple[type | None, type | None]
-"""The classes whose ``_put`` and ``_get`` a queue has."""
+"""The classes that define the outermost ``_put`` and ``_get`` of a queue."""
 
 _NONE = type(None)
 UNKNOWN = object()
-"""Stands for an item that was in the queue already."""
+"""A placeholder for an item that was in the queue before tracking started."""
 
 
 class Fifo(deque[Any]):
-    """For a container that gives the first of its items: items and contexts in turn.
+    """Pairs for a first-in first-out container, stored as item, context, item, context, ...
 
-    It refers to the items themselves, so nothing else can have their identity while they are due.
-    The hooks of the stock queues do what :meth:`put` and :meth:`take` do without calling them.
+    They refer to the items themselves, so no other object can get an item's id meanwhile. The hooks
+    of the stock queues contain the code of :meth:`put` and :meth:`take` instead of calling them.
     """
 
     __slots__ = ("owners", "stored")
@@ -68,28 +69,32 @@ class Fifo(deque[Any]):
 
 
 class ChangedFifo(Fifo):
-    """One whose contexts are not handed on as they are: the hooks do not know it by heart."""
+    """A Fifo whose contexts the policy changes, or which is measured.
+
+    The hooks do not inline its methods.
+    """
 
     __slots__ = ()
 
 
 class Lifo(Fifo):
-    """For a container that gives the last of its items."""
+    """Pairs for a last-in first-out container."""
 
     __slots__ = ()
 
     def take(self, item: object, size: int) -> Context | None:
-        """Do as the first-in first-out one, from the other end."""
+        """Return the context of an item that has just been got, from the end of the container."""
         self.rotate(2)
         return super().take(item, size)
 
 
 class Keyed:
-    """For a container that gives its items in an order of its own.
+    """Pairs for a container that returns its items in any other order.
 
-    Identical items are given their contexts in the order in which they were put. One that may be
-    there from before, or from before contexts were dropped, has none, and nor has the same object
-    when it is put again while it may still be there.
+    If the same object is in the queue several times, its contexts are returned in the order in
+    which it was put. Objects that may have been in the queue before tracking started, or before
+    contexts were dropped, have no context. Nor do they get one if they are put again while they may
+    still be in the queue.
     """
 
     __slots__ = ("_before", "_contexts", "_count", "_held", "_unknown", "owners", "stored")
@@ -103,15 +108,16 @@ class Keyed:
     ) -> None:
         """Start with ``size`` items in the queue.
 
-        Take these as ``items`` where the container is known, or else the ids of all objects that
-        they may be; where that is not known either, nothing is remembered until they are gone.
+        ``items`` are these items, if the container is known. Otherwise ``before`` has the ids of
+        all objects that they may be. If both are None, no context is remembered until the queue was
+        empty once.
         """
         self.owners = owners
         self.stored: object = UNKNOWN
-        """What the class that this one derives from has stored, or taken out, in this step."""
+        """The item that a base class of the queue's class has stored or taken out in this step."""
         self._contexts: dict[int, Context | deque[Context | None] | None] = {}
-        # A container of the user's own may hold something else than the item, which then dies,
-        # and leaves its identity to another.
+        # A custom container may hold something else than the item. The item would then be freed,
+        # and another object could get its id. So keep the items alive.
         self._held: dict[int, object] | None = {} if items is None else None
         self._count = 0
         self._unknown = size - len(items or ())
@@ -121,7 +127,7 @@ class Keyed:
 
     def put(self, item: object, context: Context | None, size: int) -> None:
         """Remember the context of an item that has just been put; the queue holds ``size`` now."""
-        if self.stored is not UNKNOWN:  # it may be another: a subclass has made it of the item
+        if self.stored is not UNKNOWN:  # a subclass may have stored another object for the item
             item, self.stored = self.stored, UNKNOWN
         if self._unknown:
             if self._before is None or self._count + self._unknown + 1 != size:
@@ -172,7 +178,7 @@ class Keyed:
         if self._held is not None:
             del self._held[key]
         if not contexts and not self._unknown:
-            self.forget(size)  # gives back the memory of a dictionary that was large
+            self.forget(size)  # frees the memory of a dictionary that was large
         return several.popleft() if isinstance(several, deque) else several
 
     def forget(self, size: int) -> None:
@@ -195,7 +201,7 @@ Pairs = Fifo | Keyed
 
 
 def beside(kind: type[Fifo] | type[Keyed], items: Sequence[object], item: object) -> Pairs:
-    """Return pairs of ``kind`` for a container of ``items``, into which ``item`` was put last."""
+    """Return pairs of ``kind`` for a container with ``items``, of which ``item`` was put last."""
     if kind is not Keyed:
         return kind((None, None), len(items) - 1)
     before = list(items)

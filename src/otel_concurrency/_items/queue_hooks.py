@@ -1,10 +1,10 @@
-"""Sets the hooks of one module's queues: ``queue``'s or ``asyncio.queues``'.
+"""Sets the hooks of one module's queues: those of ``queue`` or of ``asyncio.queues``.
 
-They stand where items go in and out, at ``_put`` and ``_get``, and at the method by which a
-consumer learns whether it has to wait: on the stock classes, and on every subclass that has such
-methods of its own, so that what is paired is what the program put and what it gets. Hooks are known
-by the class that they are set on, their *owner*: of several that one step goes through, by
-``super()``, only the outermost ones pair.
+The hooks replace ``_put`` and ``_get``, through which items go in and out, and the method that
+tells a consumer whether it has to wait. They are set on the stock classes and on every subclass
+that overrides such a method, so that they see the items that the program puts and gets. The class
+on which a hook is set is its *owner*. If one step calls several hooks through ``super()``, only the
+outermost one pairs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def task_done(original: Any) -> Any:
 
 
 def shutdown_layers(stock: type) -> list[Layer]:
-    """Return the layer for ``shutdown`` (3.13): who calls it is no consumer of what it drains."""
+    """Return the layer for ``shutdown`` (3.13): its caller does not consume the items it drains."""
     return [Layer(stock, "shutdown", adoption.abstaining)] if hasattr(stock, "shutdown") else []
 
 
 class QueueHooks:
-    """The hooks of one module's queues; applied and undone as a layer is."""
+    """The hooks of one module's queues. They are applied and undone like a layer."""
 
     def __init__(
         self,
@@ -51,18 +51,18 @@ class QueueHooks:
         inlined: Mapping[str, tuple[Any, ...]],
         later: tuple[Layer, ...] = (),
     ) -> None:
-        """Take what the hooks are to do.
+        """Take the pairing that the hooks call.
 
-        ``inlined`` are hooks that contain the body of the stock method, each with the names by
-        which that body is known. The layers ``later`` are applied when the first queue is
-        accompanied: a program that never has a context does not pay for them.
+        ``inlined`` are hooks that contain the body of the stock method, each with the names that
+        this body uses, by which it is recognized. The layers ``later`` are applied when tracking of
+        the first queue starts: a program that never has a context does not pay for them.
         """
         self._pairing = pairing
         self._inlined = inlined
         self._creation = Layer(pairing.stock, "__init__", self._init)
         self._later = later
-        # A class keeps its layers itself: here they would keep the class, which may be one of many
-        # that a program makes and drops.
+        # A class holds its layers itself. If they were held here, they would keep the class alive,
+        # and a program may create and drop many classes.
         self._key = f"_otel_concurrency_layers_of_{pairing.stock.__module__}"
         self._covered: weakref.WeakSet[type] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class QueueHooks:
 
     @property
     def layers(self) -> list[Layer]:
-        """What is applied at present, on all classes that there are."""
+        """The layers that are applied at present, on all classes."""
         classes = sorted(self._covered, key=lambda kind: len(kind.__mro__))
         return [self._creation, *(layer for kind in classes for layer in self._layers_of(kind))]
 
@@ -85,7 +85,7 @@ class QueueHooks:
         return layers
 
     def apply(self) -> None:
-        """Set the hooks on every class of queues that there is, and that there will be."""
+        """Set the hooks on all present queue classes; later ones get them at their first use."""
         pairing = self._pairing
         pairing.begin()
         setattr(pairing.stock, KEY, pairing.at_first)
@@ -106,7 +106,7 @@ class QueueHooks:
                 self._pairing.on_first = None
 
     def undo(self) -> None:
-        """Take the hooks away, and every context that waits."""
+        """Remove the hooks, and drop every context that waits."""
         pairing = self._pairing
         with self._lock:
             undo_all((*self.layers, *self._later))
@@ -119,7 +119,7 @@ class QueueHooks:
                     pairing.note(queue)
             if KEY in vars(pairing.stock):
                 delattr(pairing.stock, KEY)
-        adoption.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # without the hooks, this flow would stay in the context of its last item
 
     def _forget_what_is_undone(self) -> None:
         for kind in list(self._covered):
@@ -186,7 +186,8 @@ class QueueHooks:
         if inlined := self._inline(owner, "_put", plain):
             return inlined
         accompany, remember, fault = pairing.accompany, pairing.remember, pairing.fault
-        plain = adoption.abstaining(method_of(owner, "_put", plain))  # it may take out another item
+        # A custom `_put` may take another item out: that must not change the producer's context.
+        plain = adoption.abstaining(method_of(owner, "_put", plain))
 
         @functools.wraps(plain)
         def _put(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -221,7 +222,7 @@ class QueueHooks:
             try:
                 item = plain(self, *args, **kwargs)
             except BaseException:
-                adoption.let_go()  # it may have taken one out
+                adoption.let_go()  # the method may have taken an item out before it failed
                 _give_up(self)
                 raise
             try:
@@ -253,7 +254,7 @@ class QueueHooks:
         return ask
 
     def _inline(self, owner: type, name: str, plain: Any) -> Any:
-        """Return the hook that contains what ``plain`` does, if it is known to do just that."""
+        """Return the hook that inlines ``plain``; None if ``plain`` is not the known stock method."""
         pairing = self._pairing
         hook, *names = self._inlined.get(name, (None,))
         if hook is None or owner is not pairing.stock or not inspect.isfunction(plain):
@@ -263,23 +264,24 @@ class QueueHooks:
 
 
 def _give_up(queue: Any) -> None:
-    """Drop what is known of a step that has failed."""
+    """Forget the item that was stored or taken out by a step that has failed."""
     pairs: Pairs | None = getattr(queue, KEY, None)
     if pairs is not None:
         pairs.stored = UNKNOWN
 
 
 class _LastGet:
-    """Stays with a queue after ``undo()``: some consumer may be in the context of its last item."""
+    """Replaces a queue's ``_get`` after ``undo()``, so that consumers let go of their last item."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = weakref.ref(queue)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         adoption.let_go()
+        # A copy of the queue may share this object, so take the queue of the caller, if it has one.
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
         queue: Any = caller.f_locals.get("self")
-        if getattr(queue, "__dict__", {}).get("_get") is not self:  # it may be in a copy
+        if getattr(queue, "__dict__", {}).get("_get") is not self:
             queue = self._queue()
         return queue.__class__._get(queue, *args, **kwargs)
 

@@ -1,10 +1,10 @@
-"""Pairs the items of queues that somebody else may put or take for whoever has to wait.
+"""Pairs the items of queues in which another flow may put or take an item for a waiting flow.
 
-In an event loop, a consumer that finds nothing waits for an item that the next producer, or the
-loop, takes out for it; and what a producer could not put is put by whoever makes room. So the
-context of an item is the one in which ``put`` was called, and lies beside the queue until the item
-is in; and the context of an item that was taken out lies beside the flow that has taken it, until
-the consumer itself comes for both.
+In an event loop, a consumer that finds the queue empty waits, and the next producer or the loop
+takes an item out for it. If a producer finds the queue full, the flow that makes room puts the
+item. So an item has the context in which ``put`` was called, and that context waits beside the
+queue until the item is stored. The context of an item that was taken out waits with the thread that
+took it, until the consumer itself resumes and gets both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otel_concurrency._items import adoption
 from otel_concurrency._items.pairing import KEY, Pairing
 
 _PUTTING = "_otel_concurrency_putting"
-"""The attribute with what is being put: items, and the contexts of their putters."""
+"""The attribute of a queue with the items that are being put, and their producers' contexts."""
 
 Entry = list[Any]
 """An item, and its context."""
@@ -30,10 +30,10 @@ class Relay(Pairing):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._taken: dict[int, tuple[Any, Any]] = {}
-        """By thread, whatever runs on it: the item that was taken out last, and its context."""
+        """By native thread, not by flow: the item that was taken out last, and its context."""
 
     def put(self, queue: Any, item: Any) -> Entry | None:
-        """Note the context of an item that is about to be put; None: there is nothing to note."""
+        """Remember the context of an item that is about to be put; None if nothing was kept."""
         try:
             if not self.seam.active:
                 return None
@@ -56,11 +56,11 @@ class Relay(Pairing):
         try:
             entries: list[Entry] = queue.__dict__.get(_PUTTING, [])
             places = [place for place, one in enumerate(entries) if one is entry]
-            # Its own may have gone with an item that is the same.
+            # The entry may have been used for another put of the same object: remove that one's.
             places += [place for place, one in enumerate(entries) if one[0] is entry[0]]
             if places:
                 del entries[places[0]]
-            entry.clear()  # a traceback leads through who has put
+            entry.clear()  # a traceback of the producer must not keep the item and context alive
         except Exception as error:
             handoff.report("put", error)
 
@@ -74,13 +74,13 @@ class Relay(Pairing):
         return None
 
     def give(self, item: Any, context: Any) -> None:
-        """Keep what is the consumer's: it is not known yet who that is."""
+        """Keep the context of an item that was taken out: its consumer is not known yet."""
         self._taken[get_native_id()] = item, context
 
     def taken(self, item: Any) -> tuple[Any] | None:
-        """Return the context that came with ``item``; None unless this was taken out just now.
+        """Return the context of ``item`` in a tuple; None if ``item`` was not the last taken out.
 
-        Never raises, nor does the next one.
+        Neither this method nor :meth:`forget_taken` raises.
         """
         try:
             if not self._taken:
@@ -92,7 +92,7 @@ class Relay(Pairing):
             return None
 
     def forget_taken(self) -> None:
-        """Let go of an item that nobody has come for."""
+        """Forget an item that was taken out and for which no consumer has come."""
         try:
             if self._taken:
                 self._taken.pop(get_native_id(), None)
@@ -100,7 +100,7 @@ class Relay(Pairing):
             handoff.report("get", error)
 
     def arrive(self, context: Any) -> None:
-        """Have the consumer, in whose flow this is, adopt the context of its item. Never raises."""
+        """Have the present flow, the consumer, adopt the context of its item. Never raises."""
         try:
             adoption.arrive(self.seam, context)
         except Exception as error:
