@@ -254,7 +254,7 @@ class QueueHooks:
         return ask
 
     def _inline(self, owner: type, name: str, plain: Any) -> Any:
-        """Return the hook that inlines ``plain``; None if ``plain`` is not the known stock method."""
+        """Return the hook that inlines ``plain``; None unless that is the known stock method."""
         pairing = self._pairing
         hook, *names = self._inlined.get(name, (None,))
         if hook is None or owner is not pairing.stock or not inspect.isfunction(plain):
