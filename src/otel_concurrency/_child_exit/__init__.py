@@ -1,1 +1,1 @@
-"""What a child process must export before it ends, and forget of its parent when it begins."""
+"""Child processes: they drop their parent's data when they start, and export before they end."""

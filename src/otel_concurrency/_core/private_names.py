@@ -1,8 +1,8 @@
 """The private names of CPython, OpenTelemetry and wrapt that the library relies on.
 
-Look here when a new version renames or removes one of them: each name stands with the modules that
-depend on it. Nothing reads the list at run time. A test, ``test_private_names.py``, holds it
-against the code and against the versions that are installed.
+Look here when a new version renames or removes one of them: each name is listed with the modules
+that depend on it. Nothing reads the list at run time. A test, ``test_private_names.py``, compares
+it with the code and with the installed versions.
 
 The list leaves out names that are documented despite their spelling (``os._exit``,
 ``sys._getframe``, the module ``_thread``), names of third-party libraries, what the adapters use,
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class PrivateName(NamedTuple):
-    """Who depends on a private name, and for what."""
+    """The modules that depend on a private name, and their purpose."""
 
     modules: str
     """The modules of this library that use it, divided by spaces."""
@@ -27,7 +27,7 @@ class PrivateName(NamedTuple):
     """The first version of Python on which it is used."""
 
     until: tuple[int, int] = (4, 0)
-    """The first version of Python on which it is used no more."""
+    """The first version of Python on which it is no longer used."""
 
     only_posix: bool = False
 
@@ -375,4 +375,4 @@ PRIVATE_NAMES: Mapping[str, PrivateName] = {
     **_OTHER_MODULES,
     **_OPENTELEMETRY,
 }
-"""Each name by where it is defined: a module, a class in it, the name."""
+"""By full name: the module, a class in it if there is one, and the private name."""

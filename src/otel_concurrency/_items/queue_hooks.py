@@ -287,4 +287,4 @@ class _LastGet:
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         queue: Any = self._queue()
-        return getattr, (queue, "_get")  # in a copy, the copy's own method
+        return getattr, (queue, "_get")  # a deep copy or a pickle gets the method of its queue

@@ -1,1 +1,1 @@
-"""Policies, the origins that spans link to, rounds of periodic work, and where a span starts."""
+"""Policies, the origins that spans link to, rounds of periodic work, and the start of spans."""

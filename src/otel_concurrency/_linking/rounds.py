@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
 
 class Round:
-    """One run of a job; knows the first span that was started in it."""
+    """One run of a job. It remembers the first span that was started in it."""
 
     __slots__ = ("_before", "_link", "job", "over", "primitive")
 
