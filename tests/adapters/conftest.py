@@ -23,6 +23,7 @@ NEEDED = {
     "test_broker_readers.py": "aio_pika nats opentelemetry.instrumentation.pika",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_cloudpickle.py": "cloudpickle",
+    "test_channels_model.py": "anyio hypothesis",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",

@@ -38,6 +38,7 @@ def _layers(memory: ModuleType, seam: Seam) -> list[Patch]:
                 memory.MemoryObjectReceiveStream,
                 items=lambda state: [*state.buffer, *state.waiting_senders.values()],
                 size=lambda state: len(state.buffer) + len(state.waiting_senders),
+                senders=lambda state: list(state.waiting_senders),
                 waiting=lambda state: tuple(state.waiting_receivers.values()),
                 given=_given,
                 task=lambda: memory.get_current_task().id,

@@ -29,6 +29,7 @@ def _layers(channel: ModuleType, seam: Seam) -> list[Patch]:
                 channel.MemoryReceiveChannel,
                 items=lambda state: [*state.data, *state.send_tasks.values()],
                 size=lambda state: len(state.data) + len(state.send_tasks),
+                senders=lambda state: list(state.send_tasks),
                 waiting=lambda state: tuple(islice(state.receive_tasks, 1)),
                 given=_given,
                 task=lambda: id(channel.trio.lowlevel.current_task()),

@@ -44,6 +44,8 @@ class Kind:
     """Returns the items in a channel in their order, including those of waiting senders."""
     size: Callable[[Any], int]
     """Returns the number of these items."""
+    senders: Callable[[Any], list[Any]]
+    """Returns one object for each waiting sender, in the order of their items."""
     waiting: Callable[[Any], tuple[Any, ...]]
     """Returns the waiting receivers. One of them may be given the next item."""
     given: Callable[[Any, tuple[Any, ...]], object]
@@ -114,6 +116,7 @@ class Channels:
         self.layers = [
             Layer(sender, "send", self._send),
             Layer(sender, "send_nowait", functools.partial(self._send_nowait, _code(sender.send))),
+            Layer(sender, "close", self._close),
             Layer(receiver, "receive", self._receive),
             Layer(
                 receiver,
@@ -232,9 +235,9 @@ class Channels:
         try:
             entry = self._waiting.get(key)
             way = self._ways.get(id(state))
-            if way is None:
-                return
-            if entry is None and len(way.inside) > self._kind.size(state):
+            if way is None or len(way.inside) <= self._kind.size(state):
+                return  # the item is in the channel although `send` failed, or never got there
+            if entry is None:
                 # This `send` was waiting already when tracking of the channel started.
                 old = [one for one in way.inside if one[0] is item and one[1] is None]
                 entry = old[-1] if old else None
@@ -243,6 +246,41 @@ class Channels:
                 entry.clear()  # a traceback must not keep the item and its context alive
         except Exception as error:
             handoff.report("send", error)
+
+    def _close(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def close(self_: Any) -> None:
+            senders = self._senders(self_._state)
+            original(self_)
+            self._withdraw(self_._state, senders)
+
+        return close
+
+    def _senders(self, state: Any) -> list[Any]:
+        """Return the senders that wait, if their items are noted. Never raises."""
+        try:
+            way = self._ways.get(id(state))
+            if way is not None and len(way.inside) == self._kind.size(state):
+                return self._kind.senders(state)
+        except Exception as error:
+            handoff.report("close", error)
+        return []
+
+    def _withdraw(self, state: Any, senders: list[Any]) -> None:
+        """Forget the items of those of ``senders`` that do not wait any more."""
+        try:
+            way = self._ways.get(id(state))
+            if way is None or not senders:
+                return
+            left = set(self._kind.senders(state))
+            stored = len(way.inside) - len(senders)
+            way.inside = deque(
+                entry
+                for place, entry in enumerate(way.inside)
+                if place < stored or senders[place - stored] in left
+            )
+        except Exception as error:
+            handoff.report("close", error)
 
     # Receiving.
 
