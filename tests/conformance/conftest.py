@@ -14,7 +14,12 @@ from otel_concurrency._linking import origins, span_start
 collect_ignore = (
     []
     if sys.version_info >= (3, 14)
-    else ["test_interpreters.py", "test_map_buffersize.py", "test_terminated_workers.py"]
+    else [
+        "test_interpreter_calls.py",
+        "test_interpreters.py",
+        "test_map_buffersize.py",
+        "test_terminated_workers.py",
+    ]
 )
 """What is about something that this version of Python does not have."""
 

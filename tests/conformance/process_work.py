@@ -239,3 +239,33 @@ class LookingManager(BaseManager):
 
 
 LookingManager.register("look", look)
+
+
+def look_into(queue):
+    """Look, and put what was seen into a queue."""
+    queue.put(tuple(look()))
+
+
+def get_and_look(queue, count):
+    """Get items; return each with what its consumer is in."""
+    return [(queue.get(), look()) for _ in range(count)]
+
+
+def put_all(queue, items):
+    """Put items."""
+    for item in items:
+        queue.put(item)
+
+
+_counted = []
+
+
+def count_and_return_a_lock():
+    """Note that it was called, and return what cannot cross."""
+    _counted.append(1)
+    return threading.Lock()
+
+
+def counted():
+    """Return how often that was called."""
+    return len(_counted)

@@ -14,13 +14,14 @@ from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Patch
 from otel_concurrency._primitives._multiprocessing import (
     _executors,
+    _interpreter_calls,
     _interpreters,
     _pools,
     _process,
     _queues,
 )
 
-_PARTS = (_process, _executors, _pools, _queues, _interpreters)
+_PARTS = (_process, _executors, _pools, _queues, _interpreters, _interpreter_calls)
 
 
 def _of_all(module_name: str) -> object:
