@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import queue
 import sys
 import types
 import weakref
@@ -382,4 +383,26 @@ def test_the_table_is_well_formed():
             assert names
             assert len(set(names)) == len(names)
             assert all(part.isidentifier() for name in names for part in name.split("."))
+    assert not context_api.get_current()
+
+
+def test_a_flow_knows_nothing_of_an_item_that_its_caller_has_adopted(library):
+    """What it begins lets go of nothing that is not its own; the caller goes on where it was."""
+    items, found = queue.Queue(), []
+    ConcurrencyInstrumentor().instrument()
+    try:
+        token = attach(set_value("request", "a"))
+        items.put("item")
+        detach(token)
+        items.get()
+        before = handoff.adopted.get()
+        assert get_value("request") == "a"
+        assert before is not None
+        library.listen(lambda _: found.append(handoff.adopted.get()), name="b")
+        assert found == [None]
+        assert handoff.adopted.get() is before
+        assert get_value("request") == "a"
+        items.task_done()
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
     assert not context_api.get_current()

@@ -18,7 +18,14 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import NO_CONTEXT, Seam, get_current
+from otel_concurrency._core.handoff import (
+    NO_CONTEXT,
+    Seam,
+    adopted,
+    attach,
+    capture_nothing,
+    get_current,
+)
 from otel_concurrency._linking import origins
 
 _RUNS_FOR_OTHERS = ("anyio.", "otel_concurrency.")
@@ -30,9 +37,24 @@ def flow(original: Any, seam: Seam) -> Any:
 
     @functools.wraps(original)
     def flow(*args: Any, **kwargs: Any) -> Any:
-        if seam.active and handoff.current_safely():
-            return handoff.as_flow_that_begins(NO_CONTEXT, original, *args, **kwargs)
-        return original(*args, **kwargs)
+        # As `as_flow_that_begins`, without its calls: a server comes here with every request.
+        token = record = None
+        if seam.capture is not capture_nothing:
+            try:
+                if get_current():
+                    token = attach(NO_CONTEXT)
+                    if handoff.any_adopted:
+                        record = adopted.get()
+                        adopted.set(None)
+            except Exception as error:
+                handoff.report("begin a flow", error)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if token is not None:
+                if record is not None or handoff.any_adopted:
+                    adopted.set(record)
+                handoff.leave(token)
 
     return flow
 
