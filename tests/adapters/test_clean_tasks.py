@@ -584,6 +584,78 @@ def test_without_the_library_each_is_a_leak(name, library, ports, tmp_path):
         assert leak.site in leak.words
 
 
+ANYIO = """
+import anyio, json
+from opentelemetry import context
+seen = []
+
+async def handle(stream):
+    async with stream:
+        seen.append(context.get_value("request"))
+
+async def main(how):
+    token = context.attach(context.set_value("request", "first"))
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with anyio.create_task_group() as group:
+        async def serve():
+            await listener.serve(handle)
+        if how == "awaited":
+            group.start_soon(serve)
+        else:
+            group.start_soon(listener.serve, handle)
+        context.detach(token)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        for _ in range(2):
+            async with await anyio.connect_tcp("127.0.0.1", port) as client:
+                with contextlib.suppress(anyio.EndOfStream):
+                    await client.receive()
+        group.cancel_scope.cancel()
+
+import contextlib
+for how in ("awaited", "in a task"):
+    anyio.run(main, how, backend=BACKEND)
+print(json.dumps(seen))
+"""
+
+TRIO = """
+import json, trio, trio.testing
+from opentelemetry import context
+seen = []
+
+async def handle(stream):
+    async with stream:
+        seen.append(context.get_value("request"))
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        token = context.attach(context.set_value("request", "first"))
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        context.detach(token)
+        for _ in range(2):
+            client = await trio.testing.open_stream_to_socket_listener(listeners[0])
+            await client.receive_some(1)
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+print(json.dumps(seen))
+"""
+
+ACCEPTING = {
+    "anyio, asyncio": ("anyio", ANYIO.replace("BACKEND", "'asyncio'"), 4),
+    "anyio, trio": ("trio", ANYIO.replace("BACKEND", "'trio'"), 4),
+    "trio": ("trio", TRIO, 2),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", [name for name, (m, *_) in ACCEPTING.items() if is_installed(m)])
+def test_what_a_listener_accepts_is_in_no_context(name, order):
+    """Wherever it serves: in a task of its own, or awaited by one that was started in a request."""
+    module, program, count = ACCEPTING[name]
+    printed = run_program(ORDERS[order].format(module=module) + program)
+    assert json.loads(printed) == [None] * count
+
+
 TABLES = (FLOWS, TASKS, ROUNDS, SOURCES)
 
 

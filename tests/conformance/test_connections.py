@@ -9,7 +9,9 @@ import asyncio
 import gc
 import os
 import socket
+import socketserver
 import sys
+import threading
 import weakref
 
 import pytest
@@ -26,6 +28,7 @@ from connections import (
     open_as,
     request,
     run,
+    seen,
     three_requests,
 )
 
@@ -110,6 +113,24 @@ def test_a_pipe_stays_in_the_context_that_it_was_opened_in(instrumented):
     for found in run(main):
         assert {value for values in found.values() for value in values} == {"its own"}
         assert "connection_lost" in found
+
+
+def test_a_server_that_serves_in_its_starters_thread_does_so_in_no_context(instrumented):
+    """A request of `socketserver` belongs to its sender; the starter goes on where it was."""
+    found = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            found.append(seen())
+            threading.Thread(target=self.server.shutdown).start()
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        client = socket.create_connection(server.server_address)
+        with request("a"):
+            server.serve_forever(poll_interval=0.01)
+            found.append(seen())
+        client.close()
+    assert found == [None, "a"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 15), reason="a transport itself keeps its context")

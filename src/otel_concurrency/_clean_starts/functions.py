@@ -31,8 +31,12 @@ from typing import Final
 Table = Mapping[str, tuple[str, ...]]
 
 FLOWS: Final[Table] = {
+    # Standard library: a server that serves in the thread that has started it
+    "socketserver": ("BaseServer.serve_forever",),
     # aiomqtt 2.0.0, 2.5.1: these hand the socket, and with it all that arrives, to the loop
     "aiomqtt.client": ("Client._on_socket_open", "Client._on_socket_register_write"),
+    # anyio 4.4.0, 4.16.0: it serves
+    "anyio.abc._sockets": ("SocketListener.serve",),
     # asyncpg 0.29.0, 0.32.0: these call the listeners of a connection
     "asyncpg.connection": (
         "Connection._call_termination_listeners",
@@ -54,6 +58,8 @@ FLOWS: Final[Table] = {
     ),
     # tornado 6.4.0, 6.6.1: it begins to listen
     "tornado.tcpserver": ("TCPServer.add_sockets",),
+    # trio 0.26.2, 0.35.0: it serves
+    "trio._highlevel_serve_listeners": ("_serve_one_listener",),
     # uvicorn 0.30.0, 0.54.0: these begin the request that waits behind the one that has just been
     # answered (HTTP pipelining), in the middle of that one's task
     "uvicorn.protocols.http.h11_impl": ("H11Protocol.on_response_complete",),

@@ -64,12 +64,25 @@ def asynchronous_flow(original: Any, seam: Seam) -> Any:
 
     @functools.wraps(original)
     async def flow(*args: Any, **kwargs: Any) -> Any:
-        clean = seam.active and handoff.current_safely()
-        token = handoff.attach_safely(NO_CONTEXT) if clean else None
-        try:
+        if not (seam.active and handoff.current_safely()):
             return await original(*args, **kwargs)
-        finally:
+        if is_all_of_its_task():
+            handoff.begin_in(NO_CONTEXT)
+            return await original(*args, **kwargs)
+        record = adopted.get()
+        token = handoff.attach_safely(NO_CONTEXT)
+        adopted.set(None)
+        try:
+            result = await original(*args, **kwargs)
+        except GeneratorExit:  # it is collected, in the context of whoever happens to do that
+            raise
+        except BaseException:
+            adopted.set(record)
             handoff.leave(token)
+            raise
+        adopted.set(record)
+        handoff.leave(token)
+        return result
 
     return flow
 
@@ -89,11 +102,7 @@ def task(original: Any, seam: Seam) -> Any:
 def is_all_of_its_task() -> bool:
     """Whether the calling coroutine is the whole work of its task, with no other awaiting it."""
     try:
-        asyncio: Any = sys.modules.get("asyncio")
-        task = None if asyncio is None else asyncio.current_task()
-        if task is None:
-            return False
-        outermost: Any = getattr(task.get_coro(), "cr_frame", None)
+        outermost: Any = getattr(_coroutine_of_task(), "cr_frame", None)
         frame = caller()
         while frame is not None and frame is not outermost:
             frame = frame.f_back
@@ -104,6 +113,21 @@ def is_all_of_its_task() -> bool:
     except Exception as error:
         handoff.report("begin a task", error)
         return False
+
+
+def _coroutine_of_task() -> Any:
+    """Return the coroutine that the current task of asyncio, or of trio, runs."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio.events._get_running_loop() is not None:
+        task = asyncio.current_task()
+        return None if task is None else task.get_coro()
+    trio: Any = sys.modules.get("trio")
+    if trio is None:
+        return None
+    try:
+        return trio.lowlevel.current_task().coro
+    except RuntimeError:  # nor is it a task of trio's
+        return None
 
 
 def rounds(original: Any, seam: Seam) -> Any:
