@@ -19,7 +19,10 @@ def installed():
 
 
 def _is_installed(module):
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of a package that is not there
+        return False
 
 
 @contextlib.contextmanager

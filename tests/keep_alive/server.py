@@ -29,20 +29,29 @@ def started_in_a_span():
     context.detach(token)
 
 
-async def uvicorn(listening, http):
-    """Serve by uvicorn."""
+def application(*, instrumented):
+    """Return the ASGI application, inside OpenTelemetry's own instrumentor or as it is."""
     import service
+
+    return service.instrumented_asgi() if instrumented else service.asgi
+
+
+async def uvicorn(listening, http, *, instrumented=False):
+    """Serve by uvicorn."""
     import uvicorn as library
 
     config = library.Config(
-        service.asgi, http=http, lifespan="off", log_level="warning", timeout_keep_alive=60
+        application(instrumented=instrumented),
+        http=http,
+        lifespan="off",
+        log_level="warning",
+        timeout_keep_alive=60,
     )
     await library.Server(config).serve(sockets=[listening])
 
 
-async def hypercorn(listening):
+async def hypercorn(listening, *, instrumented=False):
     """Serve by hypercorn."""
-    import service
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -50,7 +59,9 @@ async def hypercorn(listening):
     config.bind = [f"fd://{listening.fileno()}"]
     config.keep_alive_timeout = 60
     config.loglevel = "warning"
-    await serve(service.asgi, config, shutdown_trigger=asyncio.Event().wait)
+    await serve(
+        application(instrumented=instrumented), config, shutdown_trigger=asyncio.Event().wait
+    )
 
 
 async def aiohttp(listening):
@@ -116,17 +127,34 @@ def in_a_loop(serve, loop="asyncio"):
     return start
 
 
+INSTRUMENTED = ", instrumented"
+
+NEEDED = {
+    "asyncio": (),
+    "uvloop": ("uvloop",),
+    "": (),
+    INSTRUMENTED: ("opentelemetry.instrumentation.asgi",),
+}
+"""By what a name says: the modules that it needs."""
+
 SERVERS = {
     **{
-        f"uvicorn, {loop}, {http}": (
-            in_a_loop(functools.partial(uvicorn, http=http), loop),
-            ("uvicorn", http, *(["uvloop"] if loop == "uvloop" else [])),
+        f"uvicorn, {loop}, {http}{beside}": (
+            in_a_loop(functools.partial(uvicorn, http=http, instrumented=bool(beside)), loop),
+            ("uvicorn", http, *NEEDED[loop], *NEEDED[beside]),
         )
         for loop in ("asyncio", "uvloop")
         for http in ("h11", "httptools")
+        for beside in ("", INSTRUMENTED)
     },
-    "hypercorn": (in_a_loop(hypercorn), ("hypercorn.asyncio",)),
-    "hypercorn, uvloop": (in_a_loop(hypercorn, "uvloop"), ("hypercorn.asyncio", "uvloop")),
+    **{
+        f"hypercorn, {loop}{beside}": (
+            in_a_loop(functools.partial(hypercorn, instrumented=bool(beside)), loop),
+            ("hypercorn.asyncio", *NEEDED[loop], *NEEDED[beside]),
+        )
+        for loop in ("asyncio", "uvloop")
+        for beside in ("", INSTRUMENTED)
+    },
     "aiohttp": (in_a_loop(aiohttp), ("aiohttp.web",)),
     "aiohttp, uvloop": (in_a_loop(aiohttp, "uvloop"), ("aiohttp.web", "uvloop")),
     "tornado": (in_a_loop(tornado), ("tornado.httpserver",)),

@@ -23,6 +23,15 @@ def _span_id(span):
     return None if given is None or not given.is_valid else trace.format_span_id(given.span_id)
 
 
+def _parent(span):
+    parent = getattr(span, "parent", None)
+    return None if parent is None else trace.format_span_id(parent.span_id)
+
+
+instrumented = False
+"""Whether OpenTelemetry's own instrumentor makes a span of each request."""
+
+
 class Request:
     """One request: what it began in, and what is current until it is answered."""
 
@@ -34,16 +43,17 @@ class Request:
             "current": _span_id(trace.get_current_span()),
             "tenant": baggage.get_baggage("tenant"),
         }
+        if instrumented:
+            self.answer |= {"current": None, "parent": _parent(trace.get_current_span())}
         self._until_answered = contextlib.ExitStack()
 
     def __enter__(self):
-        given = self.headers if self.answer["current"] is None else {}
-        self._attach(extract(given, context.get_current()))
+        if self.answer["current"] is None and not instrumented:
+            self._attach(extract(self.headers, context.get_current()))
         self._attach(baggage.set_baggage("tenant", self.path))
         if self.path.startswith("/spans"):
             span = self._until_answered.enter_context(tracer.start_as_current_span(self.path))
-            parent = span.parent
-            self.answer["parent"] = None if parent is None else trace.format_span_id(parent.span_id)
+            self.answer.setdefault("parent", _parent(span))
         return self
 
     def __exit__(self, *error):
@@ -76,6 +86,15 @@ async def asgi(scope, receive, send):
         length = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": body})
+
+
+def instrumented_asgi():
+    """Return the ASGI application inside OpenTelemetry's own instrumentor."""
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    global instrumented
+    instrumented = True
+    return OpenTelemetryMiddleware(asgi, tracer_provider=provider)
 
 
 def wsgi(environ, start_response):
