@@ -43,13 +43,14 @@ def _package(name: str, ours: str = "", others: str = API) -> Layer:
 
 
 BELOW_ADVICE = (
-    "_core.* _items.* _linking.* _clean_starts.* _child_exit.* _settings _crossing.* "
+    "_core.* _items.* _generators.* _linking.* _clean_starts.* _child_exit.* _settings _crossing.* "
     "environment_variables"
 )
 
 LAYERS = (
     Layer("facts", "version package environment_variables"),
     _package("_core", others=f"{API} wrapt"),
+    _package("_generators", "_core.*"),
     _package("_linking", "_core.*"),
     _package("_items", "_core.* _linking.*"),
     _package("_clean_starts", "_core.* _linking.*"),
@@ -352,11 +353,12 @@ def test_files_of_primitives_are_the_recorded_ones():
 
 @primitives
 def test_primitive_says_what_it_patches(name):
-    """A primitive maps modules of the standard library to its advice."""
+    """A primitive maps modules of the standard library, or OpenTelemetry's, to its advice."""
     patched = _primitives.modules_of(name)
     assert patched
     for module, advice in patched.items():
-        assert module.split(".")[0] in sys.stdlib_module_names
+        package = module.split(".")[0]
+        assert package in sys.stdlib_module_names or package == "opentelemetry"
         assert callable(advice)
 
 

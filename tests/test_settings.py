@@ -25,6 +25,7 @@ NAMES = _primitives.NAMES
 PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 CONSTANTS = [name for name in vars(variables) if name[0] not in "_@"]  # @: pytest's own
 OPT_IN = ("subprocess",)
+NEVER_LINKED = ("generators",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
 WAIT = 20
 TRUTHS = ("metrics", "keep_official_threading")
@@ -73,7 +74,10 @@ def read(request, monkeypatch):
 
 def by_default(default=Policy.PARENT):
     """Return the policies where only the default is set."""
-    return {name: Policy.OFF if name in OPT_IN else default for name in NAMES}
+    policies = dict.fromkeys(NAMES, default) | dict.fromkeys(OPT_IN, Policy.OFF)
+    if default is Policy.LINK:
+        policies |= dict.fromkeys(NEVER_LINKED, Policy.PARENT)
+    return policies
 
 
 def only(name, policy, default=Policy.PARENT):
@@ -91,6 +95,19 @@ def test_what_is_opt_in_is_on_by_its_own_setting_alone(name, read):
     """The default of all is not about what is off by default."""
     assert read(policy="link").policies[name] is Policy.OFF
     assert read(**{name: "parent"}).policies[name] is Policy.PARENT
+
+
+@pytest.mark.parametrize("name", NEVER_LINKED)
+def test_link_is_refused_where_nothing_is_handed_off(name, read, caplog):
+    """`link` is reported with the reason, and counts as unset; as the default it is silent."""
+    assert read(policy="link").policies[name] is Policy.PARENT
+    assert not caplog.records
+    assert read(**{name: "link"}).policies[name] is Policy.PARENT
+    assert read(policy="off", **{name: "link"}).policies[name] is Policy.OFF
+    message = "\n".join({record.getMessage() for record in caplog.records})
+    assert message.count("'link'") == 1
+    assert "parent, off" in message
+    assert "nobody hands it on" in message
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -229,7 +246,7 @@ def test_keywords_of_any_instrumentor_are_accepted(keyword, caplog):
 
 
 @pytest.mark.parametrize("word", ["link", "LINK"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in NEVER_LINKED])
 def test_link_is_a_policy(name, word, read, caplog):
     """Of one primitive, whatever the default is."""
     settings = read(**{"policy": "off", name: word})

@@ -27,6 +27,7 @@ from otel_concurrency._clean_starts import matching, patches
 from otel_concurrency._configuration import Configuration
 from otel_concurrency._core import faults, handoff, imports, patching, signatures
 from otel_concurrency._crossing import environment
+from otel_concurrency._generators import drivers
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
 
@@ -56,10 +57,10 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     ``instrument()`` takes one keyword for each environment variable of
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
-    ``subprocess`` (a :class:`~otel_concurrency.Policy` or its value), ``link_after`` and
-    ``flush_timeout`` (milliseconds), ``metrics`` and ``keep_official_threading`` (true or false),
-    ``adapters`` and ``excluded`` (each a comma-separated string, or strings). Metrics go to
-    ``meter_provider``.
+    ``subprocess``, ``generators`` (a :class:`~otel_concurrency.Policy` or its value),
+    ``link_after`` and ``flush_timeout`` (milliseconds), ``metrics`` and
+    ``keep_official_threading`` (true or false), ``adapters`` and ``excluded`` (each a
+    comma-separated string, or strings). Metrics go to ``meter_provider``.
     Neither ``instrument()`` nor ``uninstrument()`` raises: a failure is logged, and the program
     runs as it would without the library.
     """
@@ -334,6 +335,9 @@ def _matcher(name: str, excluded: Collection[str]) -> matching.Matcher | None:
         return matching.thread_matcher(excluded)
     if name == "multiprocessing":
         return matching.process_matcher(excluded)
+    if name == "generators":
+        matches = matching.name_matcher((*drivers.TABLE, *excluded))
+        return lambda name: matches(str(name))
     return matching.callable_matcher(excluded)
 
 

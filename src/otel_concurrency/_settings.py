@@ -68,6 +68,12 @@ _OPT_IN = frozenset(("subprocess",))
 """The primitives that are off unless their own setting switches them on."""
 
 
+_NEVER_LINKED = {
+    "generators": "what a generator goes on with after a `yield` is its own, and nobody hands it on"
+}
+"""Primitives without `link`, and why."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """A policy for each primitive, by its setting's name in lower case, and the other settings."""
@@ -121,7 +127,7 @@ def read(
     switched_on = Policy.PARENT if default is Policy.OFF else default
     return Settings(
         policies={
-            name: _policy(name, given, switched_on) or (Policy.OFF if name in _OPT_IN else default)
+            name: _policy(name, given, _unlinked(name, switched_on)) or _default(name, default)
             for name in names
         },
         excluded=_names("excluded", given),
@@ -214,11 +220,23 @@ def _policy(name: str, given: _Given, switched_on: Policy) -> Policy | None:
         if type(value) is bool:
             return switched_on if value else Policy.OFF
         policy = value if isinstance(value, Policy) else _WORDS.get(_word(value))
-        if policy is None:
-            _report_invalid(where, value, "one of " + ", ".join(_WORDS))
-            continue
-        return policy
+        reason = _NEVER_LINKED.get(name) if policy is Policy.LINK else ""
+        if policy is not None and not reason:
+            return policy
+        words = [word for word in _WORDS if not reason or word != Policy.LINK.value]
+        valid = "one of " + ", ".join(words)
+        _report_invalid(where, value, f"{valid} ({reason})" if reason else valid)
     return None
+
+
+def _default(name: str, default: Policy) -> Policy:
+    """Return the policy of a primitive without a setting of its own."""
+    return Policy.OFF if name in _OPT_IN else _unlinked(name, default)
+
+
+def _unlinked(name: str, policy: Policy) -> Policy:
+    """Return ``policy``, or the nearest one to it that the primitive has."""
+    return Policy.PARENT if policy is Policy.LINK and name in _NEVER_LINKED else policy
 
 
 def _milliseconds(name: str, given: _Given, default: int) -> int:

@@ -74,6 +74,16 @@ The policy for ``multiprocessing.Process``, ``Pool``, ``Queue``, ``JoinableQueue
 Default: the value of ``OTEL_PYTHON_CONCURRENCY_POLICY``.
 """
 
+OTEL_PYTHON_CONCURRENCY_GENERATORS = "OTEL_PYTHON_CONCURRENCY_GENERATORS"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_GENERATORS
+
+Whether a generator keeps what it has attached to itself where it yields, and its consumer keeps its
+own context: ``parent`` is yes, ``off`` is no. There is no ``link``: nothing is handed off.
+
+Default: ``off`` where ``OTEL_PYTHON_CONCURRENCY_POLICY`` is ``off``, ``parent`` otherwise.
+"""
+
 OTEL_PYTHON_CONCURRENCY_SUBPROCESS = "OTEL_PYTHON_CONCURRENCY_SUBPROCESS"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_SUBPROCESS

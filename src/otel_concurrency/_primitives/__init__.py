@@ -25,6 +25,7 @@ FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "queue": ("_queue", "_logging"),
     "multiprocessing": ("_multiprocessing",),
     "subprocess": ("_subprocess",),
+    "generators": ("_generators",),
 }
 """For each setting, the files of this package that it switches on; they share its seam."""
 

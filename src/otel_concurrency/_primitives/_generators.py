@@ -1,0 +1,187 @@
+"""Generators: what they attach stays with them over a ``yield``.
+
+The seam is OpenTelemetry's runtime context, ``ContextVarsRuntimeContext``, through which programs
+and instrumentations attach. What this library attaches does not come by there, nor is it left over
+a ``yield``. A generator is found when it attaches something, and only such a one is listened to
+from then on (``_generators``).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextvars import ContextVar, Token
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import Seam, capture_nothing
+from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
+from otel_concurrency._generators import bytecode, holder, monitoring
+from otel_concurrency._generators.suspension import Suspensions
+from otel_concurrency._generators.without_events import Attachments
+
+_getframe = sys._getframe  # pyright: ignore[reportPrivateUsage]  # documented
+_VARIABLE: Any = ContextVar
+
+
+def _patches(module: ModuleType, seam: Seam) -> list[Patch]:
+    runtime: Any = module.ContextVarsRuntimeContext
+    return [Generators(runtime, _variable(runtime), seam)]
+
+
+MODULES = {"opentelemetry.context.contextvars_context": _patches}
+
+
+def _variable(runtime: type) -> ContextVar[Context]:
+    """Return the variable behind OpenTelemetry's runtime context (a name since API 1.0)."""
+    context_api.get_current()  # the runtime context is loaded by the first use before API 1.21
+    present: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
+    variable: Any = getattr(present, "_current_context", None)
+    if not isinstance(present, runtime) or not isinstance(variable, _VARIABLE):
+        raise TypeError(f"the runtime context is another one: {type(present).__qualname__}")
+    found: ContextVar[Context] = variable
+    return found
+
+
+class Generators:
+    """The hooks, and the generators that hold a context, however much can be done for them."""
+
+    def __init__(self, runtime: type, variable: ContextVar[Context], seam: Seam) -> None:
+        """Take the class of the runtime context, and the variable that it keeps the context in."""
+        self._seam = seam
+        self.unheard = Attachments(variable)
+        self.suspensions = Suspensions(variable) if monitoring.IS_THERE else None
+        self.layers = [
+            Layer(runtime, "attach", lambda raw: _attach(raw, self)),
+            Layer(runtime, "detach", lambda raw: _detach(raw, self)),
+        ]
+
+    def apply(self) -> None:
+        """Set the hooks. A tool id is taken when a generator is found."""
+        apply_all(self.layers)
+
+    def undo(self) -> None:
+        """Take the hooks away, and let all generators be plain ones, also suspended ones."""
+        undo_all(self.layers)
+        self.unheard.by_token.clear()
+        if self.suspensions is not None:
+            self.suspensions.tool.stop()
+            self.suspensions.forget_all()
+
+    def look_from(self, api: FrameType | None, token: Token[Context], context: Context) -> None:
+        """Look for a generator that has attached ``context``. Never raises.
+
+        ``api`` is the frame that has called the runtime context: nearly always that of the API.
+        """
+        seam = self._seam
+        if api is None or seam.capture is capture_nothing or seam.starts_clean is None:
+            return
+        try:
+            frame = api.f_back if api.f_code is _API_ATTACH else api
+            if frame is None or holder.is_balanced(frame.f_code):
+                return
+            one = holder.find(frame, seam.starts_clean)
+            if one is None:
+                return
+            if self.suspensions is None or not self.suspensions.hold(one, token, context):
+                self.unheard.hold(token, context)
+        except Exception as error:
+            handoff.report("attach", error)
+
+
+_API_ATTACH = context_api.attach.__code__
+
+_GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, bytecode.ENTERING_AT
+
+_DEPTH = 6
+"""How far from ``attach`` the function is that has called ``start_as_current_span`` of a tracer.
+
+In between are the API's ``attach``, that method and ``use_span``, which are generators, and who
+resumes each of them. Whoever else stands there at the beginning of a ``with`` block: what is
+attached is that block's.
+"""
+
+
+def _code_of_proxy() -> CodeType | None:
+    """Return the code of the tracer that calls another one, in a generator, too."""
+    method: Any = getattr(trace.ProxyTracer, "start_as_current_span")  # noqa: B009 - of any type
+    return getattr(getattr(method, "__wrapped__", method), "__code__", None)
+
+
+_PROXY = _code_of_proxy()
+
+
+def _attach(original: Any, generators: Generators) -> Any:
+    unheard, look_from = generators.unheard.by_token, generators.look_from
+    getframe = _getframe
+
+    @functools.wraps(original)
+    def attach(self: Any, context: Any) -> Any:
+        token = self._current_context.set(context)
+        try:
+            if unheard:
+                unheard.pop(id(token), None)
+            frame = getframe(_DEPTH)
+            code = frame.f_code
+            if code is _PROXY:
+                frame = getframe(_DEPTH + 2)
+                code = frame.f_code
+            if code.co_flags & _GENERATOR or (
+                code.co_code[frame.f_lasti + _ENTERING_AT] != _ENTERING
+            ):
+                look_from(getframe(1), token, context)
+        except ValueError:  # there are not so many callers
+            look_from(_caller(), token, context)
+        except Exception as error:
+            handoff.report("attach", error)
+        return token
+
+    @functools.wraps(original)
+    def attach_by_original(self: Any, context: Any) -> Any:
+        token = original(self, context)
+        unheard.pop(id(token), None)
+        look_from(_caller(), token, context)
+        return token
+
+    return attach if _does_only(original, "set") else attach_by_original
+
+
+def _caller() -> FrameType | None:
+    try:
+        return _getframe(2)
+    except ValueError:  # a thread begins with it
+        return None
+
+
+def _detach(original: Any, generators: Generators) -> Any:
+    unheard, suspensions = generators.unheard, generators.suspensions
+    unheard_by_token = unheard.by_token
+    by_token = {} if suspensions is None else suspensions.by_token
+    leave: Any = None if suspensions is None else suspensions.leave
+
+    @functools.wraps(original)
+    def detach(self: Any, token: Any) -> Any:
+        if by_token and id(token) in by_token and leave(token):
+            return None
+        if unheard_by_token and id(token) in unheard_by_token and unheard.leave(token):
+            return None
+        return self._current_context.reset(token)
+
+    @functools.wraps(original)
+    def detach_by_original(self: Any, token: Any) -> Any:
+        if leave is not None and leave(token):
+            return None
+        return None if unheard.leave(token) else original(self, token)
+
+    return detach if _does_only(original, "reset") else detach_by_original
+
+
+def _does_only(function: Any, operation: str) -> bool:
+    """Whether a method does nothing but ``operation`` to the variable of its runtime context."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_names == ("_current_context", operation)

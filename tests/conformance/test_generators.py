@@ -1,0 +1,50 @@
+"""What holds for every generator that holds a context over a ``yield``, whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+
+import pytest
+from generator_forms import ENDINGS, FLOWS, GENERATORS, Program
+from opentelemetry.context import get_current
+
+from otel_concurrency import _instrumentor
+from otel_concurrency._generators import monitoring
+
+pytestmark = pytest.mark.skipif(
+    not monitoring.IS_THERE, reason="before CPython 3.12 a suspension is not heard of"
+)
+
+
+def found():
+    """Return what the library knows of generators."""
+    layers = _instrumentor.primitives_in_use["generators"].layers
+    (patch,) = layers["opentelemetry.context.contextvars_context"]
+    return patch
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generator_and_consumer_each_keep_their_own(name, ending, flow, instrumented, caplog):
+    """Every stretch of the generator is in its context, all of its consumers' in theirs."""
+    program = Program(name, flow, fails=ending == "fails")
+    log = program.log
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(ENDINGS[ending](program))
+        program.end()
+    assert not log.wrong
+    assert log.contexts
+    assert all(context is log.contexts[0] for context in log.contexts)
+    if "baggage" in name:
+        assert log.contexts[0] not in (None, {})
+    else:
+        assert set(log.parents) == {"generator"}
+    assert not caplog.records
+    program.generator = None
+    gc.collect()
+    assert not found().suspensions.by_token
+    assert not found().suspensions.by_frame
+    assert not get_current()
