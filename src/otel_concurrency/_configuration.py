@@ -48,6 +48,7 @@ class Configuration:
     queue: Switch | None = None
     multiprocessing: Switch | None = None
     subprocess: Switch | None = None
+    generators: Switch | None = None
     adapters: Names | None = None
     excluded: Names | None = None
     link_after: Milliseconds | None = None

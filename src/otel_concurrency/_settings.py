@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         queue: GivenPolicy
         multiprocessing: GivenPolicy
         subprocess: GivenPolicy
+        generators: GivenPolicy
         excluded: str | Iterable[str] | None
         link_after: int | None
         flush_timeout: int | None

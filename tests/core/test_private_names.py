@@ -31,6 +31,8 @@ NEITHER = {
     ("_child_exit.after_fork", "_maxsize"): "urllib3's",
     ("_items.channels", "_state"): "anyio's",
     ("_observer.frames", "_pytest"): "pytest's",
+    ("_generators.drivers", "_pytest"): "pytest's",
+    ("_generators.drivers", "_decorator"): "a name in a table, of whose generators are left alone",
     ("_by_hand.handoffs", "_context"): "the module's own class has it",
     ("_by_hand.handoffs", "_free"): "the module's own class has it",
     ("_cli.report", "_Fault"): "a type variable's own name",

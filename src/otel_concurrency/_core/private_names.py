@@ -294,10 +294,14 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
 _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry._logs": PrivateName("_child_exit.providers", "the global provider of loggers"),
     "opentelemetry.context._RUNTIME_CONTEXT": PrivateName(
-        "_core.handoff", "reading and attaching the context without the API's overhead"
+        "_core.handoff _primitives._generators",
+        "reading and attaching the context without the API's overhead",
     ),
     "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext._current_context": (
-        PrivateName("_core.handoff", "reading and attaching the context without the API's overhead")
+        PrivateName(
+            "_core.handoff _primitives._generators",
+            "reading and attaching the context without the API's overhead",
+        )
     ),
     "opentelemetry.instrumentation.auto_instrumentation._load": PrivateName(
         "_observer.start", "the name of its logger, for a warning that does not apply"
