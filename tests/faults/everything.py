@@ -11,6 +11,9 @@ import multiprocessing.pool
 import os
 import queue
 import sched
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -167,6 +170,137 @@ async def in_loop() -> Any:
 def loops() -> Any:
     """Run a loop."""
     return asyncio.run(in_loop())
+
+
+class Echo(asyncio.Protocol):
+    """Answers what it gets, pausing and going on; keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.over = asyncio.Event()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.said.append(data.decode())
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self.answer, data)
+
+    def answer(self, data: bytes) -> None:
+        """Answer with what fills every buffer."""
+        self.transport.write(data * 4_000_000)
+        self.transport.resume_reading()
+
+    def resume_writing(self) -> None:
+        self.said.append("resumed")
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.said.append(data.decode())
+        self.over.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.said.append(repr(error))
+        self.over.set()
+
+
+def anonymous(side: int) -> ssl.SSLContext:
+    """Return settings for TLS without certificates."""
+    settings = ssl.SSLContext(side)
+    settings.check_hostname, settings.verify_mode = False, ssl.CERT_NONE
+    settings.maximum_version = ssl.TLSVersion.TLSv1_2
+    settings.set_ciphers("aNULL:@SECLEVEL=0")
+    return settings
+
+
+async def in_connections() -> Any:
+    """Use streams, over TLS too, datagrams, and pipes."""
+    loop = asyncio.get_running_loop()
+    made: list[Echo] = []
+
+    def make() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    results: list[Any] = []
+    for over_tls in (False, True):
+        ours = {"ssl": anonymous(ssl.PROTOCOL_TLS_SERVER)} if over_tls else {}
+        theirs = {"ssl": anonymous(ssl.PROTOCOL_TLS_CLIENT)} if over_tls else {}
+        server = await loop.create_server(make, "127.0.0.1", 0, **ours)
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address, **theirs)
+        for number in (b"1", b"2"):
+            writer.write(number)
+            results.append(set(await reader.readexactly(4_000_000)))
+        writer.close()
+        await asyncio.wait_for(made[-1].over.wait(), WAIT)
+        results.append(made[-1].said)
+        server.close()
+    transport, protocol = await loop.create_datagram_endpoint(Echo, ("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.sendto(b"3", transport.get_extra_info("sockname"))
+    await asyncio.wait_for(protocol.over.wait(), WAIT)
+    transport.close()
+    read, write = os.pipe()
+    pipe, end = await loop.connect_read_pipe(Echo, os.fdopen(read, "rb", 0))
+    pipe.pause_reading()
+    pipe.resume_reading()
+    os.close(write)
+    await asyncio.wait_for(end.over.wait(), WAIT)
+    return [*results, protocol.said, end.said]
+
+
+def connections() -> Any:
+    """Run a loop for connections."""
+    return asyncio.run(in_connections())
+
+
+async def in_libraries() -> Any:
+    """Use what the tables of what starts clean name, of libraries that are only pretended."""
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "pretended"))
+    import aiocron
+    import watchfiles
+    from nats.aio.subscription import Subscription
+
+    sys.path.pop(0)
+    got: list[Any] = []
+    done = asyncio.Event()
+
+    def call() -> bool:
+        got.append("round")
+        if got.count("round") == 3:
+            done.set()
+        return not done.is_set()
+
+    aiocron.Cron(call).start()
+    await asyncio.wait_for(done.wait(), WAIT)
+    subscription = Subscription("message", got.append)
+    await asyncio.create_task(subscription._wait_for_msgs())
+    await subscription._wait_for_msgs()
+    await asyncio.create_task(watchfiles.arun_process(got.append))
+    async for number in watchfiles.awatch():
+        got.append(number)
+    with TRACER.start_as_current_span("over"):
+        over = asyncio.create_task(subscription.next_msg())
+    return [*got, await over]
+
+
+def libraries() -> Any:
+    """Run a loop for libraries that run on, and a server in this thread."""
+    answered: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            answered.append(self.request.recv(1))
+            threading.Thread(target=self.server.shutdown).start()
+
+    with (
+        socketserver.TCPServer(("127.0.0.1", 0), Handler) as server,
+        socket.create_connection(server.server_address) as client,
+    ):
+        client.sendall(b"1")
+        server.serve_forever(poll_interval=0.01)
+    return asyncio.run(in_libraries()), answered
 
 
 def schedulers() -> Any:
@@ -353,6 +487,9 @@ def spans() -> Any:
 
 IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
 ACROSS = {
+    "_asyncio_transports": (connections,),
+    "_clean_starts": (libraries, connections),
+    "handoff": (*IN_PROCESS, connections, libraries),
     "_executors": (executors,),
     "_interpreters": (interpreters,),
     "_turns": (executors, process_pools, interpreters),

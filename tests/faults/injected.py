@@ -38,6 +38,7 @@ STAND_INS = {
     "SimpleQueue": "the program's own queue",
     "StandIn": "answers for the program's isinstance()",
     "_BuiltinWrapper": "answers for a builtin",
+    "Messages": "the program's own asynchronous generator",
     "_Buffer": "a deque of the standard library's to multiprocessing.Queue",
     "_LastGet": "the get of a program's queue",
     "_Inqueue": "a pool's queue to its worker",
@@ -64,6 +65,8 @@ STAND_INS = {
 PASS_ON = {
     "ConcurrencyInstrumentor": "the program's own calls, to OpenTelemetry's base class",
     "advice": "the program's call of a builtin",
+    "as_flow_that_begins": "as Call",
+    "_with_nothing_adopted": "as Call",
     "wrapper": "as advice",
     "_start_new_thread": "as advice",
     "seen": "an event's values to the program",
@@ -196,7 +199,7 @@ def modules() -> list[str]:
         for name in names
         if name not in facts
         and not name.startswith(BESIDE_THE_PROGRAM)
-        and name != "_clean_starts.table"
+        and name not in ("_clean_starts.table", "_clean_starts.functions", "_clean_starts.tasks")
         and not (name.startswith(ADAPTER) and not _is_there(name.removeprefix(ADAPTER)))
     ]
 

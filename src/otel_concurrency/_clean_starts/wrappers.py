@@ -161,8 +161,8 @@ def source(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def get(*args: Any, **kwargs: Any) -> Any:
         message = await original(*args, **kwargs)
-        if message is not None and seam.active:
-            _leave_what_is_over()
+        if message is not None:
+            _leave_what_is_over(seam)
         return message
 
     return get
@@ -171,13 +171,9 @@ def source(original: Any, seam: Seam) -> Any:
 def generator(original: Any, seam: Seam) -> Any:
     """Wrap an asynchronous generator function of messages."""
 
-    def got(message: object) -> None:
-        if seam.active:
-            _leave_what_is_over()
-
     @functools.wraps(original)
     def generate(*args: Any, **kwargs: Any) -> Any:
-        return Messages(original(*args, **kwargs), got)
+        return Messages(original(*args, **kwargs), lambda _: _leave_what_is_over(seam))
 
     return generate
 
@@ -210,10 +206,10 @@ class Messages(AsyncGenerator[Any, Any]):
         return getattr(self._generator, name)
 
 
-def _leave_what_is_over() -> None:
+def _leave_what_is_over(seam: Seam) -> None:
     """Switch this flow to the empty context, if it is in the context of a span that has ended."""
     try:
-        span: Any = get_current().get(_SPAN_KEY)
+        span: Any = get_current().get(_SPAN_KEY) if seam.active else None
         if span is not None and getattr(span, origins.END, None) is not None:
             handoff.begin_in(NO_CONTEXT)
     except Exception as error:

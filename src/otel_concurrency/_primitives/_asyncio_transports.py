@@ -157,10 +157,12 @@ def _registers(original: Any, seam: Seam) -> Any:
 
 def _ends(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def _call_connection_lost(self: Any, exc: Any) -> Any:
-        function = _call(original, _other_context(self, seam))
+    def _call_connection_lost(self: Any, *args: Any, **kwargs: Any) -> Any:
+        made_in = _other_context(self, seam)
         self.__dict__.pop(_MADE_IN, None)
-        return function(self, exc)
+        function = original if made_in is None else Call(made_in, original)
+        made_in = None  # this frame lives as long as a traceback of what the protocol raises
+        return function(self, *args, **kwargs)
 
     return _call_connection_lost
 
@@ -168,9 +170,8 @@ def _ends(original: Any, seam: Seam) -> Any:
 def _maybe_resume_protocol(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _maybe_resume_protocol(self: Any) -> Any:
-        if not self._protocol_paused:
-            return original(self)
-        return _call(original, _other_context(self, seam))(self)
+        made_in = _other_context(self, seam) if self._protocol_paused else None
+        return original(self) if made_in is None else Call(made_in, original)(self)
 
     return _maybe_resume_protocol
 
@@ -178,24 +179,20 @@ def _maybe_resume_protocol(original: Any, seam: Seam) -> Any:
 def _resume_reading_of_tls(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _resume_reading(self: Any) -> Any:
-        made_in = _other_than_current(self._transport, seam)
+        made_in = _other_context(self._transport, seam, below=True)
         return original(self) if made_in is None else as_flow_that_begins(made_in, original, self)
 
     return _resume_reading
 
 
-def _other_context(transport: Any, seam: Seam) -> Context | None:
-    """Return the context that ``transport`` needs attached, or None for none. Never raises."""
-    # From 3.15 on, a stream's transport itself runs its callbacks in the context it was made in.
-    if getattr(transport, "_context", None) is not None:
-        return None
-    return _other_than_current(transport, seam)
+def _other_context(transport: Any, seam: Seam, *, below: bool = False) -> Context | None:
+    """Return the context of ``transport``, or None where there is no need to change to it.
 
-
-def _other_than_current(transport: Any, seam: Seam) -> Context | None:
-    """Return the context of ``transport``, or None where it is the current one. Never raises."""
+    From Python 3.15 on a stream's transport runs its own callbacks in a copy of what it was made
+    in, but not those of the TLS that it is ``below``. Never raises.
+    """
     try:
-        if not seam.active:
+        if not seam.active or not (below or getattr(transport, "_context", None) is None):
             return None
         made_in: Any = getattr(transport, _MADE_IN, NO_CONTEXT)
         current = get_current()
@@ -203,8 +200,3 @@ def _other_than_current(transport: Any, seam: Seam) -> Context | None:
     except Exception as error:
         handoff.report("find the context of a transport", error)
         return None
-
-
-def _call(function: Any, context: Context | None) -> Any:
-    """Return a callable that runs ``function`` in ``context``; ``function`` itself for None."""
-    return function if context is None else Call(context, function)
