@@ -165,13 +165,19 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
     return told | {
         "patched": sorted(in_use.layers.keys() - in_use.failures.keys()),
         "not_imported": sorted(
-            module
-            for module in in_use.modules
-            if module not in sys.modules and importlib.util.find_spec(module) is not None
+            module for module in in_use.modules if module not in sys.modules and _exists(module)
         ),
         "failures": in_use.failures,
         "remarks": [*_covered(layers), *_bound_too_early(layers)],
     }
+
+
+def _exists(module: str) -> bool:
+    """Whether this version of Python has the module, and so the packages that it is in."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 # The libraries.
