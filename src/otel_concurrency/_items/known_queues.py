@@ -17,7 +17,6 @@ PLUMBING = frozenset(
         "logging.handlers",
         "multiprocess.managers",
         "multiprocess.pool",
-        "multiprocessing.managers",
         "multiprocessing.pool",
         "otel_concurrency._primitives._multiprocessing._executors",
         "otel_concurrency._primitives._multiprocessing._pools",

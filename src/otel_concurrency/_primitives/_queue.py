@@ -37,7 +37,21 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _manager_layers(managers: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(managers.Server, "serve_client", adoption.abstaining)]
+    return [Layer(managers.Server, "accept_connection", _accept_connection)]
+
+
+def _accept_connection(original: Any) -> Any:
+    abstains = adoption.abstaining(original)
+
+    @functools.wraps(original)
+    def accept_connection(*args: Any, **kwargs: Any) -> Any:
+        # It serves until the connection ends, and takes items for others. Where `multiprocessing`
+        # is on, these adopt them.
+        carries = handoff.seams.get("multiprocessing")
+        function = original if carries is not None and carries.active else abstains
+        return function(*args, **kwargs)
+
+    return accept_connection
 
 
 MODULES = {

@@ -16,12 +16,13 @@ from otel_concurrency._primitives._multiprocessing import (
     _executors,
     _interpreter_calls,
     _interpreters,
+    _managers,
     _pools,
     _process,
     _queues,
 )
 
-_PARTS = (_process, _executors, _pools, _queues, _interpreters, _interpreter_calls)
+_PARTS = (_process, _executors, _pools, _queues, _managers, _interpreters, _interpreter_calls)
 
 
 def _of_all(module_name: str) -> object:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 from _thread import get_ident
 from collections import deque
 from types import ModuleType
@@ -66,6 +67,8 @@ MODULES = {
     "concurrent.interpreters": _call_layers,
     "concurrent.interpreters._queues": _queue_layers,
 }
+if sys.version_info < (3, 14):  # nobody could say of what is not there whether it is patched
+    MODULES.clear()
 
 
 # Calls.
