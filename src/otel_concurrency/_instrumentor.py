@@ -381,8 +381,12 @@ def _switch_adapter_on(library: str, settings: _settings.Settings) -> None:
 
 def _switch_clean_starts_on(settings: _settings.Settings) -> None:
     """Start tasks that libraries run for ever in event loops in the empty context."""
-    if settings.policies["asyncio"] is not _policy.Policy.OFF:
-        _primitive("clean starts", lambda: patches.MODULES).switch_on(handoff.capture)
+    if settings.policies["asyncio"] is _policy.Policy.OFF:
+        return
+    _primitive("clean starts", lambda: patches.MODULES).switch_on(handoff.capture)
+    if settings.excluded:  # patched for each list of entries by itself
+        name = f"excluded tasks: {', '.join(settings.excluded)}"
+        _primitive(name, lambda: patches.excluded(settings.excluded)).switch_on(handoff.capture)
 
 
 def _measure(

@@ -120,8 +120,9 @@ OTEL_PYTHON_CONCURRENCY_EXCLUDED = "OTEL_PYTHON_CONCURRENCY_EXCLUDED"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_EXCLUDED
 
-Comma-separated ``module.qualname`` prefixes of thread classes and of callables that start with a
-clean context, besides the infrastructure threads that the library knows by itself. An entry names
+Comma-separated ``module.qualname`` prefixes of thread classes, of callables and of coroutine
+functions, run as tasks of an event loop, that start with a clean context, besides the
+infrastructure threads and tasks that the library knows by itself. An entry names
 the thing itself and everything below it (``myapp.poller`` covers ``myapp.poller.Poller.run``); with
 a trailing ``*`` it is a plain prefix (``myapp.poller.Poller._handle_*``).
 

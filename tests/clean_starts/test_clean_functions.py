@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import inspect
+import itertools
 import queue
 import sys
 import types
@@ -406,3 +408,100 @@ def test_a_flow_knows_nothing_of_an_item_that_its_caller_has_adopted(library):
     finally:
         ConcurrencyInstrumentor().uninstrument()
     assert not context_api.get_current()
+
+
+# --- the user's own ---
+
+POLLER = """
+import asyncio
+
+async def poll(seen):
+    seen("poll")
+
+async def other(seen):
+    seen("other")
+
+class Poller:
+    async def run(self, seen):
+        seen("run")
+
+    @classmethod
+    async def of_class(cls, seen):
+        seen("of_class")
+
+    class Inner:
+        async def beat(self, seen):
+            seen("beat")
+
+def plain(seen):
+    seen("plain")
+"""
+
+
+packages = itertools.count()
+"""For a name of its own for each package: import hooks are for the first import of a name."""
+
+
+@pytest.fixture
+def poller(tmp_path, monkeypatch):
+    """Return the name of a module of the user's that has pollers, and what imports it."""
+    name = f"users_package_{next(packages)}"
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "pollers.py").write_text(POLLER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield f"{name}.pollers", lambda: importlib.import_module(f"{name}.pollers")
+    for each in (f"{name}.pollers", name):
+        sys.modules.pop(each, None)
+
+
+@pytest.mark.parametrize("order", ["imported first", "instrumented first"])
+@pytest.mark.parametrize(
+    ("excluded", "clean"),
+    [
+        ("NAME.poll", {"poll"}),
+        ("NAME.Poller", {"run", "of_class", "beat"}),
+        ("NAME.Poller.Inner, NAME.other", {"beat", "other"}),
+        ("NAME.Poller.ru*", {"run"}),
+        ("NAME", {"poll", "other", "run", "of_class", "beat"}),
+        ("NAME.Poll", set()),
+        ("NAME.plain, nowhere.at_all", set()),
+    ],
+)
+def test_coroutine_functions_that_the_user_names_start_clean(
+    excluded, clean, order, poller, seen, request_
+):
+    """As tasks; by the same words as threads and callables."""
+    name, import_it = poller
+    if order == "imported first":
+        import_it()
+    ConcurrencyInstrumentor().instrument(excluded=excluded.replace("NAME", name))
+    try:
+        module = import_it()
+        before = {owner: dict(vars(owner)) for owner in (module, module.Poller)}
+
+        async def main():
+            await module.poll(seen)  # is not a task
+            module.plain(seen)
+            seen.values.clear()
+            for coroutine in (
+                module.poll(seen),
+                module.other(seen),
+                module.Poller().run(seen),
+                module.Poller.of_class(seen),
+                module.Poller.Inner().beat(seen),
+            ):
+                await asyncio.create_task(coroutine)
+
+        asyncio.run(main())
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert {name for name, value in seen.values if value is None} == clean
+    assert len(seen.values) == 5
+    for owner, attributes in before.items():
+        for name, raw in attributes.items():
+            ours = "_clean_starts" in getattr(
+                getattr(getattr(raw, "__func__", raw), "__code__", None), "co_filename", ""
+            )
+            assert (vars(owner)[name] is raw) is not ours

@@ -20,6 +20,7 @@ from otel_concurrency._clean_starts.functions import (
     SOURCES,
     Table,
 )
+from otel_concurrency._clean_starts.matching import callable_name, name_matcher
 from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Alias, Layer, Patch
@@ -67,6 +68,46 @@ _DEFINING = tuple(name for table, _ in _KINDS for name in table)
 
 MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layers)
 """By module: its advice. Modules that define a function come before modules that import it."""
+
+
+def excluded(entries: Iterable[str]) -> Mapping[str, _Advice]:
+    """Return the advice, by module, for coroutine functions that the user's ``entries`` name.
+
+    An entry names a function, a class or a module, and stands for everything below it at a dot, as
+    for threads. Which part of it is the module is found out when one of that name is imported.
+    """
+    matches = name_matcher(entries)
+    modules = {
+        ".".join(parts[:length])
+        for parts in (entry.split(".") for entry in entries)
+        for length in range(1, len(parts) + 1)
+    }
+
+    def layers(module: ModuleType, seam: Seam) -> list[Patch]:
+        return [
+            Layer(owner, name, _wrapping(wrappers.task, seam))
+            for owner, name in _coroutine_functions(module)
+            if matches(callable_name(getattr(owner, name)))
+        ]
+
+    return dict.fromkeys(sorted(modules), layers)
+
+
+def _coroutine_functions(module: ModuleType) -> list[tuple[Any, str]]:
+    """Return the owners and names of the coroutine functions that a module defines."""
+    owners: list[Any] = [module]
+    found: list[tuple[Any, str]] = []
+    for owner in owners:
+        attributes: dict[str, Any] = {**vars(owner)}
+        for name, raw in attributes.items():
+            if getattr(raw, "__module__", None) != module.__name__:
+                continue
+            if inspect.isclass(raw):
+                if raw not in owners:
+                    owners.append(raw)
+            elif inspect.iscoroutinefunction(getattr(raw, "__func__", raw)):
+                found.append((owner, name))
+    return found
 
 
 def _wrapping(wrap: Wrap, seam: Seam) -> Callable[[Any], Any]:
