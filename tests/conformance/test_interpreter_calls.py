@@ -115,6 +115,15 @@ def test_stateless_functions_and_keywords_cross_as_before(interpreter, instrumen
         assert interpreter.call(len, [1, 2]) == 2
 
 
+def test_builtins_use_the_namespace_of_the_interpreter(interpreter, instrumented, tracer):
+    """`exec`, `eval` and their like are not carried: they work on the names of the caller."""
+    with span_and_baggage(tracer):
+        seen_in(interpreter)
+        interpreter.call(exec, "number = 42")
+        assert interpreter.call(eval, "number") == 42
+        assert "number" in interpreter.call(dir)
+
+
 def test_an_interpreter_without_the_library_does_the_work(instrumented, tracer, caplog):
     """Where it cannot be imported calls run all the same, and one line says so."""
     alone = interpreters.create()

@@ -79,7 +79,7 @@ def _call(original: Any, seam: Seam, not_shareable: Any) -> Any:
     def _call(self: Any, callable: Any, args: Any, kwargs: Any) -> Any:
         if (
             not (seam.active and handoff.is_concerned(seam))
-            or getattr(callable, "__module__", None) == _POOL
+            or _is_left_alone(callable)
             or not _is_instrumented(self, functools.partial(original, self))
         ):
             return original(self, callable, args, kwargs)
@@ -97,6 +97,19 @@ def _call(original: Any, seam: Seam, not_shareable: Any) -> Any:
 
     return _call
 
+
+def _is_left_alone(function: Any) -> bool:
+    """Whether a callable is to be called by nobody but the interpreter. Never raises."""
+    try:
+        if getattr(function, "__module__", None) == _POOL:
+            return True
+    except Exception:  # theirs
+        return True
+    return any(function is one for one in _READ_THEIR_CALLER)
+
+
+_READ_THEIR_CALLER = (dir, eval, exec, globals, locals, vars)
+"""Builtins that use the namespace of whoever calls them: that must be the interpreter itself."""
 
 _numbers = itertools.count(int.from_bytes(os.urandom(6), "big"))
 """Of the calls that this interpreter sends; those of other interpreters are others."""
