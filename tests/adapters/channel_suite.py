@@ -26,6 +26,8 @@ class Channels(Items):
     def get(self, queue: Any) -> Any:
         return queue[1].receive_nowait()
 
+    get_nowait = get
+
     def run_async(self, function: Any, *arguments: Any) -> Any:
         """Run an ``async`` function in an event loop."""
         raise NotImplementedError

@@ -347,6 +347,65 @@ class Items:
 
         assert self.run(flow) == [True]
 
+    def get_nowait(self, queue: Any) -> Any:
+        """Get an item if one is there; raise otherwise."""
+        return queue.get_nowait()
+
+    def is_empty(self, queue: Any) -> bool:
+        """Whether there is nothing to get."""
+        try:
+            self.get_nowait(queue)
+        except Exception:
+            return True
+        return False
+
+    @pytest.mark.parametrize("filled", [True, False])
+    def test_a_thing_that_comes_back_is_nobodys(self, filled, instrument, tracer):
+        """A connection that a request has used, or made, is no work for whoever takes it next."""
+        instrument()
+
+        def flow():
+            things, parents = self.make(2), []
+            if filled:
+                self.put_untraced(things, [1])
+            for n in range(3):
+                token = context.attach(baggage.set_baggage("tenant", "acme", Context()))
+                with tracer.start_as_current_span("request"):
+                    if filled or n:
+                        thing = self.get_nowait(things)
+                    else:
+                        thing = [2]
+                        assert self.is_empty(things)
+                    self.put(things, thing)
+                context.detach(token)
+                thing = self.get_nowait(things)
+                span = tracer.start_span("check")
+                parents.append(span.parent or baggage.get_baggage("tenant"))
+                self.put(things, thing)
+            return parents
+
+        assert self.run(flow) == [[None, None, None]]
+
+    def test_a_job_that_is_put_back_keeps_its_producer(self, instrument, tracer):
+        """At the first try and at the tenth, whether inside the span of a try or after it."""
+        instrument()
+
+        def flow():
+            queue = self.make(3)
+            (producer,) = self.put_in_spans(queue, tracer, [["job"]])
+            parents = set()
+            for n in range(10):
+                job = self.get(queue)
+                with tracer.start_as_current_span("try") as span:
+                    parents.add(span.parent and span.parent.span_id)
+                    if n % 2:
+                        self.put(queue, job)
+                if not n % 2:
+                    self.put(queue, job)
+            return parents == {producer}
+
+        assert self.run(flow) == [True]
+
     def test_under_link_an_item_starts_a_trace_of_its_own(self, instrument, tracer):
         """Its spans have a link to the producer's."""
         instrument(**{self.setting: "link"})

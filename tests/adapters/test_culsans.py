@@ -28,6 +28,9 @@ class TestSync(Items):
     def get(self, queue):
         return queue.sync_q.get(timeout=WAIT)
 
+    def get_nowait(self, queue):
+        return queue.sync_q.get_nowait()
+
 
 class TestNoWait(TestSync):
     def put(self, queue, item):

@@ -34,6 +34,9 @@ class TestSync(_Queues):
     def get(self, queue):
         return queue.sync_q.get(timeout=WAIT)
 
+    def get_nowait(self, queue):
+        return queue.sync_q.get_nowait()
+
 
 class TestNoWait(_Queues):
     def put(self, queue, item):
@@ -41,6 +44,8 @@ class TestNoWait(_Queues):
 
     def get(self, queue):
         return queue.async_q.get_nowait()
+
+    get_nowait = get
 
 
 class TestPriority(TestSync):

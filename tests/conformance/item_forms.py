@@ -31,9 +31,9 @@ class Spans:
         self._tracer = tracer
         self._names: dict[int, str] = {}
 
-    def start(self, name: str) -> Span:
-        """Start a root span that is not current."""
-        span = self._tracer.start_span(name, context=Context())
+    def start(self, name: str, *, child: bool = False) -> Span:
+        """Start a span that is not current: a root, or a ``child`` of the current one."""
+        span = self._tracer.start_span(name, context=None if child else Context())
         self._names[span.get_span_context().span_id] = name
         return span
 
@@ -43,6 +43,19 @@ class Spans:
         with self._tracer.start_as_current_span(name, context=Context()) as span:
             self._names[span.get_span_context().span_id] = name
             yield span
+
+    @contextlib.contextmanager
+    def start_as_child(self, name: str, traces: list[int] | None = None) -> Iterator[Any]:
+        """Open a span where the flow is, and make it current; note its trace in ``traces``."""
+        with self._tracer.start_as_current_span(name) as span:
+            self._names[span.get_span_context().span_id] = name
+            if traces is not None:
+                traces.append(span.get_span_context().trace_id)
+            yield span
+
+    def name(self, span: Any) -> str | None:
+        """Return the name of the span that has a context; None of none."""
+        return None if span is None else self._names[span.span_id]
 
     def parent(self) -> str | None:
         """Return the name of the parent of a span that is made now; None where it is a root."""

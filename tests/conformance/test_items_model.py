@@ -120,9 +120,11 @@ ANYTHING = [None, ("the same",), Hostile()]
 class Tagged:
     """An item in the twin: it sorts, compares and hashes like the item, and knows its producer."""
 
-    def __init__(self, item, producer):
+    def __init__(self, item, producer, others=()):
         self.item = item
         self.producer = producer
+        self.others = others
+        """Whose it may be instead, since it may be something that has come back."""
 
     def __eq__(self, other):
         return self.item == other.item
@@ -225,6 +227,14 @@ class Consumer:
         self.place = Place(None)
         self.scopes = []
         self.waits_for = None
+        self.asked, self.took = set(), set()
+
+    def may_return(self, pair, item):
+        """Return whose an item may be that is put back: who asks for something may bring it."""
+        came_with = {
+            name for where, what, name in self.took if (where, what) == (id(pair), id(item))
+        }
+        return came_with | ({None} if id(pair) in self.asked else set())
 
     def ask(self, question):
         self.real.start(question)
@@ -359,7 +369,7 @@ class Program(RuleBasedStateMachine):
         if who.waits_for is not None:
             return
         producer = who.place.name if self.on else None
-        tagged = Tagged(item, producer)
+        tagged = Tagged(item, producer, who.may_return(pair, item))
         if self.asynchronous:
             name = "put" if wait else "put_nowait"
             self.do(
@@ -424,6 +434,8 @@ class Program(RuleBasedStateMachine):
     def do(self, who, pair, real, twin, what):
         # Whether it was on all the while; and what the flow was before.
         who.waits_for = (what, pair, self.on, who.place)
+        if what == "get":
+            who.asked.add(id(pair))
         if what != "put" and self.on:
             who.place = who.place.let_go
         who.real.start(real)
@@ -446,7 +458,8 @@ class Program(RuleBasedStateMachine):
             if what == "get" and real[0] == "returned":
                 assert real[1] is twin[1].item
                 is_sure = pair in self.queues and sure[self.queues.index(pair)]
-                self.handle(who, twin[1].producer, was_on, is_sure, before)
+                who.took.add((id(pair), id(real[1]), twin[1].producer))
+                self.handle(who, twin[1], was_on, is_sure, before)
                 if not pair.twin.qsize():
                     pair.sure = self.form.sure
             else:
@@ -454,15 +467,14 @@ class Program(RuleBasedStateMachine):
                 self.settle_at(who, [who.place] if was_on else [who.place.let_go, who.place])
             who.real.outcome = who.twin.outcome = None
 
-    def handle(self, who, producer, was_on, sure, before):
-        base = who.place.let_go
+    def handle(self, who, tagged, was_on, sure, before):
+        base, producer = who.place.let_go, tagged.producer
         if base.own:
             self.settle_at(who, [base])
         elif was_on and self.on:
-            idle = self.become_a_worker(who, base, producer)
-            item = Place(producer, idle=idle)
-            nobody = Place(None, idle=idle)
-            self.settle_at(who, [item] if sure else [item, nobody])
+            names = [producer, *tagged.others] if sure else [producer, *tagged.others, None]
+            self.settle_at(who, [Place(name, idle=base) for name in names])
+            who.place.idle = self.become_a_worker(who, base, who.place.name)
         else:
             places = [base, Place(None, idle=base), before]
             # Switched on while it waited: then it adopts, or not, as at any other time.

@@ -774,3 +774,93 @@ def test_undo_is_exact():
             for name, value in vars(owner).items():
                 assert attributes.get(name, owner) is value, name
             assert list(vars(owner)) == list(attributes)
+
+
+# What comes back
+
+
+def take(items):
+    """Get what is, or will be, in a queue."""
+    return (
+        items.get()
+        if isinstance(items, multiprocessing.queues.SimpleQueue)
+        else items.get(True, WAIT)
+    )
+
+
+@every_class
+@pytest.mark.parametrize("permit", [None, 3, "permit", ("a port", 8080)])
+def test_a_permit_that_comes_back_is_nobodys(name, permit, make, tracer, instrumented):
+    """Though each process has a copy of its own: a check is a root, after any request."""
+    permits = make(name)
+    permits.put(permit)
+
+    def request():
+        with tracer.start_as_current_span("request"), attached(baggage.set_baggage("key", "r")):
+            permits.put(take(permits))
+
+    def check():
+        permit = take(permits)
+        seen = look()
+        permits.put(permit)
+        return seen
+
+    for _ in range(3):
+        assert without_context(check) == NOTHING
+        without_context(request)
+
+
+@every_class
+@pytest.mark.parametrize("permit", [None, 3, "permit"])
+def test_who_takes_permits_and_returns_them_for_ever(name, permit, make, tracer, instrumented):
+    """Each round is a trace of its own, also where the span begins with the permit in hand."""
+    permits = make(name)
+    permits.put(permit)
+    traces = set()
+
+    def round_():
+        permit = take(permits)
+        with tracer.start_as_current_span("round") as span:
+            traces.add(span.get_span_context().trace_id)
+            permits.put(permit)
+
+    for _ in range(4):
+        without_context(round_)
+    assert len(traces) == 4
+
+
+@every_class
+def test_a_job_that_is_put_back_is_its_producers(name, make, tracer, instrumented):
+    """Outside of the spans of its tries it is put back in the context that it came with."""
+    jobs = make(name)
+    expected = without_context(put_under, tracer, jobs.put, {"job": 1})
+
+    def work():
+        seen = []
+        for _ in range(10):
+            job = take(jobs)
+            seen.append(look())
+            jobs.put(job)
+        return seen
+
+    assert without_context(work) == [expected] * 10
+
+
+@pytest.mark.parametrize("name", ["Queue", "JoinableQueue"])
+def test_what_is_made_where_there_is_none_is_nobodys(name, make, tracer, instrumented):
+    """A request that has asked in vain puts what it has made, and hands nothing on."""
+    permits = make(name)
+
+    def request():
+        with tracer.start_as_current_span("request"):
+            with pytest.raises(queue.Empty):
+                permits.get_nowait()
+            permits.put({"a": "connection"})
+
+    without_context(request)
+
+    def check():
+        take(permits)
+        return look()
+
+    assert without_context(check) == NOTHING

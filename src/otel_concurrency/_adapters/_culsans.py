@@ -39,15 +39,13 @@ class _Queues:
 
     def __init__(self, culsans: Any, seam: Seam) -> None:
         self._seam = seam
+        self._culsans = culsans
         self._pairs: dict[int, tuple[weakref.ref[Any], Pairs]] = {}
         stock = culsans.Queue
         self.layers = [
-            *(
-                Layer(getattr(culsans, name), "_put", functools.partial(self._put, name, kind))
-                for name, kind in _QUEUES.items()
-            ),
+            *(Layer(getattr(culsans, name), "_put", self._put) for name in _QUEUES),
             *(Layer(getattr(culsans, name), "_get", self._get) for name in _QUEUES),
-            *(Layer(stock, name, _letting_go) for name in _CONSUMERS if name in vars(stock)),
+            *(Layer(stock, name, self._letting_go) for name in _CONSUMERS if name in vars(stock)),
             Layer(stock, "task_done", queue_hooks.task_done),
             *queue_hooks.shutdown_layers(stock),
         ]
@@ -62,28 +60,38 @@ class _Queues:
         self._pairs.clear()
         adoption.let_go()  # no later hook will do it for this flow
 
-    def _put(self, name: str, kind: Any, original: Any) -> Any:
+    def _put(self, original: Any) -> Any:
         @functools.wraps(original)
         def _put(queue: Any, item: Any) -> Any:
             result = original(queue, item)
             try:
-                self._remember(name, kind, queue, item)
+                self._remember(queue, item)
             except Exception as error:
                 handoff.report("put", error)
             return result
 
         return _put
 
-    def _remember(self, name: str, kind: Any, queue: Any, item: Any) -> None:
-        known = self._pairs.get(id(queue))
-        if known is None:
-            if not (self._seam.active and self._seam.concerned()):
-                return
-            items = getattr(queue, f"_{name}__data")  # as the interpreter mangles it
-            key, table = id(queue), self._pairs
-            reference = weakref.ref(queue, lambda _: table.pop(key, None))
-            known = table[key] = reference, beside(kind, items, item)
-        known[1].put(item, self._seam.current(), queue._qsize())
+    def _remember(self, queue: Any, item: Any) -> None:
+        pairs = self._pairs_of(queue, item)
+        if pairs is not None:
+            context = pairs.loans.kept_with(item, self._seam.current())
+            pairs.put(item, context, queue._qsize())
+
+    def _pairs_of(self, queue: Any, *put: Any) -> Pairs | None:
+        """Return the pairs of ``queue``, to which ``put`` was put last; None: there is no need."""
+        key, table = id(queue), self._pairs
+        if key in table:
+            return table[key][1]
+        if not (self._seam.active and self._seam.concerned()):
+            return None
+        name = next(
+            name for name in reversed(_QUEUES) if isinstance(queue, getattr(self._culsans, name))
+        )
+        items = getattr(queue, f"_{name}__data")  # as the interpreter mangles it
+        pairs = beside(_QUEUES[name], items, *put)
+        table[key] = weakref.ref(queue, lambda _: table.pop(key, None)), pairs
+        return pairs
 
     def _get(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -98,25 +106,38 @@ class _Queues:
         return _get
 
     def _deliver(self, queue: Any, item: Any) -> None:
-        known = self._pairs.get(id(queue))
-        context = None if known is None else known[1].take(item, queue._qsize())
-        adoption.hand_over(self._seam, context)
+        is_known = id(queue) in self._pairs
+        pairs = self._pairs_of(queue)
+        if pairs is not None:
+            context = pairs.take(item, queue._qsize()) if is_known else None
+            adoption.hand_over(self._seam, context, item, pairs.loans)
 
+    def _letting_go(self, original: Any) -> Any:
+        """Wrap what gets an item: who asks for the next one has done with the last."""
+        if inspect.iscoroutinefunction(original):
 
-def _letting_go(original: Any) -> Any:
-    """Wrap a method that gets an item: a consumer that asks for the next lets go of the last."""
-    if inspect.iscoroutinefunction(original):
+            @functools.wraps(original)
+            async def get_in_task(queue: Any, /) -> Any:
+                adoption.let_go()
+                return await original(queue)
+
+            return get_in_task
 
         @functools.wraps(original)
-        async def get_in_task(self: Any, /) -> Any:
+        def get(queue: Any, /, *args: Any, **kwargs: Any) -> Any:
             adoption.let_go()
-            return await original(self)
+            try:
+                return original(queue, *args, **kwargs)
+            except self._culsans.SyncQueueEmpty:
+                self._asked_in_vain(queue)
+                raise
 
-        return get_in_task
+        return get
 
-    @functools.wraps(original)
-    def get(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        adoption.let_go()
-        return original(self, *args, **kwargs)
-
-    return get
+    def _asked_in_vain(self, queue: Any) -> None:
+        try:
+            pairs = self._pairs_of(queue)
+            if pairs is not None:
+                adoption.asked_in_vain(pairs.loans)
+        except Exception as error:
+            handoff.report("get", error)

@@ -168,7 +168,7 @@ def _get(original: Any, relay: Relay) -> Any:
         item = original(self, block, timeout)
         taken = relay.taken(item)
         if taken is not None:
-            relay.arrive(taken[0])
+            relay.arrive(taken)
             taken = None
         return item
 

@@ -160,6 +160,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
     Items go in and out by ``_put`` and ``_get``. If ``put`` has to wait, the hub puts the item
     later. So the context is the one that was current when ``put`` was called.
     """
+    module: Any = sys.modules[plain.__module__]
 
     class Queue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
@@ -179,7 +180,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             if waiting is None:
                 waiting = []
                 setattr(self, _PUTTING, waiting)
-            entry = [item, handoff.current_safely()]
+            entry = [item, _kept_with(self, item, handoff.current_safely())]
             waiting.append(entry)
             try:
                 return plain.put(self, item, block, timeout)
@@ -197,12 +198,16 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
         @functools.wraps(plain.get)
         def get(self, block: bool = True, timeout: Any = None) -> Any:
             adoption.let_go()
-            return plain.get(self, block, timeout)
+            try:
+                return plain.get(self, block, timeout)
+            except module.Empty:
+                _asked_in_vain(self)
+                raise
 
         def _get(self) -> Any:
             item = plain._get(self)
             try:
-                _deliver(self, item, seam)
+                _deliver(self, item)
             except Exception as error:
                 handoff.report("get", error)
             return item
@@ -219,6 +224,13 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
     Queue.__name__ = plain.__name__
 
+    def _asked_in_vain(queue: Any) -> None:
+        try:
+            if seam.active and handoff.get_current():
+                adoption.asked_in_vain(_pairs_of(queue).loans)
+        except Exception as error:
+            handoff.report("get", error)
+
     def _remember(queue: Any, item: Any) -> None:
         context = None
         putting: list[list[Any]] = getattr(queue, _PUTTING, None) or []
@@ -227,17 +239,34 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
                 context = entry[1]
                 del putting[place]
                 break
+        else:
+            _kept_with(queue, item, None)
+        if context or getattr(queue, _PAIRS, None) is not None:
+            _pairs_of(queue, item).put(item, context, len(queue.queue))
+
+    def _deliver(queue: Any, item: Any) -> None:
+        pairs = getattr(queue, _PAIRS, None)
+        if pairs is not None:
+            context = pairs.take(item, len(queue.queue))
+            adoption.hand_over(seam, context, item, pairs.loans)
+        elif handoff.get_current():
+            adoption.hand_over(seam, None, item, _pairs_of(queue).loans)
+
+    def _pairs_of(queue: Any, *put: Any) -> Any:
         pairs = getattr(queue, _PAIRS, None)
         if pairs is None:
-            if not context:
-                return
-            pairs = beside(kind, queue.queue, item)
+            pairs = beside(kind, queue.queue, *put)
             setattr(queue, _PAIRS, pairs)
-        pairs.put(item, context, len(queue.queue))
+        return pairs
 
     return Queue
 
 
-def _deliver(queue: Any, item: Any, seam: Seam) -> None:
-    pairs = getattr(queue, _PAIRS, None)
-    adoption.hand_over(seam, None if pairs is None else pairs.take(item, len(queue.queue)))
+def _kept_with(queue: Any, item: Any, context: Any) -> Any:
+    """Return the context to put an item with. Never raises."""
+    try:
+        pairs = getattr(queue, _PAIRS, None)
+        return context if pairs is None else pairs.loans.kept_with(item, context)
+    except Exception as error:
+        handoff.report("put", error)
+        return None

@@ -71,7 +71,7 @@ def _future(plain: Any, relay: Relay) -> Any:
             taken = getattr(self, _CONTEXT, None)
             if taken is not None:
                 setattr(self, _CONTEXT, None)
-                relay.arrive(taken[0])
+                relay.arrive(taken)
                 taken = None
             return result
 
@@ -139,7 +139,7 @@ def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
         item = original(self)
         taken = relay.taken(item)
         if taken is not None:
-            relay.arrive(taken[0])
+            relay.arrive(taken)
             taken = None
         return item
 

@@ -34,6 +34,7 @@ from otel_concurrency._core.handoff import (
     capture_nothing,
     get_current,
 )
+from otel_concurrency._items.loans import Loans
 from otel_concurrency._linking import origins
 
 ABSTAINS: Record = (ref(Context()), Context(), ())
@@ -43,34 +44,38 @@ _DEEPEST = 8
 """How many adopted contexts with another context on top of them are remembered at most."""
 
 
-def adopt(context: Context | None) -> None:
+def adopt(context: Context | None) -> bool | None:
     """Make ``context`` current until :func:`let_go`, unless a span of the flow's own is running.
 
-    ``context`` is None for an item that was put without a context. May raise.
+    Return True where one is. ``context`` is None for an item that was put without a context. May
+    raise.
     """
-    current = idle = get_current()
+    current = get_current()
     record = adopted.get()
-    buried: Any = ()
+    buried: Any
     if record is None:
-        if current and _is_busy(current):
-            return
+        if current and is_busy(current):
+            return True
+        idle, buried = current, ()
     elif current is record[1]:  # the flow has let go since, and is in its idle context
         if context and context is record[0]():
             attach(context)
-            return
-        buried = record[2]
+            return None
+        idle, buried = current, record[2]
     elif record[0]() is current:
         if context is current:
-            return
+            return None
         _, idle, buried = record
     else:
         found = _dig(record, current)
         if found is not None:
             _, idle, buried = found
-        elif record is ABSTAINS or (current and _is_busy(current)):
-            return
+        elif record is ABSTAINS:
+            return None
+        elif current and is_busy(current):
+            return True
         else:
-            buried = _bury(record)
+            idle, buried = current, _bury(record)
     if idle and context is not idle and _is_strangers(context, idle):
         idle = NO_CONTEXT
         buried = tuple((below, NO_CONTEXT) for below, _ in buried)
@@ -80,7 +85,7 @@ def adopt(context: Context | None) -> None:
         if not idle:
             if current is not idle:
                 attach(idle)
-            return
+            return None
         context = NO_CONTEXT
     if (
         record is None
@@ -91,6 +96,7 @@ def adopt(context: Context | None) -> None:
         handoff.any_adopted = True
         adopted.set((ref(context), idle, buried))
     attach(context)
+    return None
 
 
 def _is_strangers(context: Context | None, idle: Context) -> bool:
@@ -106,7 +112,7 @@ def _is_strangers(context: Context | None, idle: Context) -> bool:
     return not context or origins.trace_of(context) != trace
 
 
-def _is_busy(current: Context) -> bool:
+def is_busy(current: Context) -> bool:
     """Whether the flow has a current span of its own that is not known to have ended."""
     if current is bodies.get(get_ident()):
         return False  # the whole context was handed to the flow with its work
@@ -158,19 +164,31 @@ def let_go() -> None:
         handoff.report("let go of an item", error)
 
 
-def hand_over(seam: Seam, context: Context | None) -> None:
-    """Have the present flow adopt ``context``, of an item that it has just got.
+def hand_over(
+    seam: Seam, context: Context | None, item: object = None, loans: Loans | None = None
+) -> None:
+    """Have the present flow adopt ``context``, of an ``item`` that it has just got.
 
     The policy of ``seam`` is applied first. ``context`` is None for an item that was put without a
-    context. May raise.
+    context. ``loans`` are those of the item's queue, if they are noted. May raise.
     """
-    arrive(seam, seam.changed(context))
+    arrive(seam, seam.changed(context), item, loans)
 
 
-def arrive(seam: Seam, context: Context | None) -> None:
+def arrive(
+    seam: Seam, context: Context | None, item: object = None, loans: Loans | None = None
+) -> None:
     """Adopt ``context``, to which the policy was applied; let go if ``seam`` is off. May raise."""
     if seam.capture is capture_nothing:
         let_go()
+    elif loans is not None:
+        context = loans.due(item, context)
+        before = get_current()
+        if before:
+            record = adopted.get()
+            if record is not None and record[0]() is before:
+                before = record[1]
+        loans.took(item, context, before, busy=adopt(context) is True)
     elif context or get_current():
         adopt(context)
 
@@ -180,6 +198,13 @@ def end_in(context: Context) -> None:
     record = adopted.get()
     if record is not None and record[1] is context:
         adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
+
+
+def asked_in_vain(loans: Loans) -> None:
+    """Note that the present flow has found nothing in the queue of ``loans``. May raise."""
+    current = get_current()
+    if current:
+        loans.asked_in_vain(busy=is_busy(current))
 
 
 def abstaining(function: Any) -> Any:

@@ -29,6 +29,7 @@ from otel_concurrency._core.callers import caller, is_called_by
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._items import adoption
+from otel_concurrency._items.loans import Loans
 
 Entry = list[Any]
 """An item, and its context."""
@@ -57,12 +58,13 @@ class Kind:
 class _Way:
     """The items that are on their way through one channel, and their contexts."""
 
-    __slots__ = ("given", "inside", "kind", "state")
+    __slots__ = ("given", "inside", "kind", "loans", "state")
 
     def __init__(self, kind: Kind, state: Any, forget: Callable[[object], object]) -> None:
         self.kind = kind
         self.state = weakref.ref(state, forget)
         self.inside: deque[Entry] = deque([item, None] for item in kind.items(state))
+        self.loans = Loans()
         self.given: dict[object, Entry] = {}
         """By task: the item that its waiting receiver was given. The task has not resumed yet."""
 
@@ -190,7 +192,7 @@ class Channels:
                 way = self._accompany(state)
             elif len(way.inside) != self._kind.size(state):
                 way.align(self._kind.items(state))
-            return [item, context], self._kind.waiting(state)
+            return [item, way.loans.kept_with(item, context)], self._kind.waiting(state)
         except Exception as error:
             handoff.report("send", error)
             return None, ()
@@ -292,7 +294,11 @@ class Channels:
                 self._keep(self_._state, item)
                 return item
             adoption.let_go()
-            item = original(self_)
+            try:
+                item = original(self_)
+            except Exception:
+                self._asked_in_vain(self_._state)
+                raise
             self._deliver(self_._state, item)
             return item
 
@@ -351,7 +357,7 @@ class Channels:
             way = self._ways.get(id(state))
             if entry is None and way is not None:
                 entry = way.take_given(item, certain=way is before)
-            self._adopt(entry)
+            self._adopt(state, item, entry)
         except Exception as error:
             handoff.report("receive", error)
 
@@ -359,12 +365,28 @@ class Channels:
         """Have the task adopt the context of an item that was received without waiting."""
         try:
             way = self._ways.get(id(state))
-            self._adopt(None if way is None else way.take(item, state))
+            self._adopt(state, item, None if way is None else way.take(item, state))
         except Exception as error:
             handoff.report("receive", error)
 
-    def _adopt(self, entry: Entry | None) -> None:
-        adoption.hand_over(self._seam, None if entry is None else entry[1])
+    def _adopt(self, state: Any, item: Any, entry: Entry | None) -> None:
+        loans = self._loans_of(state)
+        adoption.hand_over(self._seam, None if entry is None else entry[1], item, loans)
+
+    def _asked_in_vain(self, state: Any) -> None:
+        try:
+            loans = self._loans_of(state)
+            if loans is not None:
+                adoption.asked_in_vain(loans)
+        except Exception as error:
+            handoff.report("receive", error)
+
+    def _loans_of(self, state: Any) -> Loans | None:
+        """Return the loans of a channel; None where it has never seen a context."""
+        way = self._ways.get(id(state))
+        if way is None and self._seam.active and handoff.get_current():
+            way = self._accompany(state)
+        return None if way is None else way.loans
 
 
 def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -17,12 +17,23 @@ from collections.abc import Callable
 from types import CodeType, FrameType, ModuleType
 from typing import Any, cast
 
+from opentelemetry.context import Context
+
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, adopted, get_current
 from otel_concurrency._core.patching import definer
 from otel_concurrency._items import adoption, known_queues
 from otel_concurrency._items.contents import ids_in
-from otel_concurrency._items.pairs import UNKNOWN, ChangedFifo, Fifo, Keyed, Lifo, Pairs
+from otel_concurrency._items.loans import Loans
+from otel_concurrency._items.pairs import (
+    UNKNOWN,
+    ChangedFifo,
+    Fifo,
+    Keyed,
+    Lifo,
+    Pairs,
+    watch,
+)
 
 KEY = "_otel_concurrency_pairs"
 """The attribute of a queue that holds its pairs."""
@@ -32,6 +43,9 @@ UNPAIRED = Keyed((None, None), 0)
 
 _NONE_YET = Keyed((None, None), 0)
 """The pairs of an empty queue that will be tracked from its first item on."""
+
+_LOOK = "empty"
+"""The method by which a program looks whether there is anything."""
 
 _FRAMES_OF_A_CALL = 5
 """How many frames to search between a queue's method and our hook: other wrappers may add some."""
@@ -74,6 +88,8 @@ class Pairing:
         # Only a consumer calls a private method, so the name of its caller is enough.
         self._own_consumers = consumers if self.waits.startswith("_") else ()
         self._accompanied: dict[int, weakref.ref[Any]] = {}
+        self._early: dict[int, tuple[weakref.ref[Any], Loans]] = {}
+        """By queue: the loans of those that are not accompanied yet, and are left as they are."""
         self.at_first: Pairs | None = None
         """The pairs of a queue that is not tracked yet."""
 
@@ -86,6 +102,30 @@ class Pairing:
         self.accompany(queue, owner, known=1)
         if queue._otel_concurrency_pairs is not None:
             self.remember(queue, item, owner)
+            if type(queue._otel_concurrency_pairs) is Fifo:
+                queue._otel_concurrency_pairs.mark()
+
+    def loans_of(self, queue: Any) -> Loans:
+        """Return the loans of ``queue``, which may not be accompanied yet."""
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if pairs is not None and pairs is not _NONE_YET:
+            return pairs.loans
+        key, early = id(queue), self._early
+        if key not in early:
+            early[key] = weakref.ref(queue, lambda _: early.pop(key, None)), Loans()
+        return early[key][1]
+
+    def lend(self, queue: Any, item: Any, context: Context | None) -> None:
+        """Note that a flow has taken ``item`` out, which may come back. May raise.
+
+        The flow has a span of its own, or ``item`` no ``context``, or the first one of its queue.
+        """
+        pairs: Fifo = queue._otel_concurrency_pairs
+        if context:
+            pairs.loans.took(item, context, get_current(), busy=True)
+        else:
+            self.give(item, pairs.unmarked(context), pairs.loans)
+        watch(pairs)
 
     def accompany(self, queue: Any, owner: type, known: int = 0) -> None:
         """Start tracking ``queue``, unless another class has the outermost hooks. May raise.
@@ -102,6 +142,12 @@ class Pairing:
             pairs = UNPAIRED
         else:
             pairs = self._pairs(queue, owners, size)
+        if pairs is not UNPAIRED:
+            if id(queue) in self._early:
+                pairs.loans = self._early.pop(id(queue))[1]
+                watch(pairs)
+            unfinished = getattr(queue, "unfinished_tasks", getattr(queue, "_unfinished_tasks", 0))
+            pairs.loans.has_given = unfinished > size
         if self.on_first is not None:
             self.on_first()
         object.__setattr__(queue, KEY, pairs)  # access to its __dict__ would make the queue slower
@@ -152,6 +198,7 @@ class Pairing:
         """Return the queues that :meth:`note` has added, and forget them."""
         queues = [reference() for reference in list(self._accompanied.values())]
         self._accompanied.clear()
+        self._early.clear()
         return [queue for queue in queues if queue is not None]
 
     def remember(self, queue: Any, item: Any, owner: type) -> None:
@@ -171,45 +218,55 @@ class Pairing:
 
     def context_of(self, queue: Any, item: Any) -> Any:
         """Return the context of ``item``, which has just been put. May raise."""
-        return self.seam.current()
+        return self.loans_of(queue).kept_with(item, self.seam.current())
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
         """Pass the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
-        context = None
         if pairs is None or pairs is _NONE_YET:
-            if self.is_nobodys(queue):
-                return
+            if not self.is_nobodys(queue):
+                self.give(item, None, self.loans_of(queue))
         elif pairs.owners[1] is owner:
             context = pairs.take(item, getattr(queue, self._size)())
-        else:
-            if pairs is not UNPAIRED:
-                pairs.stored = item
-            return
-        self.give(item, self.seam.changed(context))
+            self.give(item, self.seam.changed(context), pairs.loans)
+            watch(pairs)
+        elif pairs is not UNPAIRED:
+            pairs.stored = item
 
-    def give(self, item: Any, context: Any) -> None:
+    def give(self, item: Any, context: Any, loans: Loans) -> None:
         """Have the consumer that has got ``item`` adopt ``context``. May raise."""
-        adoption.arrive(self.seam, context)
+        adoption.arrive(self.seam, context, item, loans)
 
     def wait(self, queue: Any) -> None:
-        """Let go of the last item, if the caller is a consumer that has found the queue empty."""
+        """Note that the caller has found ``queue`` empty; a consumer lets go of its last item.
+
+        May raise.
+        """
         pairs: Pairs | None = queue._otel_concurrency_pairs
-        if pairs is UNPAIRED or (not pairs and adopted.get() is None):
+        if pairs is UNPAIRED or not (pairs or get_current() or adopted.get() is not None):
             return
         frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
         for _ in range(_FRAMES_OF_A_CALL):
             if frame is None:
-                return
+                break
             code = frame.f_code
             if code in self._consumers or code.co_name in self._own_consumers:
                 adoption.let_go()
                 if pairs:
                     pairs.forget(0)  # the queue is empty, so it was cleared without the hooks
+                if get_current() and _may_give_up(frame):
+                    adoption.asked_in_vain(self.loans_of(queue))
                 return
             if frame.f_globals is vars(self.module) or frame.f_globals is globals():
+                if code.co_name == _LOOK:
+                    break
                 return  # the caller is another method of the queue, or a hook
             frame = frame.f_back
+        else:
+            if self.waits != _LOOK:
+                return
+        if get_current():  # a pool looks before it makes a thing
+            adoption.asked_in_vain(self.loans_of(queue))
 
     def fault(self, step: str, error: Exception) -> None:
         """Report a fault of a hook, unless the library is off and the hook is only left over."""
@@ -225,6 +282,14 @@ def _is_stored(item: object, items: Any, pairs: Pairs) -> bool:
     if pairs.stored is not UNKNOWN:
         return True
     return type(items) not in (deque, list) or any(item is one for one in reversed(items))
+
+
+def _may_give_up(consumer: FrameType) -> bool:
+    """Whether a consumer's method goes on without an item where there is none."""
+    if consumer.f_code.co_name.endswith("_nowait"):
+        return True
+    given = consumer.f_locals
+    return not given.get("block", True) or given.get("timeout") is not None
 
 
 def _code(function: Any) -> CodeType:

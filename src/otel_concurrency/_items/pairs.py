@@ -18,12 +18,17 @@ from typing import Any, cast
 
 from opentelemetry.context import Context
 
+from otel_concurrency._items.loans import SOON, Loans
+
 Owners = tuple[type | None, type | None]
 """The classes that define the outermost ``_put`` and ``_get`` of a queue."""
 
 _NONE = type(None)
 UNKNOWN = object()
 """A placeholder for an item that was in the queue before tracking started."""
+
+_MARK = ""
+"""Stands for a context; false, as is that of an item that was put without one."""
 
 
 class Fifo(deque[Any]):
@@ -33,11 +38,13 @@ class Fifo(deque[Any]):
     of the stock queues contain the code of :meth:`put` and :meth:`take` instead of calling them.
     """
 
-    __slots__ = ("owners", "stored")
+    __slots__ = ("_marked", "loans", "owners", "stored")
 
     def __init__(self, owners: Owners, size: int) -> None:
         """Start with ``size`` items in the queue."""
         super().__init__((UNKNOWN, None) * size)
+        self._marked: Context | None = None
+        self.loans = Loans(SOON)
         self.owners = owners
         self.stored: object = UNKNOWN
 
@@ -53,16 +60,29 @@ class Fifo(deque[Any]):
         if len(self) == 2 * size + 2:
             due, context = self.popleft(), self.popleft()
             if due is item:
-                return cast("Context | None", context)
+                return self.unmarked(context)
             if due is UNKNOWN:
                 return None
         self.forget(size)
         return None
 
+    def mark(self) -> None:
+        """Have the hooks see to the item that was put last when it is got: it may come back."""
+        self._marked = self[-1]
+        self[-1] = _MARK
+
+    def unmarked(self, context: Any) -> Context | None:
+        """Return what was :meth:`put` in the place of ``context``."""
+        if context is not _MARK:
+            return cast("Context | None", context)
+        marked, self._marked = self._marked, None
+        return marked
+
     def forget(self, size: int) -> None:
         """Drop all contexts; the queue holds ``size`` items."""
         self.clear()
         self.extend((UNKNOWN, None) * size)
+        self._marked = None
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return _NONE, ()
@@ -73,6 +93,12 @@ class ChangedFifo(Fifo):
 
     The hooks do not inline its methods.
     """
+
+    __slots__ = ()
+
+
+class WatchedFifo(Fifo):
+    """One whose items may come back: while that is so, the hooks do not know it by heart."""
 
     __slots__ = ()
 
@@ -97,7 +123,7 @@ class Keyed:
     still be in the queue.
     """
 
-    __slots__ = ("_before", "_contexts", "_count", "_held", "_unknown", "owners", "stored")
+    __slots__ = ("_before", "_contexts", "_count", "_held", "_unknown", "loans", "owners", "stored")
 
     def __init__(
         self,
@@ -112,6 +138,7 @@ class Keyed:
         all objects that they may be. If both are None, no context is remembered until the queue was
         empty once.
         """
+        self.loans = Loans()
         self.owners = owners
         self.stored: object = UNKNOWN
         """The item that a base class of the queue's class has stored or taken out in this step."""
@@ -197,13 +224,21 @@ class Keyed:
         return _NONE, ()
 
 
+def watch(pairs: Pairs) -> None:
+    """Have the hooks ask for loans, or not, as long as nothing comes back."""
+    kind = Fifo if pairs.loans.settled else WatchedFifo
+    if type(pairs) is not kind and type(pairs) in (Fifo, WatchedFifo):
+        pairs.__class__ = kind  # they differ in nothing else
+
+
 Pairs = Fifo | Keyed
 
 
-def beside(kind: type[Fifo] | type[Keyed], items: Sequence[object], item: object) -> Pairs:
-    """Return pairs of ``kind`` for a container with ``items``, of which ``item`` was put last."""
+def beside(kind: type[Fifo] | type[Keyed], items: Sequence[object], *put: object) -> Pairs:
+    """Return pairs of ``kind`` for a container with ``items``, of which ``put`` were put last."""
     if kind is not Keyed:
-        return kind((None, None), len(items) - 1)
+        return kind((None, None), len(items) - len(put))
     before = list(items)
-    del before[next(place for place, one in enumerate(before) if one is item)]
+    for item in put:
+        del before[next(place for place, one in enumerate(before) if one is item)]
     return Keyed((None, None), len(before), before)

@@ -15,6 +15,7 @@ from typing import Any
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import definer
 from otel_concurrency._items import adoption
+from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import KEY, Pairing
 
 _PUTTING = "_otel_concurrency_putting"
@@ -23,14 +24,17 @@ _PUTTING = "_otel_concurrency_putting"
 Entry = list[Any]
 """An item, and its context."""
 
+Taken = tuple[Any, Any, Loans]
+"""The context of an item that was taken out, the item, and the loans of its queue."""
+
 
 class Relay(Pairing):
     """The contexts of items on their way in, in the queue, and on their way out."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._taken: dict[int, tuple[Any, Any]] = {}
-        """By native thread, not by flow: the item that was taken out last, and its context."""
+        self._taken: dict[int, Taken] = {}
+        """By native thread, not by flow: what was taken out last."""
 
     def put(self, queue: Any, item: Any) -> Entry | None:
         """Remember the context of an item that is about to be put; None if nothing was kept."""
@@ -42,7 +46,7 @@ class Relay(Pairing):
                     self.accompany(queue, definer(queue.__class__, "_put"))
             elif not queue.__dict__.get(_PUTTING):
                 return None
-            entry = [item, self.seam.current()]
+            entry = [item, self.loans_of(queue).kept_with(item, self.seam.current())]
             queue.__dict__.setdefault(_PUTTING, []).append(entry)
         except Exception as error:
             handoff.report("put", error)
@@ -73,12 +77,12 @@ class Relay(Pairing):
                 return entry[1]
         return None
 
-    def give(self, item: Any, context: Any) -> None:
+    def give(self, item: Any, context: Any, loans: Loans) -> None:
         """Keep the context of an item that was taken out: its consumer is not known yet."""
-        self._taken[get_native_id()] = item, context
+        self._taken[get_native_id()] = context, item, loans
 
-    def taken(self, item: Any) -> tuple[Any] | None:
-        """Return the context of ``item`` in a tuple; None if ``item`` was not the last taken out.
+    def taken(self, item: Any) -> Taken | None:
+        """Return what is known of ``item``; None if ``item`` was not the last taken out.
 
         Neither this method nor :meth:`forget_taken` raises.
         """
@@ -86,7 +90,7 @@ class Relay(Pairing):
             if not self._taken:
                 return None
             taken = self._taken.pop(get_native_id(), None)
-            return None if taken is None or taken[0] is not item else (taken[1],)
+            return None if taken is None or taken[1] is not item else taken
         except Exception as error:
             handoff.report("get", error)
             return None
@@ -99,9 +103,9 @@ class Relay(Pairing):
         except Exception as error:
             handoff.report("get", error)
 
-    def arrive(self, context: Any) -> None:
+    def arrive(self, taken: Taken) -> None:
         """Have the present flow, the consumer, adopt the context of its item. Never raises."""
         try:
-            adoption.arrive(self.seam, context)
+            adoption.arrive(self.seam, *taken)
         except Exception as error:
             handoff.report("get", error)

@@ -141,7 +141,7 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     # The same code as in `_queue`, for another attribute. It is not shared because one more
     # function call would cost as much as all the rest.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
-    deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
+    deliver, lend, wait, fault = pairing.deliver, pairing.lend, pairing.wait, pairing.fault
 
     def _put(self: Any, item: Any) -> None:
         container = self._queue
@@ -171,7 +171,9 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                     deliver(self, item, owner)
             elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
                 pairs.popleft()
-                adopt(pairs.popleft())
+                context = pairs.popleft()
+                if not context or adopt(context):
+                    lend(self, item, context)
             else:
                 deliver(self, item, owner)
         except Exception as error:

@@ -19,6 +19,7 @@ from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_c
 from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption, known_queues, queue_hooks
 from otel_concurrency._items.adoption import adopt, let_go
+from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import Pairing
 from otel_concurrency._items.pairs import Fifo
 from otel_concurrency._items.queue_hooks import QueueHooks
@@ -65,7 +66,7 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     # function call would cost as much as all the rest.
     # A test compares the two, and compares both with the code of `Fifo` that they repeat.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
-    deliver, wait, fault = pairing.deliver, pairing.wait, pairing.fault
+    deliver, lend, wait, fault = pairing.deliver, pairing.lend, pairing.wait, pairing.fault
 
     def _put(self: Any, item: Any) -> None:
         container = self.queue
@@ -95,7 +96,9 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                     deliver(self, item, owner)
             elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
                 pairs.popleft()
-                adopt(pairs.popleft())
+                context = pairs.popleft()
+                if not context or adopt(context):
+                    lend(self, item, context)
             else:
                 deliver(self, item, owner)
         except Exception as error:
@@ -121,43 +124,114 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
 _MARK = object()
 """The first of the three parts in which a ``SimpleQueue`` stores an item with its context."""
 
+_NOTED = object()
+"""The first of four where it may come back: the last are the loans of the queue."""
+
+_NONE_YET: Any = ""
+"""What stands for the loans of a queue that has not seen a context yet; it is false.
+
+Of a queue that is known to hand work on it is None.
+"""
+
 
 def _simple_queue(plain: Any, seam: Seam) -> Any:
     plain_new, plain_put, plain_get = plain.__new__, plain.put, plain.get
     module = sys.modules["queue"]
 
-    def deliver(stored: Any) -> Any:
+    def deliver(queue: Any, stored: Any) -> Any:
         context: Context | None = None
         kind = cast("Any", type(stored))
-        if kind is tuple and len(stored) == 3 and stored[0] is _MARK:
-            _, stored, context = stored
+        if kind is tuple and stored:
+            if len(stored) == 3 and stored[0] is _MARK:
+                _, stored, context = stored
+            elif len(stored) == 4 and stored[0] is _NOTED:
+                return deliver_noted(queue, *stored[1:])
         try:
             if context and seam.change is not None:
                 context = seam.change(context)
             if seam.capture is capture_nothing:
                 let_go()
-            elif context or get_current():
-                adopt(context)
+            elif context:
+                if adopt(context):
+                    lend(queue, stored, context)
+            elif get_current() or queue._otel_concurrency_loans:
+                deliver_bare(queue, stored)
         except Exception as error:
             handoff.report("get", error)
         return stored
 
+    def deliver_noted(queue: Any, item: Any, context: Context | None, loans: Loans) -> Any:
+        try:
+            adoption.hand_over(seam, context, item, loans)
+            if loans.settled and queue._otel_concurrency_loans is loans:
+                queue._otel_concurrency_loans = None
+        except Exception as error:
+            handoff.report("get", error)
+        return item
+
+    def deliver_bare(queue: Any, item: Any) -> None:
+        """Hand over an item without a context, where there is one or it may come back."""
+        loans = queue._otel_concurrency_loans
+        if loans is None:
+            if adopt(None):
+                lend(queue, item, None)
+        else:
+            if not loans:
+                loans = queue._otel_concurrency_loans = Loans()
+            adoption.arrive(seam, None, item, loans)
+
+    def lend(queue: Any, item: Any, context: Context | None) -> None:
+        loans = queue._otel_concurrency_loans
+        if not loans:
+            loans = queue._otel_concurrency_loans = Loans()
+        loans.took(item, context, get_current(), busy=True)
+
+    def noted(queue: Any, item: Any, context: Context | None) -> Any:
+        """Return what to store of an item that may have come back. May raise."""
+        loans = queue._otel_concurrency_loans
+        if seam.capture is capture_nothing:
+            return item
+        if loans is None:
+            return (_MARK, item, context) if context else item
+        if not loans:
+            loans = queue._otel_concurrency_loans = Loans()
+        return _NOTED, item, loans.kept_with(item, context), loans
+
+    def asked_in_vain(queue: Any) -> None:
+        try:
+            let_go()
+            loans = queue._otel_concurrency_loans
+            if loans is not None and seam.capture is not capture_nothing and get_current():
+                if not loans:
+                    loans = queue._otel_concurrency_loans = Loans()
+                adoption.asked_in_vain(loans)
+        except Exception as error:
+            handoff.report("get", error)
+
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = "queue"
-        __slots__ = ()
+        __slots__ = ("_otel_concurrency_loans",)
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls is SimpleQueue and (args or kwargs or _is_plumbing()):
                 return plain(*args, **kwargs)
-            return plain_new(cls, *args, **kwargs)
+            queue = plain_new(cls, *args, **kwargs)
+            queue._otel_concurrency_loans = _NONE_YET
+            return queue
 
         @functools.wraps(plain.put)
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
             try:
                 context = seam.current()
-                if context and seam.capture is not capture_nothing:
-                    item = _MARK, item, context
+                if context:
+                    if seam.capture is not capture_nothing:
+                        if self._otel_concurrency_loans is None:
+                            item = _MARK, item, context
+                        else:
+                            item = noted(self, item, context)
+                elif self._otel_concurrency_loans:
+                    item = noted(self, item, context)
             except Exception as error:
                 handoff.report("put", error)
             return plain_put(self, item, block, timeout)
@@ -166,8 +240,8 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         def put_nowait(self, item: Any) -> Any:
             try:
                 context = seam.current()
-                if context and seam.capture is not capture_nothing and not _is_plumbing():
-                    item = _MARK, item, context
+                if (context or self._otel_concurrency_loans) and not _is_plumbing():
+                    item = noted(self, item, context)
             except Exception as error:
                 handoff.report("put", error)
             return plain_put(self, item)
@@ -177,17 +251,25 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             if adopted.get() is not None:
                 if timeout is None:
                     try:
-                        return deliver(plain_get(self, False))
+                        return deliver(self, plain_get(self, False))
                     except module.Empty:
                         pass
                 let_go()
-            return deliver(plain_get(self, block, timeout))
+            try:
+                return deliver(self, plain_get(self, block, timeout))
+            except module.Empty:
+                asked_in_vain(self)
+                raise
 
         @functools.wraps(plain.get_nowait)
         def get_nowait(self) -> Any:
             if adopted.get() is not None:
                 let_go()
-            return deliver(plain_get(self, False))
+            try:
+                return deliver(self, plain_get(self, False))
+            except module.Empty:
+                asked_in_vain(self)
+                raise
 
     for name in ("put", "put_nowait", "get", "get_nowait"):
         SimpleQueue.__dict__[name].__annotations__ = {}

@@ -25,22 +25,26 @@ from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import trailers
 from otel_concurrency._items import adoption, known_queues, queue_hooks
+from otel_concurrency._items.loans import Loans
 
 _PLUMBING = "concurrent.futures.process"
 """The module with a class of queues that only the standard library uses, not the program."""
 
 
 def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
-    buffer = functools.partial(_Buffer, seam, queues._sentinel)
-    consumed = _Consumed()
+    consumed = _Consumed(seam, queues.Empty)
+
+    def buffer(queue: Any) -> _Buffer:
+        return _Buffer(seam, queues._sentinel, consumed.loans_of(queue))
+
     return [
         consumed,
         Layer(queues, "_ForkingPickler", trailers.pickler),
         Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
-        Layer(queues.Queue, "get", lambda raw: _get(raw, seam, consumed)),
+        Layer(queues.Queue, "get", lambda raw: _get(raw, consumed)),
         Layer(queues.JoinableQueue, "task_done", queue_hooks.task_done),
-        Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, seam)),
-        Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, seam, consumed)),
+        Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, consumed)),
+        Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, consumed)),
     ]
 
 
@@ -56,12 +60,13 @@ class _Buffer(deque[Any]):
     has modified the queue directly. Then the contexts are dropped until the queue is empty.
     """
 
-    __slots__ = ("_contexts", "_seam", "_sentinel")
+    __slots__ = ("_contexts", "_loans", "_seam", "_sentinel")
 
-    def __init__(self, seam: Seam, sentinel: object) -> None:
+    def __init__(self, seam: Seam, sentinel: object, loans: Loans) -> None:
         super().__init__()
         self._seam = seam
         self._sentinel = sentinel
+        self._loans = loans
         self._contexts: deque[tuple[object, Context | None]] | None = deque()
 
     def append(self, item: Any) -> None:
@@ -72,7 +77,7 @@ class _Buffer(deque[Any]):
             context = None
             if self._seam.active and item is not self._sentinel:
                 with contextlib.suppress(Exception):
-                    context = self._seam.current()
+                    context = self._loans.kept_with(item, self._seam.current())
             contexts.append((item, context))
         super().append(item)
 
@@ -95,7 +100,7 @@ def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
     @functools.wraps(original)
     def _start_thread(self: Any) -> Any:
         if seam.active and type(self._buffer) is deque and not _is_plumbing(self.__class__):
-            self._buffer = buffer()  # safe here, as the original is about to clear the buffer
+            self._buffer = buffer(self)  # safe here: the original is about to clear the buffer
         return original(self)
 
     return _start_thread
@@ -115,16 +120,35 @@ class _Consumed:
 
     layers = ()  # as in `QueueHooks`: it patches only instances
 
-    def __init__(self) -> None:
+    def __init__(self, seam: Seam, empty: type[Exception]) -> None:
+        """Take the seam, and what is raised where there is no item."""
+        self.seam = seam
+        self.empty = empty
         self._queues: dict[int, weakref.ref[Any]] = {}
+        self._loans: dict[int, tuple[weakref.ref[Any], Loans]] = {}
 
-    def adopt(self, queue: Any, trailer: bytes | None) -> None:
+    def adopt(self, queue: Any, item: object, trailer: bytes | None) -> None:
         """Adopt the context of an item that has come out of ``queue``."""
         try:
             if trailer is not None and id(queue) not in self._queues:
                 key, queues = id(queue), self._queues
                 queues[key] = weakref.ref(queue, lambda _: queues.pop(key, None))
-            adoption.adopt(trailers.unpack(trailer))
+            context = trailers.unpack(trailer)
+            adoption.arrive(self.seam, context, item, self.loans_of(queue))
+        except Exception as error:
+            handoff.report("get", error)
+
+    def loans_of(self, queue: Any) -> Loans:
+        """Return the loans of ``queue`` in this process."""
+        key, loans = id(queue), self._loans
+        if key not in loans:
+            loans[key] = weakref.ref(queue, lambda _: loans.pop(key, None)), Loans(by_value=True)
+        return loans[key][1]
+
+    def asked_in_vain(self, queue: Any) -> None:
+        """Note that ``queue`` has had no item for the present flow."""
+        try:
+            adoption.asked_in_vain(self.loans_of(queue))
         except Exception as error:
             handoff.report("get", error)
 
@@ -134,6 +158,7 @@ class _Consumed:
             if type(queue.__dict__.get("get")) is _LastGet:
                 del queue.__dict__["get"]
         self._queues.clear()
+        self._loans.clear()
 
     def undo(self) -> None:
         """Make every consumer let go of its last item when it next calls ``get``."""
@@ -158,32 +183,35 @@ class _LastGet:
         return queue.__class__.get(queue, *args, **kwargs)
 
 
-def _get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
+def _get(original: Any, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
         if _is_plumbing(self.__class__):
             return original(self, block, timeout)
         adoption.let_go()
-        if not seam.active:
+        if not consumed.seam.active:
             return original(self, block, timeout)
-        item, trailer = trailers.receive(original, self, block, timeout)
-        if trailer or handoff.current_safely():
-            consumed.adopt(self, trailer)
+        try:
+            item, trailer = trailers.receive(original, self, block, timeout)
+        except consumed.empty:
+            consumed.asked_in_vain(self)
+            raise
+        consumed.adopt(self, item, trailer)
         return item
 
     _plain[get] = original
     return get
 
 
-def _simple_get(original: Any, seam: Seam, consumed: _Consumed) -> Any:
+def _simple_get(original: Any, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any) -> Any:
         adoption.let_go()
-        if not seam.active or trailers.is_received():
+        if not consumed.seam.active or trailers.is_received():
             return original(self)
         item, trailer = trailers.receive(original, self)
-        if (trailer or handoff.current_safely()) and not _is_called_by_plumbing():
-            consumed.adopt(self, trailer)
+        if not _is_called_by_plumbing():
+            consumed.adopt(self, item, trailer)
         return item
 
     return get
@@ -208,21 +236,22 @@ def _send(seam: Seam, item: object, context: Context | None) -> None:
         handoff.report("put", error)
 
 
-def _send_current(seam: Seam, item: object) -> None:
-    try:
-        context = seam.current()
-    except Exception as error:
-        handoff.report("put", error)
-        return
-    _send(seam, item, context)
+def _put(original: Any, consumed: _Consumed) -> Any:
+    seam = consumed.seam
 
+    def send(queue: Any, item: object) -> None:
+        try:
+            context = consumed.loans_of(queue).kept_with(item, seam.current())
+        except Exception as error:
+            handoff.report("put", error)
+            return
+        _send(seam, item, context)
 
-def _put(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def put(self: Any, obj: Any) -> Any:
         if not (seam.active and handoff.is_concerned(seam)) or _is_called_by_plumbing():
             return original(self, obj)
-        _send_current(seam, obj)
+        send(self, obj)
         try:
             return original(self, obj)
         finally:

@@ -1,0 +1,283 @@
+"""Things that are kept in queues: connections, sessions, permits, buffers.
+
+Whoever takes such a thing out of a queue and puts it back hands nothing on, and whoever takes it
+next has been handed no work. No list can name the queues of which this is true, and nothing about a
+queue tells before it is used. So what is taken out of a queue is noted as a *loan*, and what is put
+is compared with the loans:
+
+- What a flow takes out inside a span of its own and puts back has no context from then on.
+- What a flow takes out otherwise and puts back keeps the context that it came with: a job that is
+  tried again its producer's, a connection none.
+- What a flow puts inside the trace in which it has asked the same queue, for something that had no
+  context or was not there, has none either: it is a connection made anew, in a wrapper of its own.
+
+A flow that puts to a queue from which it has taken nothing hands work on, as ever. Of a queue out
+of which one item after the other is taken by flows that put nothing back, nothing more is noted:
+it hands work on, and pays nothing here. Nothing that was taken out is kept alive.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+from weakref import ref
+
+from opentelemetry.context import Context
+from opentelemetry.trace.propagation import (
+    _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
+)
+
+from otel_concurrency._core.handoff import adopted, get_current
+from otel_concurrency._linking import origins
+
+_SETTLED_AFTER = 32
+"""How many items are to be taken, with nothing coming back in between, before a queue is known to
+hand work on. More than there are flows without a span that hold a thing of one pool at a time."""
+
+SOON = 2
+"""How many where all have a context, as the things of a pool have not, and it is noticed if one has
+none."""
+
+_MOST_OF_A_FLOW = 8
+_MOST_OF_A_QUEUE = 16
+
+_VALUES: Any = (type(None), bool, bytes, float, int, str)
+"""Types of which two equal objects are the same permit, or piece of work."""
+
+_SEQUENCES: Any = (tuple, list)
+"""Types of items that are taken apart at once, whose place in memory the next one takes."""
+
+
+class Loan:
+    """Something that was taken out of a queue, or was asked for in vain."""
+
+    __slots__ = ("_came_with", "_contents", "_item", "busy", "is_new", "key", "loans", "trace")
+
+    def __init__(
+        self,
+        loans: Loans,
+        key: object,
+        item: object,
+        context: Context | None,
+        trace: int = 0,
+        *,
+        busy: bool = False,
+    ) -> None:
+        """Take what it is known by; ``key`` is None for what cannot come back as it is."""
+        self.loans = loans
+        self.key = key
+        self.busy = busy
+        """Whether it was taken inside a span of the flow's own."""
+        self._contents: object = None
+        try:
+            self._item: ref[Any] | None = ref(item)
+        except TypeError:
+            self._item, self._contents = None, _contents(item)
+        self._came_with = ref(context) if context else None
+        self.trace = trace
+        """The trace in which it was taken; 0: in none."""
+        self.is_new = not context
+        """Whether something else may come back in its place."""
+
+    def is_of(self, key: object, item: object) -> bool:
+        """Whether it is ``item``, which has this key, that was taken out."""
+        if key is None or self.key != key:
+            return False
+        return self._contents == _contents(item) if self._item is None else self._item() is item
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody is known to have what was taken out."""
+        return self._item is not None and self._item() is not None
+
+    def came_from(self) -> int | None:
+        """Return the trace of the context that it came with; None of none, or where it is gone."""
+        context = self.came_with()
+        return None if context is None else origins.trace_of(context)
+
+    def came_with(self) -> Context | None:
+        """Return the context that it came with, while somebody is in that; None: there is none."""
+        return None if self._came_with is None else self._came_with()
+
+
+_taken: ContextVar[tuple[Loan, ...]] = ContextVar("otel_concurrency_taken", default=())
+"""What this flow has taken out last, of whatever queues."""
+
+_put_first: ContextVar[object] = ContextVar("otel_concurrency_put_first", default=None)
+"""The :class:`Loans` of the queue to which this flow has put the first item in a context."""
+
+
+class Loans:
+    """What has been taken out of one queue, and may come back. Its methods may raise."""
+
+    # Most queues never need another value.
+    settled = False
+    """Whether the queue is known to hand work on."""
+    has_given = False
+    """Whether items were taken out before anything was noted: one of these may come back."""
+    _noted = False
+    """Whether anything was."""
+    _kept = 0
+    """How many items were taken one after the other with nothing coming back."""
+    _first: Loan | None = None
+    """The first item in a context, where it may have been taken out before it was put."""
+
+    def __init__(self, enough: int = _SETTLED_AFTER, *, by_value: bool = False) -> None:
+        """Take how much is to be noted.
+
+        ``enough`` is how many items are to be taken, with nothing coming back in between, before
+        the queue is settled; ``by_value`` says that it gives copies, known by their value.
+        """
+        self._enough = enough
+        self._by_value = by_value
+        self._by_key: dict[object, Loan] = {}
+        """What was taken out in some trace, which another flow may put back in the same."""
+        self._spans: dict[int, None] = {}
+        """The ids of spans inside which something else may come back."""
+        self._things: dict[int, None] = {}
+        """Traces of which all that lies in the queue is known to be things."""
+
+    def _key(self, item: object) -> object:
+        """Return what ``item`` is known by; None where it can only come back as another."""
+        if not self._by_value:
+            return id(item)
+        kind = type(item)
+        return (kind, hash(item)) if kind in _VALUES else None
+
+    # Taking.
+
+    def due(self, item: object, context: Context | None) -> Context | None:
+        """Return the context to adopt with ``item``, which was put with ``context``."""
+        if not context or not (self._things or self._first):
+            return context
+        if self._first is not None and self._first.is_of(self._key(item), item):
+            self._first = None
+            if _put_first.get() is self:
+                return None
+        return None if origins.trace_of(context) in self._things else context
+
+    def took(self, item: object, context: Context | None, before: Context, *, busy: bool) -> None:
+        """Note that the present flow has taken ``item`` out, which came with ``context``.
+
+        ``before`` was current when it did so, and still is where it is ``busy``, with a span of its
+        own.
+        """
+        if self._enough == SOON and (busy or not context):
+            self._kept, self._enough, self.settled = 0, _SETTLED_AFTER, False
+        if busy:
+            self._kept, self.settled = 0, False
+        else:
+            self._count()
+            if self.settled:
+                return
+        key, span = self._key(item), _span(before)
+        loan = Loan(self, key, item, context, span.trace_id if span else 0, busy=busy)
+        if span:
+            _keep(self._by_key, key, loan)
+        if busy and loan.is_new:
+            _keep(self._spans, span.span_id, None)
+        elif busy:
+            self._spans.pop(span.span_id, None)
+        self._note(loan)
+
+    def _count(self) -> None:
+        self._kept += 1
+        if self._kept % self._enough == 0 and not self._things:
+            held = self._by_key and any(loan.is_held for loan in self._by_key.values())
+            self.settled = not held
+
+    def asked_in_vain(self, *, busy: bool) -> None:
+        """Note that the present flow has found nothing, and goes on: it may make what it needs.
+
+        It is ``busy`` in a span of its own, or in one that it was handed.
+        """
+        span = _span(get_current())
+        if self.settled or span is None:
+            return
+        if any(loan.loans is self and not loan.is_new for loan in _taken.get()):
+            return  # it has taken work
+        if busy:
+            _keep(self._spans, span.span_id, None)
+        self._note(Loan(self, None, None, None, span.trace_id, busy=True))
+
+    def _note(self, loan: Loan) -> None:
+        self._noted = True
+        others = (one for one in _taken.get() if one.loans is not self or one.key is not None)
+        _taken.set((loan, *others)[:_MOST_OF_A_FLOW])
+
+    # Putting.
+
+    def kept_with(self, item: object, current: Context | None) -> Context | None:
+        """Return the context to put ``item`` with, where ``current`` is current."""
+        if not self._noted or self.settled:
+            if current and self.has_given:
+                self._begin(item)
+            return current
+        key = self._key(item)
+        mine = [loan for loan in _taken.get() if loan.loans is self]
+        for loan in mine:
+            if loan.is_of(key, item):
+                context = self._came_back(loan)
+                if loan.busy and loan.came_from() == loan.trace:
+                    _keep(self._things, loan.trace, None)  # who has filled the pool uses it
+                return None if loan.busy else context
+        span = _span(current) if current else None
+        if span is not None:
+            other = self._by_key.get(key)
+            if other is not None and other.trace == span.trace_id and other.is_of(key, item):
+                if other.is_new or (other.busy and other.came_from() != other.trace):
+                    self._came_back(other)
+                    return None
+                return current  # who has put it may put it again
+            if span.span_id in self._spans or any(
+                loan.busy and loan.is_new and loan.trace == span.trace_id for loan in mine
+            ):
+                self._kept = 0
+                return None
+        if mine:
+            self._kept = 0  # it may be what was taken, in a wrapper of its own
+        elif current and self.has_given:
+            self._begin(item)
+        return current
+
+    def _came_back(self, loan: Loan) -> Context | None:
+        self._kept, self._enough = 0, _SETTLED_AFTER
+        self._by_key.pop(loan.key, None)
+        _taken.set(tuple(one for one in _taken.get() if one is not loan))
+        return loan.came_with()
+
+    def _begin(self, item: object) -> None:
+        """Note that ``item`` is the first that is put in a context, after others were taken out."""
+        self.has_given = False
+        if adopted.get() is None:
+            self._first = Loan(self, self._key(item), item, None)
+            _put_first.set(self)
+
+
+def _contents(item: object) -> object:
+    """Return what tells ``item`` from one that takes its place in memory; no code of its runs."""
+    kind = type(item)
+    if kind in _VALUES:
+        return hash(item)
+    for base in _SEQUENCES:
+        if issubclass(kind, base):
+            parts = base.__getitem__(item, slice(_MOST_OF_A_FLOW))
+            return tuple(hash(one) if type(one) in _VALUES else id(one) for one in parts)
+    return next((base.__hash__(item) for base in _VALUES if issubclass(kind, base)), None)
+
+
+def _span(context: Context) -> Any:
+    """Return what the span of ``context`` is known by; None where there is none."""
+    span: Any = context.get(_SPAN_KEY)
+    if span is None:
+        return None
+    found = span.get_span_context()
+    return found if found.is_valid else None
+
+
+def _keep(table: dict[Any, Any], key: object, value: object) -> None:
+    """Put something at the end of a table that does not grow without limit."""
+    table.pop(key, None)
+    while len(table) >= _MOST_OF_A_QUEUE:
+        del table[next(iter(table))]
+    table[key] = value
