@@ -9,8 +9,22 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from pathlib import Path
 
 from opentelemetry import context
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from connections import *
+def main():
+    return three_requests(open_as("tcp", None, Requests, started_in="starter"))
+print(run(main, LOOP))
+"""
+"""For a process of its own, in which it can be seen whether it matters what is imported first."""
+
+EXPECTED = "{'a': [None], 'b': [None], 'c': [None]}\n"
+"""What it prints."""
 
 WAIT = 10
 """Seconds after which something that is waited for will not happen any more."""
@@ -105,7 +119,7 @@ class Requests(Recording):
     def data_received(self, data):
         super().data_received(data)
         self.transport.pause_reading()
-        self._task = asyncio.get_running_loop().create_task(self._serve(data.decode()))
+        self.serving = asyncio.get_running_loop().create_task(self._serve(data.decode()))
 
     async def _serve(self, name):
         self._see(name)
@@ -173,6 +187,7 @@ async def three_requests(opened):
             await client.until(lambda answers=number: len(client.received) == answers)
             client.transport.write(name.encode())
         await server.called("c")
+        await server.serving
         return {name: server.seen[name] for name in "abc"}
 
 

@@ -15,7 +15,9 @@ from opentelemetry.context import attach, set_value
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
 from connections import (
+    EXPECTED,
     FORMS,
+    PROGRAM,
     Recording,
     Requests,
     callbacks_after_requests,
@@ -297,3 +299,12 @@ async def main():
 uvloop.run(main())
 """
     assert run_program(first.format(module="uvloop") + program) == "carried\n"
+
+
+@IN_BOTH_ORDERS
+def test_connections_whichever_is_first(first):
+    """Uvloop imported before the library is switched on, or after it."""
+    program = first.format(module="uvloop") + PROGRAM.replace("LOOP", "uvloop.new_event_loop")
+    assert run_program(program.replace("from connections", "import uvloop\nfrom connections")) == (
+        EXPECTED
+    )

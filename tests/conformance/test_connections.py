@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 import weakref
@@ -18,7 +19,9 @@ import pytest
 from opentelemetry import context
 
 from connections import (
+    EXPECTED,
     FORMS,
+    PROGRAM,
     Recording,
     Requests,
     callbacks_after_requests,
@@ -40,6 +43,21 @@ def test_a_request_that_reads_on_leaves_nothing_to_the_next_one(form, tmp_path, 
     """Each request on a connection begins in the context of the connection, which is none."""
     entered = run(lambda: three_requests(open_as(form, tmp_path, Requests)))
     assert entered == {"a": [None], "b": [None], "c": [None]}
+
+
+ON = "from otel_concurrency import ConcurrencyInstrumentor as I; I().instrument()"
+
+
+@pytest.mark.parametrize(
+    "first", [f"import asyncio; {ON}", ON], ids=["imported first", "instrumented first"]
+)
+def test_it_does_not_matter_which_is_first(first):
+    """Asyncio imported before the library is switched on, or after it."""
+    program = first + PROGRAM.replace("LOOP", "asyncio.new_event_loop")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == (EXPECTED, "")
 
 
 @every_form
