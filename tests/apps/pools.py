@@ -21,17 +21,22 @@ def work(task, spans):
             pass
 
 
-def submissions(tasks, spans):
-    """Yield the arguments of the tasks, each in a span of its own."""
-    for task in range(tasks):
-        with tracer.start_as_current_span(f"submit {task}"):
-            yield task, spans
+def submit(function, *arguments):
+    """Call what hands the task off in a span."""
+    task, _ = arguments[-2:]
+    with tracer.start_as_current_span(f"submit {task}"):
+        return function(*arguments)
+
+
+def apply_to(pool):
+    """Return what hands the work to a `Pool`."""
+    return lambda *arguments: pool.apply_async(work, arguments)
 
 
 def executor(context, recycled, submissions):
     """Use a `ProcessPoolExecutor`."""
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        for future in [pool.submit(work, *arguments) for arguments in submissions]:
+        for future in [submit(pool.submit, work, *arguments) for arguments in submissions]:
             future.result()
 
 
@@ -44,13 +49,13 @@ def recycling_executor(context, recycled, submissions):
         1, mp_context=context, max_tasks_per_child=recycled
     ) as pool:
         for arguments in submissions:
-            pool.submit(work, *arguments).result()
+            submit(pool.submit, work, *arguments).result()
 
 
 def pool(context, recycled, submissions):
     """Use a `Pool` that is closed and joined."""
     pool = context.Pool(2, maxtasksperchild=recycled or None)
-    for result in [pool.apply_async(work, arguments) for arguments in submissions]:
+    for result in [submit(apply_to(pool), *arguments) for arguments in submissions]:
         result.get()
     pool.close()
     pool.join()
@@ -59,7 +64,7 @@ def pool(context, recycled, submissions):
 def terminated_pool(context, recycled, submissions):
     """Use a `Pool` that is left, and so terminated, when it has nothing to do any more."""
     with context.Pool(2, maxtasksperchild=recycled or None) as pool:
-        for result in [pool.apply_async(work, arguments) for arguments in submissions]:
+        for result in [submit(apply_to(pool), *arguments) for arguments in submissions]:
             result.get()
 
 
@@ -68,7 +73,7 @@ def process(context, recycled, submissions):
     started = []
     for arguments in submissions:
         started.append(context.Process(target=work, args=arguments))
-        started[-1].start()
+        submit(lambda *_, process=started[-1]: process.start(), *arguments)
         if len(started) == 4:
             started.pop(0).join()
     for each in started:
@@ -81,4 +86,4 @@ if __name__ == "__main__":
     kind, method, tasks, spans, recycled = sys.argv[1:]
     run = {run.__name__: run for run in KINDS}[kind]
     context = multiprocessing.get_context(method)
-    run(context, int(recycled), submissions(int(tasks), int(spans)))
+    run(context, int(recycled), [(task, int(spans)) for task in range(int(tasks))])

@@ -30,6 +30,7 @@ DOCUMENTED = {"_exit", "_getframe", "_replace", "_thread"}
 NEITHER = {
     ("_child_exit.after_fork", "_maxsize"): "urllib3's",
     ("_items.channels", "_state"): "anyio's",
+    ("_items.pairing", "_nowait"): "the end of the names of methods",
     ("_observer.frames", "_pytest"): "pytest's",
     ("_generators.drivers", "_pytest"): "pytest's",
     ("_generators.drivers", "_decorator"): "a name in a table, of whose generators are left alone",

@@ -40,7 +40,8 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "_primitives._asyncio", "marking a replacement as a coroutine function", until=(3, 12)
     ),
     "asyncio.events._get_running_loop": PrivateName(
-        "_observer.flows _observer.span_hooks", "whether the thread runs an event loop"
+        "_clean_starts.wrappers _observer.flows _observer.span_hooks",
+        "whether the thread runs an event loop",
     ),
     "asyncio.events.Handle._args": PrivateName(
         "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
@@ -80,6 +81,9 @@ _ASYNCIO: Mapping[str, PrivateName] = {
     ),
     "asyncio.selector_events._SelectorTransport._add_reader": PrivateName(
         "_observer.connection_hooks _primitives._asyncio_transports", "a layer: it starts to read"
+    ),
+    "asyncio.queues.Queue._unfinished_tasks": PrivateName(
+        "_items.pairing", "how many items have been taken and are not done"
     ),
     "asyncio.selector_events._SelectorTransport._call_connection_lost": PrivateName(
         "_primitives._asyncio_transports", "a layer: the connection ends"
@@ -122,6 +126,21 @@ _ASYNCIO: Mapping[str, PrivateName] = {
 }
 
 _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
+    "concurrent.interpreters.Interpreter._call": PrivateName(
+        "_primitives._multiprocessing._interpreter_calls",
+        "a layer: a call in another interpreter",
+        since=(3, 14),
+    ),
+    "concurrent.interpreters._queues": PrivateName(
+        "_primitives._multiprocessing._interpreter_calls",
+        "the module of the queues between interpreters",
+        since=(3, 14),
+    ),
+    "_interpreters": PrivateName(
+        "_primitives._multiprocessing._interpreter_calls",
+        "the error for what cannot be shared",
+        since=(3, 14),
+    ),
     "concurrent.futures._base": PrivateName(
         "_observer.call_hooks _primitives._futures _primitives._futures_map",
         "the module that defines `Executor` and `Future`",
@@ -170,6 +189,21 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
 }
 
 _MULTIPROCESSING: Mapping[str, PrivateName] = {
+    "multiprocessing.connection.Connection._send_bytes": PrivateName(
+        "_primitives._multiprocessing._managers", "sending a request with headers behind it"
+    ),
+    "multiprocessing.managers.BaseProxy._callmethod": PrivateName(
+        "_primitives._multiprocessing._managers", "a layer: a method of a manager's object"
+    ),
+    "multiprocessing.managers.BaseProxy._connect": PrivateName(
+        "_primitives._multiprocessing._managers", "the connection before the first request"
+    ),
+    "multiprocessing.managers.BaseProxy._tls": PrivateName(
+        "_primitives._multiprocessing._managers", "the connection of this thread"
+    ),
+    "multiprocessing.managers.IteratorProxy._exposed_": PrivateName(
+        "_primitives._multiprocessing._managers", "which methods a proxy forwards"
+    ),
     "multiprocessing.connection._ConnectionBase": PrivateName(
         "_primitives._multiprocessing._pools", "whether tasks are sent by a plain pipe"
     ),
@@ -358,7 +392,8 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
         "_observer.provider", "giving way to the provider that the program sets"
     ),
     "opentelemetry.trace.propagation._SPAN_KEY": PrivateName(
-        "_clean_starts.wrappers _crossing.carrier _items.adoption _linking.flows _linking.origins "
+        "_clean_starts.wrappers _crossing.carrier _items.adoption _items.loans _linking.flows "
+        "_linking.origins "
         "_linking.span_start _observer.context_hooks _observer.flows _observer.span_hooks "
         "_observer.suspicions",
         "the span in a context, without making one for a context that has none",
