@@ -194,6 +194,30 @@ def test_a_consumer_and_a_producer_that_have_to_wait(name, instrument, tracer):
     assert seen == ids
 
 
+@pytest.mark.parametrize("name", ["SimpleQueue", "Queue", "LifoQueue", "PriorityQueue"])
+def test_identical_items_whose_putters_wait(name, instrument, tracer):
+    """One that was handed to `put` without a context has none, whoever waits behind it."""
+    instrument()
+    queue = getattr(gevent.queue, name)(1)
+    queue.put(1)
+    putters = [gevent.spawn(queue.put, 1)]
+    gevent.sleep(0)
+    with tracer.start_as_current_span("put") as span:
+        putters.append(gevent.spawn(queue.put, 1))
+        gevent.sleep(0)
+
+    def consume():
+        seen = []
+        for _ in range(3):
+            queue.get()
+            seen.append(trace.get_current_span())
+        return seen
+
+    consumer = gevent.spawn(consume)
+    assert consumer.get(timeout=WAIT) == [trace.INVALID_SPAN, trace.INVALID_SPAN, span]
+    gevent.joinall(putters, timeout=WAIT)
+
+
 def test_a_queue_is_what_it_was_to_who_looks_at_it(instrument, tracer):
     """Its items, its type and its subclasses are the program's."""
     before = gevent.queue.Queue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import datetime
 import gc
 import weakref
@@ -178,6 +179,34 @@ def test_a_put_that_times_out_or_is_cancelled_leaves_nothing(instrument, tracer)
         assert not context.get_current()
 
     asyncio.run(main())
+
+
+def test_identical_items_whose_putters_wait(instrument, tracer):
+    """One that was handed to `put` without a context has none, whoever waits behind it."""
+    instrument()
+    seen = []
+
+    async def main():
+        queue = tornado.queues.Queue(1)
+        queue.put_nowait(1)
+        waiting = [queue.put(1)]
+        with tracer.start_as_current_span("put", context=Context()) as span:
+            waiting.append(queue.put(1))
+        waiting.append(queue.put(1))
+
+        async def consume():
+            for _ in range(4):
+                await queue.get()
+                seen.append(trace.get_current_span())
+                queue.task_done()
+
+        await contextvars.Context().run(asyncio.create_task, consume())
+        await asyncio.gather(*waiting)
+        return span
+
+    span = asyncio.run(main())
+    nothing = trace.INVALID_SPAN
+    assert seen == [nothing, nothing, span, nothing]
 
 
 def test_a_get_that_times_out_takes_nothing(instrument, tracer):

@@ -20,8 +20,9 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.pairing import Pairing
 from otel_concurrency._items.queue_hooks import QueueHooks
-from otel_concurrency._items.relays import Relay
+from otel_concurrency._items.relays import Incoming, Outgoing
 
 TESTED = ("0.38.0", "0.41.3")
 
@@ -50,7 +51,7 @@ def _pool_layers(tpool: ModuleType, seam: Seam) -> list[Patch]:
 
 
 def _queue_layers(queue: Any, seam: Seam) -> list[Patch]:
-    relay = Relay(
+    pairing = Pairing(
         queue,
         seam,
         stock="LightQueue",
@@ -60,10 +61,11 @@ def _queue_layers(queue: Any, seam: Seam) -> list[Patch]:
         waits=("qsize", False),
         consumers=("get",),
     )
+    incoming, outgoing = Incoming(pairing), Outgoing(pairing)
     return [
-        QueueHooks(relay, {}),
-        Layer(queue.LightQueue, "put", lambda raw: _put(raw, relay)),
-        Layer(queue.LightQueue, "get", lambda raw: _get(raw, relay)),
+        QueueHooks(pairing, {}),
+        Layer(queue.LightQueue, "put", lambda raw: _put(raw, incoming)),
+        Layer(queue.LightQueue, "get", lambda raw: _get(raw, outgoing)),
         Layer(queue.Queue, "task_done", queue_hooks.task_done),
     ]
 
@@ -148,27 +150,28 @@ def _execute(original: Any, seam: Seam) -> Any:
     return execute
 
 
-def _put(original: Any, relay: Relay) -> Any:
+def _put(original: Any, incoming: Incoming) -> Any:
     @functools.wraps(original)
     def put(self: Any, item: Any, block: Any = True, timeout: Any = None) -> Any:
-        entry = relay.put(self, item)
+        entry, failed = incoming.put(self, item), True
         try:
-            return original(self, item, block, timeout)
-        except BaseException:
-            relay.put_failed(self, entry)
-            raise
+            result = original(self, item, block, timeout)
+            failed = False
+        finally:
+            incoming.is_put(self, entry, failed=failed)
+        return result
 
     return put
 
 
-def _get(original: Any, relay: Relay) -> Any:
+def _get(original: Any, outgoing: Outgoing) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
         adoption.let_go()
         item = original(self, block, timeout)
-        taken = relay.taken(item)
+        taken = outgoing.taken(item)
         if taken is not None:
-            relay.arrive(taken)
+            outgoing.arrive(taken)
             taken = None
         return item
 

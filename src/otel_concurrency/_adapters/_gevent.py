@@ -174,7 +174,9 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.put)
         def put(self, item: Any, block: bool = True, timeout: Any = None) -> Any:
-            if not seam.active or not handoff.is_concerned(seam):
+            # One that may have to wait is noted without a context, too: the same object may be
+            # put in a context meanwhile.
+            if not seam.active or not (handoff.is_concerned(seam) or plain.full(self)):
                 return plain.put(self, item, block, timeout)
             waiting: list[list[Any]] | None = getattr(self, _PUTTING, None)
             if waiting is None:

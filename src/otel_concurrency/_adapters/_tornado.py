@@ -16,8 +16,9 @@ from otel_concurrency._core.callers import is_called_by
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
+from otel_concurrency._items.pairing import Pairing
 from otel_concurrency._items.queue_hooks import QueueHooks
-from otel_concurrency._items.relays import Entry, Relay
+from otel_concurrency._items.relays import Entry, Incoming, Outgoing
 
 TESTED = ("6.4.0", "6.6.1")
 
@@ -26,7 +27,7 @@ _CONTEXT = "_otel_concurrency_context"
 
 def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     stock: Any = vars(queues)["Queue"]
-    relay = Relay(
+    pairing = Pairing(
         queues,
         seam,
         container="_queue",
@@ -34,13 +35,15 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
         waits=("qsize", False),
         consumers=("get_nowait",),
     )
+    incoming, outgoing = Incoming(pairing), Outgoing(pairing)
+    put, get = _code(stock.put), _code(stock.get)
     return [
-        QueueHooks(relay, {}),
-        Layer(queues, "Future", lambda raw: _future(raw, relay)),
-        Layer(stock, "put", lambda raw: _put(raw, relay)),
-        Layer(stock, "put_nowait", lambda raw: _put_nowait(raw, relay, _code(stock.put))),
+        QueueHooks(pairing, {}),
+        Layer(queues, "Future", lambda raw: _future(raw, outgoing)),
+        Layer(stock, "put", lambda raw: _put(raw, incoming, outgoing)),
+        Layer(stock, "put_nowait", lambda raw: _put_nowait(raw, incoming, outgoing, put)),
         Layer(stock, "get", _get),
-        Layer(stock, "get_nowait", lambda raw: _get_nowait(raw, relay, _code(stock.get))),
+        Layer(stock, "get_nowait", lambda raw: _get_nowait(raw, outgoing, get)),
         Layer(stock, "task_done", queue_hooks.task_done),
         *queue_hooks.shutdown_layers(stock),
     ]
@@ -53,7 +56,7 @@ def _code(function: Any) -> Any:
     return inspect.unwrap(function).__code__
 
 
-def _future(plain: Any, relay: Relay) -> Any:
+def _future(plain: Any, outgoing: Outgoing) -> Any:
     """Return the class of the futures that the queues make."""
 
     class Future(plain):  # type: ignore[misc]  # a base known at run time
@@ -61,7 +64,7 @@ def _future(plain: Any, relay: Relay) -> Any:
         __qualname__ = plain.__qualname__
 
         def set_result(self, result: Any) -> None:
-            taken = relay.taken(result)
+            taken = outgoing.taken(result)
             if taken is not None:
                 setattr(self, _CONTEXT, taken)
             plain.set_result(self, result)
@@ -71,7 +74,7 @@ def _future(plain: Any, relay: Relay) -> Any:
             taken = getattr(self, _CONTEXT, None)
             if taken is not None:
                 setattr(self, _CONTEXT, None)
-                relay.arrive(taken)
+                outgoing.arrive(taken)
                 taken = None
             return result
 
@@ -80,43 +83,45 @@ def _future(plain: Any, relay: Relay) -> Any:
     return Future
 
 
-def _put(original: Any, relay: Relay) -> Any:
+def _put(original: Any, incoming: Incoming, outgoing: Outgoing) -> Any:
     @functools.wraps(original)
     def put(self: Any, item: Any, timeout: Any = None) -> Any:
-        entry = relay.put(self, item)
+        entry = incoming.put(self, item)
         try:
             future = original(self, item, timeout)
         except BaseException:
-            relay.put_failed(self, entry)
+            incoming.is_put(self, entry, failed=True)
             raise
         finally:
-            relay.forget_taken()
-        if entry is not None and not future.done():
-            future.add_done_callback(functools.partial(_is_put, relay, self, entry))
+            outgoing.forget()
+        if entry is not None:
+            if future.done():
+                incoming.is_put(self, entry)
+            else:
+                future.add_done_callback(functools.partial(_is_put, incoming, self, entry))
         return future
 
     return put
 
 
-def _is_put(relay: Relay, queue: Any, entry: Entry, future: Any) -> None:
+def _is_put(incoming: Incoming, queue: Any, entry: Entry, future: Any) -> None:
     # `exception()` would mark the exception as retrieved, and suppress the warning about it.
-    if future.cancelled() or future._exception is not None:
-        relay.put_failed(queue, entry)
+    incoming.is_put(queue, entry, failed=future.cancelled() or future._exception is not None)
 
 
-def _put_nowait(original: Any, relay: Relay, put: Any) -> Any:
+def _put_nowait(original: Any, incoming: Incoming, outgoing: Outgoing, put: Any) -> Any:
     @functools.wraps(original)
     def put_nowait(self: Any, item: Any) -> Any:
         if is_called_by(put):
             return original(self, item)
-        entry = relay.put(self, item)
+        entry, failed = incoming.put(self, item), True
         try:
-            return original(self, item)
-        except BaseException:
-            relay.put_failed(self, entry)
-            raise
+            result = original(self, item)
+            failed = False
         finally:
-            relay.forget_taken()
+            incoming.is_put(self, entry, failed=failed)
+            outgoing.forget()
+        return result
 
     return put_nowait
 
@@ -130,16 +135,16 @@ def _get(original: Any) -> Any:
     return get
 
 
-def _get_nowait(original: Any, relay: Relay, get: Any) -> Any:
+def _get_nowait(original: Any, outgoing: Outgoing, get: Any) -> Any:
     @functools.wraps(original)
     def get_nowait(self: Any) -> Any:
         if is_called_by(get):
             return original(self)
         adoption.let_go()
         item = original(self)
-        taken = relay.taken(item)
+        taken = outgoing.taken(item)
         if taken is not None:
-            relay.arrive(taken)
+            outgoing.arrive(taken)
             taken = None
         return item
 

@@ -79,6 +79,10 @@ class Pairing:
         self.waits, self.waits_when = waits
         self.on_first: Callable[[], None] | None = None
         """A function to call before tracking of the first queue starts."""
+        self.context_of: Callable[[Any, Any], Any] = self._context_of
+        """Returns the context of an item that has just been put to a queue. May raise."""
+        self.give: Callable[[Any, Any, Loans], None] = self._give
+        """Hands an item that was taken out, its context and its loans to a flow. May raise."""
         self._containers = (container,) if isinstance(container, str) else container
         self._size = size
         self._in_order = (self.stock, *(vars(module)[name] for name in alike))
@@ -216,8 +220,8 @@ class Pairing:
         elif pairs is not UNPAIRED:
             pairs.stored = item
 
-    def context_of(self, queue: Any, item: Any) -> Any:
-        """Return the context of ``item``, which has just been put. May raise."""
+    def _context_of(self, queue: Any, item: Any) -> Any:
+        """Return the context to keep ``item`` with: the present flow has just put it. May raise."""
         return self.loans_of(queue).kept_with(item, self.seam.current())
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
@@ -233,8 +237,8 @@ class Pairing:
         elif pairs is not UNPAIRED:
             pairs.stored = item
 
-    def give(self, item: Any, context: Any, loans: Loans) -> None:
-        """Have the consumer that has got ``item`` adopt ``context``. May raise."""
+    def _give(self, item: Any, context: Any, loans: Loans) -> None:
+        """Have the present flow, which has just got ``item``, adopt ``context``. May raise."""
         adoption.arrive(self.seam, context, item, loans)
 
     def wait(self, queue: Any) -> None:

@@ -13,6 +13,7 @@ from _thread import get_native_id
 from typing import Any
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import capture_nothing
 from otel_concurrency._core.patching import definer
 from otel_concurrency._items import adoption
 from otel_concurrency._items.loans import Loans
@@ -28,47 +29,54 @@ Taken = tuple[Any, Any, Loans]
 """The context of an item that was taken out, the item, and the loans of its queue."""
 
 
-class Relay(Pairing):
-    """The contexts of items on their way in, in the queue, and on their way out."""
+class Incoming:
+    """The items that have been handed to ``put`` and are not in their queue yet."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._taken: dict[int, Taken] = {}
-        """By native thread, not by flow: what was taken out last."""
+    def __init__(self, pairing: Pairing) -> None:
+        """Tell ``pairing`` the contexts of the items that come into its queues."""
+        self._pairing = pairing
+        pairing.context_of = self._context_of
 
     def put(self, queue: Any, item: Any) -> Entry | None:
-        """Remember the context of an item that is about to be put; None if nothing was kept."""
+        """Remember the context of an item that is about to be put; None if nothing was kept.
+
+        An item that may have to wait is remembered without a context, too, because the same object
+        may be put in a context in the meantime. Never raises, nor does :meth:`is_put`.
+        """
+        pairing = self._pairing
         try:
-            if not self.seam.active:
+            seam = pairing.seam
+            if seam.capture is capture_nothing:
                 return None
-            if self.seam.concerned():
-                if getattr(queue, KEY, None) is self.at_first:
-                    self.accompany(queue, definer(queue.__class__, "_put"))
-            elif not queue.__dict__.get(_PUTTING):
+            if seam.concerned():
+                if getattr(queue, KEY, None) is pairing.at_first:
+                    pairing.accompany(queue, definer(queue.__class__, "_put"))
+            elif not queue.__dict__.get(_PUTTING) and not queue.full():
                 return None
-            entry = [item, self.loans_of(queue).kept_with(item, self.seam.current())]
+            entry = [item, pairing.loans_of(queue).kept_with(item, seam.current())]
             queue.__dict__.setdefault(_PUTTING, []).append(entry)
         except Exception as error:
             handoff.report("put", error)
             return None
         return entry
 
-    def put_failed(self, queue: Any, entry: Entry | None) -> None:
-        """Forget an item that will not be put any more."""
+    def is_put(self, queue: Any, entry: Entry | None, *, failed: bool = False) -> None:
+        """Forget an item that is in its queue, or, where ``put`` has failed, will not be put."""
         if entry is None:
             return
         try:
             entries: list[Entry] = queue.__dict__.get(_PUTTING, [])
             places = [place for place, one in enumerate(entries) if one is entry]
-            # The entry may have been used for another put of the same object: remove that one's.
-            places += [place for place, one in enumerate(entries) if one[0] is entry[0]]
+            if failed:
+                # Its entry may have gone with another put of the same object: remove that one.
+                places += [place for place, one in enumerate(entries) if one[0] is entry[0]]
             if places:
                 del entries[places[0]]
             entry.clear()  # a traceback of the producer must not keep the item and context alive
         except Exception as error:
             handoff.report("put", error)
 
-    def context_of(self, queue: Any, item: Any) -> Any:
+    def _context_of(self, queue: Any, item: Any) -> Any:
         """Return the context in which ``item`` was handed to ``put``. May raise."""
         entries: list[Entry] = queue.__dict__.get(_PUTTING, [])
         for place, entry in enumerate(entries):
@@ -77,14 +85,24 @@ class Relay(Pairing):
                 return entry[1]
         return None
 
-    def give(self, item: Any, context: Any, loans: Loans) -> None:
-        """Keep the context of an item that was taken out: its consumer is not known yet."""
+
+class Outgoing:
+    """The items that have been taken out of a queue for consumers that have not resumed yet."""
+
+    def __init__(self, pairing: Pairing) -> None:
+        """Keep what ``pairing`` hands over: the present flow may not be the consumer's."""
+        self._seam = pairing.seam
+        self._taken: dict[int, Taken] = {}
+        """By native thread, not by flow: what was taken out last."""
+        pairing.give = self._keep
+
+    def _keep(self, item: Any, context: Any, loans: Loans) -> None:
         self._taken[get_native_id()] = context, item, loans
 
     def taken(self, item: Any) -> Taken | None:
         """Return what is known of ``item``; None if ``item`` was not the last taken out.
 
-        Neither this method nor :meth:`forget_taken` raises.
+        Neither this method nor :meth:`forget` raises.
         """
         try:
             if not self._taken:
@@ -95,7 +113,7 @@ class Relay(Pairing):
             handoff.report("get", error)
             return None
 
-    def forget_taken(self) -> None:
+    def forget(self) -> None:
         """Forget an item that was taken out and for which no consumer has come."""
         try:
             if self._taken:
@@ -106,6 +124,6 @@ class Relay(Pairing):
     def arrive(self, taken: Taken) -> None:
         """Have the present flow, the consumer, adopt the context of its item. Never raises."""
         try:
-            adoption.arrive(self.seam, *taken)
+            adoption.arrive(self._seam, *taken)
         except Exception as error:
             handoff.report("get", error)
