@@ -227,8 +227,9 @@ class Keyed:
 def watch(pairs: Pairs) -> None:
     """Have the hooks ask for loans, or not, as long as nothing comes back."""
     kind = Fifo if pairs.loans.settled else WatchedFifo
-    if type(pairs) is not kind and type(pairs) in (Fifo, WatchedFifo):
-        pairs.__class__ = kind  # they differ in nothing else
+    changing: Any = pairs
+    if type(changing) is not kind and type(changing) in (Fifo, WatchedFifo):
+        changing.__class__ = kind  # they differ in nothing else
 
 
 Pairs = Fifo | Keyed
