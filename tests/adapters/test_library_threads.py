@@ -201,25 +201,29 @@ def redis_subscriber(sight):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        client = redis.Redis(port=port)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        stack.callback(server.terminate)
+        client = stack.enter_context(redis.Redis(port=port))
         for _ in range(100 * WAIT):
             with contextlib.suppress(redis.ConnectionError):
                 client.ping()
                 break
             time.sleep(0.01)
-        subscriber = client.pubsub()
+        subscriber = stack.enter_context(client.pubsub())
         subscriber.subscribe(news=sight.look)
         threads = []
+
+        def stop():
+            for thread in threads:
+                thread.stop()
+                thread.join(WAIT)
+
+        stack.callback(stop)
         yield (
             lambda: threads.append(subscriber.run_in_thread(sleep_time=0.01, daemon=True)),
             lambda: client.publish("news", "message"),
         )
-        threads[0].stop()
-        threads[0].join(WAIT)
-        subscriber.close()
-        client.close()
-        server.terminate()
 
 
 READERS = [
