@@ -408,3 +408,31 @@ def test_in_another_interpreter():
         print(*pool.submit(work).result())
     """)
     assert (ended.stdout, ended.stderr) == ("generator False generator\n", "")
+
+
+@pytest.mark.parametrize("ended", ["dropped", "exhausted", "failed"])
+def test_a_context_manager_that_outlives_its_generator_changes_nothing(
+    ended, instrumented, tracer, caplog
+):
+    """One that was entered by hand and never left is detached by nobody, in any flow."""
+    managers = []
+
+    def careless():
+        managers.append(tracer.start_as_current_span("generator"))
+        managers[0].__enter__()
+        yield
+        if ended == "failed":
+            raise ValueError
+
+    generator = careless()
+    next(generator)
+    with contextlib.suppress(StopIteration, ValueError):
+        if ended != "dropped":
+            next(generator)
+    del generator
+    with tracer.start_as_current_span("consumer"):
+        managers.clear()
+        gc.collect()
+        assert current_name() == "consumer"
+    assert not get_current()
+    assert not caplog.records

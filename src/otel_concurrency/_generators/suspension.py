@@ -81,9 +81,18 @@ class Suspension:
 class Suspensions:
     """The generators that hold a context at present."""
 
-    def __init__(self, variable: ContextVar[Context]) -> None:
-        """Take the variable that the current context is in."""
+    def __init__(
+        self,
+        variable: ContextVar[Context],
+        outlived: Callable[[Token[Context], Context], None],
+    ) -> None:
+        """Take the variable that the current context is in.
+
+        ``outlived`` is told what a generator has attached and not detached, with its token, when
+        the generator has ended: to detach that has no meaning any more.
+        """
         self._variable = variable
+        self._outlived = outlived
         self.by_frame: dict[FrameType, Suspension] = {}
         self.by_token: dict[int, tuple[FrameType, Suspension]] = {}
         self.tool = Tool(self._callbacks())
@@ -142,6 +151,13 @@ class Suspensions:
             self.by_token.pop(token, None)
         known.held.clear()
         known.back = known.owner = None
+
+    def _forget_ended(self, frame: FrameType) -> None:
+        known = self.by_frame.get(frame)
+        if known is not None:
+            for token, context in list(known.held.values()):
+                self._outlived(token, context)
+            self.forget(frame)
 
     def forget_all(self) -> None:
         """Let all be plain ones."""
@@ -222,7 +238,7 @@ class Suspensions:
                 # It may never detach. See to it that its end is noticed.
                 self.tool.watch_unwinding()
                 if known.owner is None and is_bare(frame.f_code, offset + RESUME_AFTER):
-                    known.owner = owners.when_gone(frame, self.forget)
+                    known.owner = owners.when_gone(frame, self._forget_ended)
             known.yields_at = offset
             known.kept = current
             before = known.consumers_context()
@@ -253,7 +269,7 @@ class Suspensions:
             variable, back = self._variable, known.back
             if back is not None and (back is not _NOT_YET or known.has_attached(variable.get())):
                 _put_back(variable, known.consumers_context())
-            self.forget(frame)
+            self._forget_ended(frame)
         except Exception as error:
             handoff.report("end a generator", error)
 

@@ -1,4 +1,4 @@
-"""What can be done for generators where nobody hears of a suspension.
+"""What can be done for generators where nobody hears of a suspension, or they have ended.
 
 That is on CPython before 3.12, on PyPy, and where all tool ids of ``sys.monitoring`` are taken.
 What a generator attaches there stays current in its consumer. But a token is reset only where what

@@ -55,7 +55,7 @@ class Generators:
         """Take the class of the runtime context, and the variable that it keeps the context in."""
         self._seam = seam
         self.unheard = Attachments(variable)
-        self.suspensions = Suspensions(variable) if monitoring.IS_THERE else None
+        self.suspensions = Suspensions(variable, self.unheard.hold) if monitoring.IS_THERE else None
         self.layers = [
             Layer(runtime, "attach", lambda raw: _attach(raw, self)),
             Layer(runtime, "detach", lambda raw: _detach(raw, self)),
