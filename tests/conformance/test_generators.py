@@ -47,4 +47,5 @@ def test_generator_and_consumer_each_keep_their_own(name, ending, flow, instrume
     gc.collect()
     assert not found().suspensions.by_token
     assert not found().suspensions.by_frame
+    assert not found().suspensions.without_frame
     assert not get_current()

@@ -220,11 +220,12 @@ class Programs(RuleBasedStateMachine):
         self.pool.shutdown()
         for one in self.all:
             one.told.stack.clear()
+        self.all.clear()  # CPython 3.13 closes some generators unheard: they are known until then
         gc.collect()  # of context managers that were never left
         known = found().suspensions
-        left = dict(known.by_frame), dict(known.by_token)
+        left = [*known.by_frame, *known.without_frame, *known.by_token]
         ConcurrencyInstrumentor().uninstrument()
-        assert left == ({}, {})
+        assert not left
 
     def run(self, flow, function, *args):
         """Run a function in a flow."""

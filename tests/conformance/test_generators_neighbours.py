@@ -302,12 +302,18 @@ def test_what_never_detaches_dies_with_its_generator(instrumented, no_collector)
         yield
         yield
 
-    generator = kept(Thing())
-    next(generator)
-    assert not get_current()
-    del generator
-    assert references[0]() is None
+    for closes in (False, True):
+        generator = kept(Thing())
+        next(generator)
+        next(generator)
+        assert not get_current()
+        if closes:
+            generator.close()
+            assert references[-1]() is None  # though the generator itself is still there
+        del generator
+        assert references[-1]() is None
     assert not found().suspensions.by_frame
+    assert not found().suspensions.without_frame
     assert not found().suspensions.by_token
 
 

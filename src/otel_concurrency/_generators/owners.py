@@ -1,30 +1,43 @@
-"""From the frame of a generator to the generator: where its end has no event, it has to be watched.
+"""From the frame of a generator to the generator, which can be referred to weakly.
 
-CPython 3.13 ends a suspended generator that has no handler around its ``yield`` without resuming
-it, so nobody hears of it (``gen_close``; from 3.14 on it does so only where nobody listens to
-PY_UNWIND). It can be referred to weakly, which its frame cannot.
+CPython 3.13 closes a suspended generator that has no handler around its ``yield`` without resuming
+it, so nobody hears of it (``gen_close``; later versions do so only where nobody listens to
+PY_UNWIND). To keep its frame would keep its variables alive then.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from types import AsyncGeneratorType, FrameType, GeneratorType
+from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
 from typing import Any, cast
 from weakref import ref
 
+from otel_concurrency._generators.bytecode import is_bare
 
-def when_gone(frame: FrameType, callback: Callable[[FrameType], None]) -> object:
-    """Have ``callback(frame)`` called when the generator that runs ``frame`` is gone.
+_CLOSES_UNHEARD = sys.version_info[:2] == (3, 13)
 
-    It is, as long as what is returned is kept.
+
+def ends_unheard(code: CodeType, resume: int) -> bool:
+    """Whether a generator that is suspended before the RESUME at ``resume`` may end unheard."""
+    return _CLOSES_UNHEARD and is_bare(code, resume)
+
+
+def owner(frame: FrameType, when_gone: Callable[[], None]) -> ref[Any] | None:
+    """Return a weak reference to the generator that runs ``frame``; None where it is not found.
+
+    ``when_gone`` is called when the generator is gone, as long as the reference is kept.
     """
     generator = _generator(frame)
-    return None if generator is None else ref(generator, lambda _: callback(frame))
+    return None if generator is None else ref(generator, lambda _: when_gone())
 
 
-def _generator(frame: Any) -> Any:
-    if hasattr(frame, "f_generator"):  # from 3.14 on
-        return frame.f_generator
+def runs(owner: ref[Any], frame: FrameType) -> bool:
+    """Whether the generator that ``owner`` refers to is the one that runs ``frame``."""
+    return _runs(owner(), frame)
+
+
+def _generator(frame: FrameType) -> Any:
     import gc
 
     for found in gc.get_objects(generation=0):  # nearly always it has just been made

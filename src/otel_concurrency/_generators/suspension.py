@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import CodeType, FrameType
 from typing import Any, Final
+from weakref import ref
 
 from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT
 from otel_concurrency._generators import owners
-from otel_concurrency._generators.bytecode import ASYNCHRONOUS, is_await, is_bare
+from otel_concurrency._generators.bytecode import ASYNCHRONOUS, is_await
 from otel_concurrency._generators.holder import Holder
 from otel_concurrency._generators.monitoring import DISABLE, Tool
 
@@ -42,9 +43,11 @@ _LOST: Any = object()
 class Suspension:
     """A generator that has attached something, and the contexts on both sides of it."""
 
-    __slots__ = ("back", "base", "by_hand", "held", "kept", "owner", "yields_at")
+    __slots__ = ("back", "base", "by_hand", "frame", "held", "kept", "owner", "yields_at")
 
-    def __init__(self, base: Context) -> None:
+    def __init__(self, frame: FrameType, base: Context) -> None:
+        self.frame: FrameType | None = frame
+        """None where to keep it would keep alive what its variables refer to."""
         self.base = base
         """What was current when the generator attached for the first time."""
         self.back: Token[Context] | None = _NOT_YET
@@ -64,8 +67,8 @@ class Suspension:
         """
         self.by_hand = False
         """Whether any of it may stay attached when an exception ends the generator."""
-        self.owner: object = None
-        """What notices the end of the generator where no event tells of it."""
+        self.owner: ref[Any] | None = None
+        """The generator, where :attr:`frame` is None."""
 
     def has_attached(self, context: Context) -> bool:
         """Whether ``context`` is one that the generator holds."""
@@ -94,34 +97,35 @@ class Suspensions:
         self._variable = variable
         self._outlived = outlived
         self.by_frame: dict[FrameType, Suspension] = {}
-        self.by_token: dict[int, tuple[FrameType, Suspension]] = {}
+        self.by_token: dict[int, Suspension] = {}
+        self.without_frame: dict[int, Suspension] = {}
+        """By the identity of the frame: generators whose frame is not to be kept."""
         self.tool = Tool(self._callbacks())
 
     def hold(self, holder: Holder, token: Token[Context], context: Context) -> bool:
         """Note what a generator has attached; return whether its suspensions will be heard of."""
         frame = holder.frame
-        known = self.by_frame.get(frame)
+        known = self._find(frame)
         if known is not None and known.back is None:
-            self.forget(frame)  # it was resumed where no event is sent
+            self.forget(known)  # it was resumed where no event is sent
             known = None
         if known is None:
             if not self.tool.watch(frame.f_code):
                 return False
-            known = self.by_frame[frame] = Suspension(_before(token))
+            known = self.by_frame[frame] = Suspension(frame, _before(token))
         if holder.by_hand:
             known.by_hand = True
             known.yields_at = NOWHERE
         known.kept = context
         known.held[id(token)] = token, context
-        self.by_token[id(token)] = frame, known
+        self.by_token[id(token)] = known
         return True
 
     def leave(self, token: Token[Context]) -> bool:
         """Detach what a generator has attached; return False where ``token`` is no such one."""
-        found = self.by_token.pop(id(token), None)
-        if found is None:
+        known = self.by_token.pop(id(token), None)
+        if known is None:
             return False
-        frame, known = found
         _, context = known.held.pop(id(token))
         before = _before(token)
         if known.back is not None:
@@ -139,48 +143,66 @@ class Suspensions:
         if known.by_hand:
             known.yields_at = NOWHERE
         if not known.held:
-            self.forget(frame)
+            self.forget(known)
         return True
 
-    def forget(self, frame: FrameType) -> None:
-        """Let the generator of ``frame`` be a plain one."""
-        known = self.by_frame.pop(frame, None)
-        if known is None:
-            return
+    def _find(self, frame: FrameType) -> Suspension | None:
+        known = self.by_frame.get(frame)
+        if known is None and self.without_frame:
+            known = self.without_frame.get(id(frame))
+            if known is not None and not (known.owner and owners.runs(known.owner, frame)):
+                return None
+        return known
+
+    def forget(self, known: Suspension) -> None:
+        """Let a generator be a plain one."""
+        if known.frame is not None:
+            self.by_frame.pop(known.frame, None)
+        else:
+            for frame_id, other in list(self.without_frame.items()):
+                if other is known:
+                    self.without_frame.pop(frame_id, None)
         for token in list(known.held):
             self.by_token.pop(token, None)
         known.held.clear()
-        known.back = known.owner = None
+        known.back = known.owner = known.frame = None
 
-    def _forget_ended(self, frame: FrameType) -> None:
-        known = self.by_frame.get(frame)
-        if known is not None:
-            for token, context in list(known.held.values()):
-                self._outlived(token, context)
-            self.forget(frame)
+    def _forget_ended(self, known: Suspension) -> None:
+        for token, context in list(known.held.values()):
+            self._outlived(token, context)
+        self.forget(known)
 
     def forget_all(self) -> None:
         """Let all be plain ones."""
-        for frame in list(self.by_frame):
-            self.forget(frame)
+        for known in (*self.by_frame.values(), *self.without_frame.values()):
+            self.forget(known)
+
+    def _do_without_frame(self, known: Suspension, frame: FrameType) -> None:
+        """Keep the frame of a generator no longer, and notice when the generator is gone."""
+        owner = owners.owner(frame, lambda: self._forget_ended(known))
+        if owner is not None:
+            self.by_frame.pop(frame, None)
+            known.frame, known.owner = None, owner
+            self.without_frame[id(frame)] = known
 
     def _callbacks(self) -> Mapping[str, Callable[..., Any]]:
         """Return what is called for each event.
 
         What they use lies in a closure: it is there, too, while the interpreter ends.
         """
-        find, variable = self.by_frame.get, self._variable
+        by_frame, without_frame = self.by_frame, self.without_frame
+        find = by_frame.get
+        variable, getframe, report = self._variable, _getframe, handoff.report
         attach, detach = variable.set, variable.reset
-        first_yields, thrown_into = self._first_yields, self._thrown_into
-        ends, getframe, report = self._ends, _getframe, handoff.report
+        first_yields, resumed, ends = self._first_yields, self._resumed, self._ends
 
         def on_yield(code: CodeType, offset: int, _value: object) -> object:
             known = find(getframe(1))
             if known is None or known.yields_at != offset or handoff.any_adopted:
                 if code.co_flags & ASYNCHRONOUS and is_await(code, offset + RESUME_AFTER):
                     return DISABLE
-                if known is not None:
-                    first_yields(known, getframe(1), offset)
+                if known is not None or without_frame:
+                    first_yields(getframe(1), offset)
                 return None
             back: Any = known.back
             known.back = None
@@ -195,6 +217,8 @@ class Suspensions:
             if known is None or known.back is not None:
                 if code.co_flags & ASYNCHRONOUS and is_await(code, offset):
                     return DISABLE
+                if without_frame:
+                    resumed(getframe(1))
                 return None
             try:
                 known.back = attach(known.kept)
@@ -206,15 +230,12 @@ class Suspensions:
             return None
 
         def on_throw(_code: CodeType, _offset: int, _error: object) -> None:
-            known = find(getframe(1))
-            if known is not None:
-                thrown_into(known)
+            if by_frame or without_frame:
+                resumed(getframe(1))
 
         def on_end(_code: CodeType, _offset: int, _value: object) -> None:
-            frame = getframe(1)
-            known = find(frame)
-            if known is not None:
-                ends(known, frame)
+            if by_frame or without_frame:
+                ends(getframe(1))
 
         return {
             "PY_YIELD": on_yield,
@@ -224,21 +245,24 @@ class Suspensions:
             "PY_UNWIND": on_end,
         }
 
-    def _first_yields(self, known: Suspension, frame: FrameType, offset: int) -> None:
+    def _first_yields(self, frame: FrameType, offset: int) -> None:
         """Suspend a generator that comes by a ``yield`` of which not all is known."""
         try:
+            known = self._find(frame)
+            if known is None:
+                return
             variable, back = self._variable, known.back
             current = variable.get()
             if back is None:  # it was resumed where no event is sent
                 return
             if back is _NOT_YET and not known.has_attached(current):
-                self.forget(frame)  # it holds nothing: what it attached was left by another way
+                self.forget(known)  # it holds nothing: what it attached was left by another way
                 return
             if known.by_hand:
                 # It may never detach. See to it that its end is noticed.
                 self.tool.watch_unwinding()
-                if known.owner is None and is_bare(frame.f_code, offset + RESUME_AFTER):
-                    known.owner = owners.when_gone(frame, self._forget_ended)
+                if known.frame and owners.ends_unheard(frame.f_code, offset + RESUME_AFTER):
+                    self._do_without_frame(known, frame)
             known.yields_at = offset
             known.kept = current
             before = known.consumers_context()
@@ -247,14 +271,16 @@ class Suspensions:
         except Exception as error:
             handoff.report("suspend a generator", error)
 
-    def _thrown_into(self, known: Suspension) -> None:
-        """Resume a generator by an exception.
+    def _resumed(self, frame: FrameType) -> None:
+        """Resume a generator, if it is known: by an exception, or one whose frame is not kept.
 
         It may be an asynchronous one that waits: then its own task goes on with it, and is in what
         the generator has attached, or somebody closes what its task has left.
         """
         try:
-            variable = self._variable
+            variable, known = self._variable, self._find(frame)
+            if known is None:
+                return
             if known.back is None:
                 known.back = variable.set(known.kept)
             elif known.held and not known.has_attached(variable.get()):
@@ -263,13 +289,16 @@ class Suspensions:
         except Exception as error:
             handoff.report("resume a generator", error)
 
-    def _ends(self, known: Suspension, frame: FrameType) -> None:
-        """Let a generator that ends leave its consumer where it was."""
+    def _ends(self, frame: FrameType) -> None:
+        """Let a generator that ends, if it is known, leave its consumer where it was."""
         try:
+            known = self._find(frame)
+            if known is None:
+                return
             variable, back = self._variable, known.back
             if back is not None and (back is not _NOT_YET or known.has_attached(variable.get())):
                 _put_back(variable, known.consumers_context())
-            self._forget_ended(frame)
+            self._forget_ended(known)
         except Exception as error:
             handoff.report("end a generator", error)
 
