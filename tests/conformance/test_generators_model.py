@@ -219,9 +219,9 @@ class Programs(RuleBasedStateMachine):
                 self.run(flow, self.stacks[flow].pop()[1])
         self.pool.shutdown()
         for one in self.all:
-            one.told.stack.clear()
-        self.all.clear()  # CPython 3.13 closes some generators unheard: they are known until then
-        gc.collect()  # of context managers that were never left
+            one.told.stack.clear()  # of context managers that were never left
+            one.drop()  # CPython 3.13 closes some generators unheard: they are known until then
+        gc.collect()
         known = found().suspensions
         left = [*known.by_frame, *known.without_frame, *known.by_token]
         ConcurrencyInstrumentor().uninstrument()
