@@ -24,7 +24,11 @@ from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Call,
     Seam,
+    adopted,
     as_flow_that_begins,
+    attach,
+    capture_nothing,
+    detach,
     get_current,
 )
 from otel_concurrency._core.patching import Layer, Patch
@@ -49,7 +53,7 @@ def _selector_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
         ),
         Layer(datagram, "__init__", lambda raw: _init_datagram(raw, seam)),
         Layer(transport, "__init__", lambda raw: _init(raw, seam)),
-        Layer(transport, "_add_reader", lambda raw: _registers(raw, seam)),
+        Layer(transport, "_add_reader", lambda raw: _add_reader(raw, seam)),
         Layer(transport, "_call_connection_lost", lambda raw: _ends(raw, seam)),
     ]
 
@@ -58,7 +62,7 @@ def _pipe_layers(unix_events: ModuleType, seam: Seam) -> list[Patch]:
     read, write = unix_events._UnixReadPipeTransport, unix_events._UnixWritePipeTransport
     return [
         Layer(read, "__init__", lambda raw: _init(raw, seam)),
-        Layer(read, "resume_reading", lambda raw: _registers(raw, seam)),
+        Layer(read, "resume_reading", lambda raw: _resume_reading(raw, seam)),
         Layer(read, "_call_connection_lost", lambda raw: _ends(raw, seam)),
         Layer(write, "__init__", lambda raw: _init(raw, seam)),
         Layer(write, "_call_connection_lost", lambda raw: _ends(raw, seam)),
@@ -142,17 +146,55 @@ def _start_serving(original: Any, seam: Seam) -> Any:
     return _start_serving
 
 
-def _registers(original: Any, seam: Seam) -> Any:
-    """Make a transport register its callback in the context in which the transport was made."""
-
+def _resume_reading(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    def register(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def resume_reading(self: Any) -> Any:
         made_in = _other_context(self, seam)
-        if made_in is None:
-            return original(self, *args, **kwargs)
-        return as_flow_that_begins(made_in, original, self, *args, **kwargs)
+        return original(self) if made_in is None else as_flow_that_begins(made_in, original, self)
 
-    return register
+    return resume_reading
+
+
+def _add_reader(original: Any, seam: Seam) -> Any:
+    # As `as_flow_that_begins` in `_other_context`, without their calls: whoever reads a large body
+    # comes here again and again.
+    @functools.wraps(original)
+    def _add_reader(self: Any, fd: Any, callback: Any, *args: Any) -> Any:
+        token: Any = None
+        record = None
+        try:
+            own = self.__dict__
+            if (
+                (get_current() or _MADE_IN in own)
+                and seam.capture is not capture_nothing
+                and not (_SOME_KEEP and _keeps_its_own(self))
+            ):
+                token = attach(own.get(_MADE_IN, NO_CONTEXT))
+                if handoff.any_adopted:
+                    record = adopted.get()
+                    adopted.set(None)
+        except Exception as error:
+            handoff.report("find the context of a transport", error)
+        try:
+            return original(self, fd, callback, *args)
+        finally:
+            if token is not None:
+                if record is not None:
+                    adopted.set(record)
+                try:
+                    detach(token)
+                except Exception as error:
+                    handoff.report("detach", error)
+
+    return _add_reader
+
+
+def _keeps_its_own(transport: Any) -> bool:
+    """Whether a transport runs its callbacks in a copy of what it was made in: from 3.15 on."""
+    return _SOME_KEEP and getattr(transport, "_context", None) is not None
+
+
+_SOME_KEEP = sys.version_info >= (3, 15)
 
 
 def _ends(original: Any, seam: Seam) -> Any:
@@ -179,20 +221,20 @@ def _maybe_resume_protocol(original: Any, seam: Seam) -> Any:
 def _resume_reading_of_tls(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def _resume_reading(self: Any) -> Any:
-        made_in = _other_context(self._transport, seam, below=True)
+        made_in = _other_context(self._transport, seam, over=True)
         return original(self) if made_in is None else as_flow_that_begins(made_in, original, self)
 
     return _resume_reading
 
 
-def _other_context(transport: Any, seam: Seam, *, below: bool = False) -> Context | None:
+def _other_context(transport: Any, seam: Seam, *, over: bool = False) -> Context | None:
     """Return the context of ``transport``, or None where there is no need to change to it.
 
-    From Python 3.15 on a stream's transport runs its own callbacks in a copy of what it was made
-    in, but not those of the TLS that it is ``below``. Never raises.
+    TLS has the context of the transport that it is ``over``, whatever that keeps for itself. Never
+    raises.
     """
     try:
-        if not seam.active or not (below or getattr(transport, "_context", None) is None):
+        if seam.capture is capture_nothing or (_keeps_its_own(transport) and not over):
             return None
         made_in: Any = getattr(transport, _MADE_IN, NO_CONTEXT)
         current = get_current()
