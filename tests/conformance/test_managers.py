@@ -122,12 +122,17 @@ def test_a_consumer_with_a_span_of_its_own_keeps_it(forked, tracer):
 
 
 def test_the_server_keeps_nothing_of_its_callers(forked, tracer):
-    """A thread of the server that has served one is in no context for the next."""
+    """A thread of the server that has served one is in no context for the next.
+
+    The items are other objects each time: to put the same small integer again that one has just
+    taken is to give it back.
+    """
     items = forked.Queue()
-    for _ in range(3):
-        expected = put_under(tracer, items.put, 1)
-        without_context(items.put, 2)
-        assert get_and_look(items.get, 2) == [(1, expected), (2, NOTHING)]
+    for turn in range(3):
+        expected = put_under(tracer, items.put, f"first {turn}")
+        without_context(items.put, f"second {turn}")
+        seen = get_and_look(items.get, 2)
+        assert seen == [(f"first {turn}", expected), (f"second {turn}", NOTHING)]
 
 
 @pytest.mark.parametrize("setting", ["queue", "multiprocessing"])
