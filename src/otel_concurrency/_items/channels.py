@@ -144,7 +144,7 @@ class Channels:
     def _send_nowait(self, send: CodeType, original: Any) -> Any:
         @functools.wraps(original)
         def send_nowait(self_: Any, *args: Any, **kwargs: Any) -> Any:
-            entry, receivers = self._begin(self_._state, _only(args, kwargs))
+            entry, receivers = self._begin(self_._state, args, kwargs)
             if entry is None:
                 return original(self_, *args, **kwargs)
             try:
@@ -170,14 +170,16 @@ class Channels:
             try:
                 return await coroutine
             except BaseException:
-                self._take_back(self_._state, _only(args, kwargs), key)
+                self._take_back(self_._state, args, kwargs, key)
                 raise
             finally:
                 self._waiting.pop(key, None)
 
         return send
 
-    def _begin(self, state: Any, item: Any) -> tuple[Entry | None, tuple[Any, ...]]:
+    def _begin(
+        self, state: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Entry | None, tuple[Any, ...]]:
         """Return an entry for an item that is about to be sent, and the waiting receivers.
 
         The entry is None if there is nothing to record. Neither this method nor any of the
@@ -192,6 +194,7 @@ class Channels:
                 way = self._accompany(state)
             elif len(way.inside) != self._kind.size(state):
                 way.align(self._kind.items(state))
+            item = _only(args, kwargs)
             return [item, way.loans.kept_with(item, context)], self._kind.waiting(state)
         except Exception as error:
             handoff.report("send", error)
@@ -232,7 +235,9 @@ class Channels:
         except Exception as error:
             handoff.report("send", error)
 
-    def _take_back(self, state: Any, item: Any, key: int) -> None:
+    def _take_back(
+        self, state: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: int
+    ) -> None:
         """Forget the item of a ``send`` that has failed; ``key`` is that of its frame."""
         try:
             entry = self._waiting.get(key)
@@ -241,6 +246,7 @@ class Channels:
                 return  # the item is in the channel although `send` failed, or never got there
             if entry is None:
                 # This `send` was waiting already when tracking of the channel started.
+                item = _only(args, kwargs)
                 old = [one for one in way.inside if one[0] is item and one[1] is None]
                 entry = old[-1] if old else None
             if entry is not None:
