@@ -21,7 +21,7 @@ FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "threading": ("_threading", "_signal", "_weakref"),
     "futures": ("_futures", "_futures_map"),
     "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports"),
-    "sched": ("_sched",),
+    "sched": ("_sched", "_tkinter"),
     "queue": ("_queue", "_logging"),
     "multiprocessing": ("_multiprocessing",),
     "subprocess": ("_subprocess",),

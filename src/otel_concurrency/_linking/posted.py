@@ -1,0 +1,66 @@
+"""Callbacks that are posted to a loop: captured when posted, attached when the loop calls them.
+
+For loops that keep no context themselves, such as those of user interfaces. A callback that posts
+itself again is periodic: from its second round on, each is a trace with a link to the one before.
+"""
+
+from __future__ import annotations
+
+from _thread import get_ident
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from otel_concurrency._core import handoff
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
+from otel_concurrency._linking import rounds
+from otel_concurrency._linking.rounds import Job
+
+
+class Posted(Call):
+    """A callback on its way to the loop that calls it, once."""
+
+    __slots__ = ("primitive",)
+
+    primitive: str
+
+    @property
+    def __name__(self) -> str:
+        # Callable objects have none. For these, some loops use the name of their type.
+        name: str = getattr(self._function, "__name__", type(self._function).__name__)
+        return name
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        outer = rounds.running.get(thread)
+        rounds.begin(thread, Job(self._function, args, kwargs), self.primitive)
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            rounds.end(thread)
+            if outer is not None:
+                rounds.running[thread] = outer
+
+
+def post(
+    seam: Seam, function: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """Return ``function`` so that it runs in the present context, also if that is empty.
+
+    ``args`` and ``kwargs`` are what the loop will call it with. Never raises: what is no callable
+    is returned as it is, as the loop is about to say.
+    """
+    if not seam.active or isinstance(function, Call) or not callable(function):
+        return function
+    try:
+        context = seam.capture(function)
+        if rounds.running:
+            before = rounds.repeated(Job(function, args, kwargs or {}))
+            if before is not None:
+                context = rounds.following(before, seam, function, context)
+        posted = Posted(context or NO_CONTEXT, function)
+        posted.primitive = seam.name
+    except Exception as error:
+        handoff.report("post", error)
+        return function
+    else:
+        return posted
