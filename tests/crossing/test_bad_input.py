@@ -149,6 +149,12 @@ def is_parent(value):
     return bool(found) and found[1] != "ff" and int(found[2], 16) and int(found[3], 16)
 
 
+def is_reported_once(said):
+    """Whether an unknown version was reported at most once, and damaged headers at most once."""
+    damaged = [message for message in said if "wire format version" not in message]
+    return len(damaged) <= 1 and len(said) - len(damaged) <= 1
+
+
 # The environment
 
 
@@ -221,8 +227,12 @@ def test_no_headers_can_make_the_carrier_raise(anything):
 
 @fuzzed
 @given(behind=trailers)
+@example(b"\0\0\0\2\0otel-concurrency\0")
 def test_nothing_behind_an_item_keeps_it_from_being_got(behind):
-    """The items of a process's queue are got in their order, and the work on them is done."""
+    """The items of a process's queue are got in their order, and the work on them is done.
+
+    A wrong length can make the headers begin in the pickle, differently for each item.
+    """
     items = FORK.SimpleQueue()
     for number in range(3):
         items._writer.send_bytes(pickle.dumps(number) + behind)
@@ -237,7 +247,7 @@ def test_nothing_behind_an_item_keeps_it_from_being_got(behind):
     with switched_on() as said:
         assert in_thread(consume) == [0, 1, 2]
     items.close()
-    assert len(said) <= 1
+    assert is_reported_once(said)
 
 
 class Worker:
@@ -263,6 +273,7 @@ class Worker:
 
 @fuzzed
 @given(behind=trailers)
+@example(b"\0\0\0\2\0otel-concurrency\0")
 def test_nothing_behind_a_task_keeps_a_worker_from_its_work(behind):
     """A pool's worker does one task after the other, and leaves when it is told."""
     tasks = [(number, None, divmod, (number, 2), {}) for number in range(3)]
@@ -270,7 +281,7 @@ def test_nothing_behind_a_task_keeps_a_worker_from_its_work(behind):
     with switched_on() as said:
         worker.run(multiprocessing.pool.worker)
     assert worker.answers == [(n, None, (True, divmod(n, 2))) for n in range(3)]
-    assert len(said) <= 1
+    assert is_reported_once(said)
 
 
 @fuzzed

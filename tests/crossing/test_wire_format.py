@@ -85,7 +85,7 @@ def test_a_length_that_is_none_is_an_error():
 
 
 def test_a_later_version_is_no_context_with_one_line(caplog):
-    """The line names both versions; it comes once, however many messages do."""
+    """The line names both versions; it is logged once for all messages in unknown versions."""
     later = b"\x02" + wire_format.encode(HEADERS)[1:]
     message = b"message." + wire_format.trailer(later)
     with caplog.at_level(logging.WARNING):
@@ -93,9 +93,10 @@ def test_a_later_version_is_no_context_with_one_line(caplog):
             assert trailers.unpack(wire_format.behind(message)) is None
             assert tasks.appended(message) is None
             assert not carrier.unpack_packed(later)
+        assert trailers.unpack(b"\x03" + later[1:]) is None
     (record,) = caplog.records
-    assert "version 2 of their format" in record.getMessage()
-    assert "none but 1" in record.getMessage()
+    assert "in wire format version 2;" in record.getMessage()
+    assert "reads only version 1." in record.getMessage()
     assert not record.exc_info
 
 

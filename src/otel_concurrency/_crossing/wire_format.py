@@ -68,9 +68,10 @@ def decode(encoded: bytes) -> dict[str, str] | None:
         return _checked(marshal.loads(encoded))  # noqa: S302 - it came with a pickle
     faults.in_one_line(
         _logger,
-        ("version", version),
-        "Headers have come in version %s of their format, and this otel-concurrency knows none but "
-        "%s: what they came with is handled without a context. Is the other process ahead?",
+        "version",  # whichever it is: damaged headers have any of 255
+        "Received context headers in wire format version %s; this version of otel-concurrency "
+        "reads only version %s. The work runs without a context. Use the same version of "
+        "otel-concurrency in all processes.",
         int.from_bytes(version, "big"),
         VERSION,
     )
