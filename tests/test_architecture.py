@@ -20,6 +20,8 @@ PACKAGE = "otel_concurrency"
 FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
 API = "opentelemetry.context opentelemetry.propagate opentelemetry.trace opentelemetry.baggage"
+STANDARD = sys.stdlib_module_names | {"_interpreters"}
+"""The standard library's modules on all versions, not only on the one that runs this."""
 COPIES = ("billiard", "multiprocess", "uvloop")
 """Libraries that do as modules of the standard library do, and have the advice for these."""
 
@@ -236,7 +238,7 @@ def test_module_imports_only_what_its_layer_may(module):
         ours = module_of_ours(one.name)
         if ours is not None:
             allowed = matches(ours, layer.ours)
-        elif one.name.split(".")[0] in sys.stdlib_module_names:
+        elif one.name.split(".")[0] in STANDARD:
             allowed = layer.name != "facts"
         else:
             allowed = layer.others == "*" or is_in(one.name, layer.others)
