@@ -97,7 +97,9 @@ def test_where_all_ids_are_taken_it_is_off_with_one_warning(instrumented, tracer
             generator = holding(tracer)
             assert next(generator) == "generator"
             with tracer.start_as_current_span("consumer"):
-                threading.Thread(target=generator.close).start()
+                closing = threading.Thread(target=generator.close)
+                closing.start()
+                closing.join()
                 gc.collect()
                 assert current_name() == "consumer"
     (record,) = caplog.records
