@@ -27,3 +27,4 @@ BROKEN = {
 
 if sys.platform == "linux":
     BROKEN["thread_of_c"] = ("unknown_thread", {})
+    BROKEN["wrapped_early"] = ("captured_early", {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import re
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency import ConcurrencyInstrumentor, _settings, testing
+from otel_concurrency import ConcurrencyInstrumentor, _settings, capture, testing, wrap
 from otel_concurrency._observer import observer, state
 from otel_concurrency._trace_report.model import Link, Orphan, Report, Span, SpanId
 from otel_concurrency._trace_report.outline import outline
@@ -180,6 +181,32 @@ def test_an_orphan_fails_and_says_why():
     assert words.startswith("2 spans have lost the parent\n")
     assert words.count("✗ orphan: a trace of its own") == 2
     assert words.count("ThreadPoolExecutor.submit") == 2
+
+
+@pytest.mark.parametrize("by_hand", [wrap, lambda f: functools.partial(capture().run, f)])
+def test_a_hand_off_by_hand_that_captured_too_early_is_named(by_hand):
+    """Its function and line are, since the work runs in the empty context that it captured."""
+    early = by_hand(reserve)
+    order = trace.get_tracer("shop").start_as_current_span("order")
+    with testing.watch() as spans, ThreadPoolExecutor(1) as pool, order:
+        pool.submit(early).result(WAIT)
+    words = failure(spans.assert_no_orphans)
+    reason = " ".join(line.strip(" │") for line in words.splitlines())
+    line = reserve.__code__.co_firstlineno
+    assert f"`reserve` at {os.path.relpath(__file__)}:{line}, which was wrapped" in reason
+    assert "`otel_concurrency.wrap(reserve)`" in reason
+
+
+def test_a_hand_off_by_hand_outside_of_spans_is_no_fault():
+    """Work that is handed off where there is no span has nothing to lose."""
+    early = wrap(reserve)
+    with testing.watch() as spans:
+        for _ in range(2):
+            thread = threading.Thread(target=early)
+            thread.start()
+            thread.join(WAIT)
+    spans.assert_no_orphans()
+    assert len(spans) == 4
 
 
 def test_a_wrong_parent_fails_and_says_which_it_is():

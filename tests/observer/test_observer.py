@@ -85,6 +85,32 @@ def test_the_line_at_fault_is_named(tmp_path, name):
         assert one.advice
 
 
+BY_HAND = {
+    "captured_late": ["`otel_concurrency.capture()`", "`with handoff:`"],
+    "condition": ["`otel_concurrency.capture()` beside the item before {fault}", "`with handoff:`"],
+    "consumer_span": ["`otel_concurrency.capture()` beside the item before", "`with handoff:`"],
+    "thread_of_a_library": ["`otel_concurrency.capture()`", "`with handoff:`"],
+    "thread_of_c": [
+        "Wrap `on_data` inside the span",
+        "`otel_concurrency.wrap(on_data)`",
+        "captures too early: put `otel_concurrency.capture().headers()` into each message",
+        "`with otel_concurrency.HandOff.from_headers(headers):`",
+    ],
+    "wrapped_early": ["`otel_concurrency.wrap(on_data)`", "`otel_concurrency.capture().headers()`"],
+}
+"""For programs whose hand-off no hook can carry: what the advice names."""
+
+
+@pytest.mark.parametrize("name", sorted(BY_HAND.keys() & BROKEN.keys()))
+def test_the_call_to_write_is_named(tmp_path, name):
+    """Where no hook sees a hand-off, the advice has the call of this library that makes it."""
+    program = f"broken/{name}.py"
+    report = watching.run(tmp_path, program, **BROKEN[name][1])
+    for orphan in report.orphans:
+        for words in BY_HAND[name]:
+            assert words.format(fault=watching.line_at_fault(program)) in orphan.advice
+
+
 @pytest.mark.parametrize("name", ["never_detached", "not_exported"])
 def test_a_leak_is_found_without_the_library(tmp_path, name):
     """What outlives its work, or is lost with its process, is found with the library off too."""

@@ -141,12 +141,26 @@ def site(frame: FrameType | None = None) -> Site:
     return of_package or Site(None, via, is_ours)
 
 
-def entry(frame: FrameType | None = None) -> str | None:
-    """Return where the outermost function of the program on this thread is defined."""
+class Entry(NamedTuple):
+    """A function of the program: where it is defined, and its name."""
+
+    line: str
+    name: str
+
+
+def entry_at(frame: FrameType) -> Entry | None:
+    """Return the function of ``frame``; None if it is not the program's or a package's."""
+    code = frame.f_code
+    if _kind(code.co_filename) == _MACHINERY:
+        return None
+    return Entry(show(code.co_filename, code.co_firstlineno), code.co_name)
+
+
+def entry(frame: FrameType | None = None) -> Entry | None:
+    """Return the outermost function of the program on this thread."""
     frame = frame or sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     found = None
     while frame is not None:
-        if _kind(frame.f_code.co_filename) != _MACHINERY:
-            found = show(frame.f_code.co_filename, frame.f_code.co_firstlineno)
+        found = entry_at(frame) or found
         frame = frame.f_back
     return found

@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency._linking import origins
 from otel_concurrency._observer import (
+    by_hand,
     connection_hooks,
     context_hooks,
     flows,
@@ -109,7 +110,10 @@ def about(
     running = here.get(_SPAN_KEY)
     if explicit and running is not None and _runs(running):
         return {"reason": "explicit_context", "origin": flows.origin_of(here)}
-    return _woken(woken, flow) or (_unknown() if flow is None else _lost(flow, explicit=explicit))
+    suspect = _woken(woken, flow) or (
+        _unknown() if flow is None else _lost(flow, explicit=explicit)
+    )
+    return by_hand.explained(suspect, here)
 
 
 def _tell_of(left: connection_hooks.Left, span: Any) -> None:
@@ -181,10 +185,12 @@ def _unknown() -> dict[str, Any] | None:
     if not elsewhere:
         return None  # no other span is running that could have been its parent
     one_trace = len({trace for trace, *_ in elsewhere}) == 1
+    entry = frames.entry()
     return {
         "reason": "unknown_thread",
         "origin": elsewhere[-1] if one_trace else None,
-        "at": frames.entry(),
+        "at": entry and entry.line,
+        "work": entry and entry.name,
     }
 
 

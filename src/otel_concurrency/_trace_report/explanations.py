@@ -78,8 +78,9 @@ def _captured_late(suspect: Mapping[str, Any]) -> _Said:
     return (
         f"The context was captured at {suspect['at']}, where the work runs already: there is no "
         f"span in it. The work was {_handed_off(suspect)}.",
-        "Capture the context where the work is handed off, and pass it along; or let the library "
-        f"carry it: OTEL_PYTHON_CONCURRENCY_{suspect['by']['primitive'].upper()}=parent.",
+        f"Call `otel_concurrency.capture()` where the work is handed off, pass it along, and "
+        "work in `with handoff:`; or let the library carry it: "
+        f"OTEL_PYTHON_CONCURRENCY_{suspect['by']['primitive'].upper()}=parent.",
         suspect["at"],
     )
 
@@ -114,8 +115,8 @@ def _woken(suspect: Mapping[str, Any]) -> _Said:
     return (
         f"Its thread was woken up by {by['call']} at {by['site']}{_inside(suspect)}; what is "
         "handed over beside a lock, in a list say, carries no context.",
-        "Hand it over by a queue.Queue; or capture the context with the item, and attach it where "
-        "the item is worked on.",
+        "Hand it over by a queue.Queue; or put `otel_concurrency.capture()` beside the item before "
+        f"{by['site']}, and work on it in `with handoff:`{_around(suspect['site'])}.",
         by["site"],
     )
 
@@ -125,20 +126,52 @@ def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
         f"It is part of an item that was {_handed_off(suspect)}. The consumer did not adopt the "
         f"item's context, since it had a span of its own: `{suspect['other']}`, started at "
         f"{suspect['at']}.",
-        "End that span before the next item is got, or start none around the loop; or attach the "
-        "item's context yourself.",
+        "End that span before the next item is got, or start none around the loop; or put "
+        f"`otel_concurrency.capture()` beside the item before {suspect['by']['site']}, and work on "
+        f"it in `with handoff:`{_around(suspect['site'])}.",
         suspect["at"],
     )
 
 
 def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
     where = f": its Python begins at {suspect['at']}" if suspect["at"] else ""
+    work, wrap = _named(suspect["work"])
     return (
         f"It was started from a thread that no known primitive made{where}. C code has "
         "made it, or a function that was bound before the observer was there.",
-        "Capture the context where the callback is registered, and attach it in the callback.",
+        f"Wrap {work} inside the span, where it is registered for that work alone: {wrap}. Where "
+        f"it is registered once for all work, that captures too early: {_PUT_HEADERS}.",
         suspect["at"],
     )
+
+
+def _captured_early(suspect: Mapping[str, Any]) -> _Said:
+    work, wrap = _named(suspect["work"])
+    by = f" The work was {_handed_off(suspect)}." if "by" in suspect else ""
+    return (
+        f"It is part of {work} at {suspect['at']}, which was wrapped where no span was current. "
+        f"That captured too early.{by}",
+        f"Wrap {work} inside the span, where the work is handed off: {wrap}. Where it is "
+        f"registered once for all work, {_PUT_HEADERS}.",
+        suspect["at"],
+    )
+
+
+_PUT_HEADERS = (
+    "put `otel_concurrency.capture().headers()` into each message, and handle the message in "
+    "`with otel_concurrency.HandOff.from_headers(headers):`"
+)
+
+
+def _named(work: str | None) -> tuple[str, str]:
+    """Return how to name the function ``work``, and the call that wraps it."""
+    is_named = work is not None and not work.startswith("<")  # `<lambda>`, `<module>`
+    name = work if is_named else "callback"
+    return f"`{name}`" if is_named else "the callback", f"`otel_concurrency.wrap({name})`"
+
+
+def _around(site: str | None) -> str:
+    return f", around {site}" if site else ""
 
 
 def _starts_clean(suspect: Mapping[str, Any]) -> _Said:
@@ -146,7 +179,8 @@ def _starts_clean(suspect: Mapping[str, Any]) -> _Said:
     return (
         f"Its thread was started at {by['site']}{_inside(suspect)} and runs {by['work']}, which "
         "starts clean by design: it belongs to its library, and outlives the request.",
-        "Start it outside of spans; where its work belongs to a request, attach its context there.",
+        "Start it outside of spans; where its work belongs to a request, hand it over with "
+        "`otel_concurrency.capture()`, and do it in `with handoff:`.",
         by["site"],
     )
 
@@ -238,6 +272,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], _Said]] = {
     "primitive_off": _primitive_off,
     "raw_thread": _raw_thread,
     "not_carried": _not_carried,
+    "captured_early": _captured_early,
     "captured_late": _captured_late,
     "explicit_context": _explicit_context,
     "context_of_another": _context_of_another,
