@@ -6,23 +6,25 @@ import _thread
 import asyncio
 import concurrent.futures
 import logging.handlers
+import math
 import multiprocessing
 import multiprocessing.pool
 import os
 import queue
 import sched
+import signal
 import socket
 import socketserver
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import nullcontext, suppress
 from typing import Any
 
 from opentelemetry import baggage, trace
-from opentelemetry.context import attach, detach
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -285,6 +287,62 @@ async def in_libraries() -> Any:
     return [*got, await over]
 
 
+def chunks(number: int) -> Generator[int | str]:
+    """Hold a span from one yield to the next, and what was attached by hand."""
+    with TRACER.start_as_current_span("chunks"):
+        try:
+            sent = yield square(number)
+            yield from (square(each) for each in range(sent or 0))
+        except LookupError as error:
+            yield str(error)
+        token = attach(baggage.set_baggage("chunk", "value"))
+        yield number
+        detach(token)
+
+
+def bare() -> Generator[int]:
+    """Attach by hand, and leave it to whoever closes the generator."""
+    attach(baggage.set_baggage("chunk", "value"))
+    yield 1
+    yield 2
+
+
+async def stream() -> AsyncGenerator[int]:
+    """Hold a span from one yield to the next."""
+    with TRACER.start_as_current_span("stream"):
+        for number in range(3):
+            await asyncio.sleep(0)
+            yield square(number)
+
+
+async def in_streams() -> Any:
+    """Read streams to their end, and leave one early."""
+    got = [number async for number in stream()]
+    left = stream()
+    async for number in left:
+        got.append(number)
+        break
+    await left.aclose()
+    thrown = stream()
+    got.append(await thrown.asend(None))
+    with suppress(LookupError):
+        await thrown.athrow(LookupError())
+    return got
+
+
+def generators() -> Any:
+    """Exhaust, leave, close, send to, throw into and drop generators, here and elsewhere."""
+    sent, thrown, left, dropped = chunks(1), chunks(2), chunks(3), bare()
+    results: list[Any] = [[*chunks(0)], next(sent), sent.send(2), *sent]
+    results += [next(thrown), thrown.throw(LookupError("of the program")), *thrown]
+    results += [next(left), next(dropped), next(dropped)]
+    del dropped
+    elsewhere = threading.Thread(target=lambda: results.extend([*left]))
+    elsewhere.start()
+    elsewhere.join(WAIT)
+    return results, asyncio.run(in_streams())
+
+
 def libraries() -> Any:
     """Run a loop for libraries that run on, and a server in this thread."""
     answered: list[bytes] = []
@@ -321,6 +379,33 @@ def schedulers() -> Any:
     scheduler.enter(0, 4, fail)
     fields = [tuple(event)[1::3] for event in scheduler.queue]
     return told(scheduler.run), results, wrong[0], fields[0][0], len(scheduler.queue)
+
+
+class Boxes(queue.Queue):  # type: ignore[type-arg]
+    """A queue of the program's own whose items are in a container of its own."""
+
+    def _init(self, maxsize: int) -> None:
+        self.boxes: list[Any] = []
+
+    def _qsize(self) -> int:
+        return len(self.boxes)
+
+    def _put(self, item: Any) -> None:
+        self.boxes.append([item])
+
+    def _get(self) -> Any:
+        return self.boxes.pop(0)[0]
+
+
+def boxes() -> Any:
+    """Put to a queue in which items lie already that were put in no context."""
+    items = Boxes()
+    token = attach(Context())
+    for number in (3, 1):
+        items.put(number)
+    detach(token)
+    items.put(2)
+    return [square(items.get(timeout=WAIT)) for _ in range(3)], items.empty()
 
 
 class Bag(queue.Queue):  # type: ignore[type-arg]
@@ -424,6 +509,23 @@ def processes() -> Any:
     return results
 
 
+def managers() -> Any:
+    """Use the queues and the pool of a manager."""
+    with CONTEXT.Manager() as manager:
+        items, done = manager.Queue(), manager.JoinableQueue()
+        child = CONTEXT.Process(target=leave_in_child, args=(items, done))
+        child.start()
+        for number in range(3):
+            items.put(number)
+        results = [done.get(timeout=WAIT), told(items.get_nowait)[0], done.task_done()]
+        child.join(WAIT)
+        kept = manager.dict(one=1)
+        pool = manager.Pool(1)
+        results += [pool.map(square, range(3)), kept.copy(), told(kept.pop, "two")[0]]
+        pool.terminate()
+    return results, child.exitcode
+
+
 def process_pools() -> Any:
     """Use a ``Pool``, whose worker is replaced."""
     with CONTEXT.Pool(1, maxtasksperchild=3) as pool:
@@ -459,6 +561,31 @@ def interpreters() -> Any:
         )
 
 
+def interpreter_calls() -> Any:
+    """Call in an interpreter of one's own, and put items to a queue, where there are such."""
+    if sys.version_info < (3, 14):
+        return None
+    from concurrent import interpreters
+
+    items, done = interpreters.create_queue(), interpreters.create_queue()
+    interpreter = interpreters.create()
+    results: list[Any] = [interpreter.call(math.factorial, 5)]
+    for number in range(3):
+        items.put([number])
+    thread = interpreter.call_in_thread(pass_on, items, done)
+    thread.join(WAIT)
+    results += [done.get(timeout=WAIT) for _ in range(3)]
+    failed = told(interpreter.call, math.factorial, -1)
+    interpreter.close()
+    return results, failed[0], told(items.get_nowait)[0]
+
+
+def pass_on(items: Any, done: Any) -> None:
+    """Be an interpreter that consumes, and answers."""
+    for _ in range(3):
+        done.put(items.get())
+
+
 _CHILD = "import os, sys; sys.stdout.write(os.environ.get('MINE', ''))"
 
 
@@ -471,6 +598,17 @@ def commands() -> Any:
         subprocess.run(command, capture_output=True, timeout=WAIT).returncode,
         told(subprocess.run, ["no such command"])[0],
     )
+
+
+def signals() -> Any:
+    """Handle signals, by a handler of the program's own and by that of before."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: got.append(square(number)))
+    signal.raise_signal(signal.SIGUSR1)
+    handler = signal.getsignal(signal.SIGUSR1)
+    handler(2, None)  # type: ignore[operator, misc]  # it is callable
+    signal.signal(signal.SIGUSR1, before)
+    return got, before, handler == signal.getsignal(signal.SIGUSR1)
 
 
 def spans() -> Any:
@@ -489,9 +627,14 @@ IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, s
 ACROSS = {
     "_asyncio_transports": (connections,),
     "_clean_starts": (libraries, connections),
-    "handoff": (*IN_PROCESS, connections, libraries),
+    "handoff": (*IN_PROCESS, connections, libraries, generators),
     "_executors": (executors,),
+    "_generators": (generators,),
     "_interpreters": (interpreters,),
+    "_interpreter_calls": (interpreter_calls,),
+    "_managers": (managers,),
+    "contents": (boxes,),
+    "_signal": (signals,),
     "_turns": (executors, process_pools, interpreters),
     "_pools": (process_pools, thread_pools),
     "trailers": (processes,),

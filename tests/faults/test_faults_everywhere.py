@@ -20,10 +20,12 @@ UNUSED = (
     "callers",
     "_child",
     "_instrumented",
-    "_interpreters",  # before Python 3.14
+    "_configuration",  # it is used where the SDK is configured by a file
     "relays",  # where no library is installed that uses them
     "faults",
     "tasks",  # as relays
+    *(("_interpreters", "_interpreter_calls") if sys.version_info < (3, 14) else ()),
+    *(("bytecode", "monitoring", "owners") if sys.version_info < (3, 12) else ()),
 )
 """Modules of which nothing but what cannot be guarded is used here, or nothing at all."""
 

@@ -14,6 +14,8 @@ from opcode import opmap
 from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
+from otel_concurrency._core import handoff
+
 GENERATOR: Final = 0x20 | 0x200
 """The flags of generators and asynchronous generators among ``co_flags`` (``inspect``)."""
 
@@ -99,8 +101,12 @@ _UNCOVERED: Final = {(3, 13): 4, (3, 14): 4}.get(sys.version_info[:2], 8)
 
 
 def is_await(code: CodeType, resume: int) -> bool:
-    """Whether the RESUME at the offset ``resume`` goes on after an ``await``."""
-    return code.co_code[resume + 1] & _LOCATION == _AFTER_AWAIT
+    """Whether the RESUME at the offset ``resume`` goes on after an ``await``. Never raises."""
+    try:
+        return code.co_code[resume + 1] & _LOCATION == _AFTER_AWAIT
+    except Exception as error:
+        handoff.report("resume a generator", error)
+        return False
 
 
 def is_bare(code: CodeType, resume: int) -> bool:

@@ -66,6 +66,14 @@ def _standing_in(handler: Any, seam: Seam) -> Any:
     return _Handler(handler, seam)
 
 
+def _standing_in_safely(handler: Any, seam: Seam) -> Any:
+    try:
+        return _standing_in(handler, seam)
+    except Exception as error:
+        handoff.report("register a signal handler", error)
+        return handler
+
+
 class _Registered:
     """The handlers that were registered before instrumenting; applied and undone as a layer is.
 
@@ -107,7 +115,7 @@ def _signal(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def signal(signalnum: Any, handler: Any) -> Any:
         if seam.active:
-            handler = _standing_in(handler, seam)
+            handler = _standing_in_safely(handler, seam)
         return _plain(original(signalnum, handler))
 
     return signal

@@ -229,9 +229,12 @@ _receiving: dict[int, Headers | None] = {}
 
 def item_arrives(headers: Headers) -> None:
     """Note the headers of the item that this thread gets: called where that is unpickled."""
-    thread = get_ident()
-    if thread in _receiving:
-        _receiving[thread] = headers
+    try:
+        thread = get_ident()
+        if thread in _receiving:
+            _receiving[thread] = headers
+    except Exception as error:
+        handoff.report("get", error)
 
 
 def _get(original: Any, seam: Seam) -> Any:

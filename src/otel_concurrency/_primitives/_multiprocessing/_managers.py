@@ -62,7 +62,7 @@ MODULES = {"multiprocessing.managers": _layers}
 # What crosses: a message as `Connection.send` has it, and headers behind its pickle.
 
 
-def _send(connection: Any, message: Any, context: Context | None) -> None:
+def _send_message(connection: Any, message: Any, context: Context | None) -> None:
     """Send a message over ``connection``, behind it ``context``, if there is any."""
     trailer = _trailer(context) if context and _is_plain(connection) else None
     if trailer is None:
@@ -72,7 +72,7 @@ def _send(connection: Any, message: Any, context: Context | None) -> None:
         connection.send_bytes(b"".join((pickler.dumps(message), trailer)))
 
 
-def _receive(connection: Any) -> tuple[Any, bytes | None]:
+def _receive_message(connection: Any) -> tuple[Any, bytes | None]:
     """Return the next message that comes over ``connection``, and what is behind it."""
     if not _is_plain(connection):
         return connection.recv(), None
@@ -82,10 +82,13 @@ def _receive(connection: Any) -> tuple[Any, bytes | None]:
 
 
 def _is_plain(connection: Any) -> bool:
-    """Whether it sends pickles, and not another format of the managers'."""
-    return type(connection).__module__ == "multiprocessing.connection" and hasattr(
-        connection, "_send_bytes"
-    )
+    """Whether it sends pickles, and not another format of the managers'. Never raises."""
+    try:
+        is_of_module = type(connection).__module__ == "multiprocessing.connection"
+        return is_of_module and hasattr(connection, "_send_bytes")
+    except Exception as error:
+        handoff.report("call", error)
+        return False
 
 
 def _trailer(context: Context) -> bytes | None:
@@ -132,7 +135,7 @@ class _Requests:
         """Return the next request; from now on the thread is in the context of its sender."""
         if not self._seam.active:
             return self._plain.recv()
-        request, trailer = _receive(self._plain)
+        request, trailer = _receive_message(self._plain)
         context = trailers.unpack(trailer)
         if context is not None:
             self._turn.begin(context)
@@ -140,7 +143,7 @@ class _Requests:
 
     def send(self, message: Any) -> None:
         """Send a reply, behind it the context of the item that is in it."""
-        _send(self._plain, message, _adopted())
+        _send_message(self._plain, message, _adopted())
         self._turn.end()
 
 
@@ -172,11 +175,11 @@ class _Request:
     def send(self, message: Any) -> None:
         """Send the request, behind it the context of the caller."""
         context, self._context = self._context, None
-        _send(self._plain, message, context)
+        _send_message(self._plain, message, context)
 
     def recv(self) -> Any:
         """Return the reply, and keep what came behind it."""
-        reply, self.trailer = _receive(self._plain)
+        reply, self.trailer = _receive_message(self._plain)
         return reply
 
 
@@ -216,8 +219,12 @@ def _context(seam: Seam) -> Context | None:
 
 
 def _is_queue(proxy: Any) -> bool:
-    exposed: Any = getattr(proxy, "_exposed_", None)
-    return exposed is not None and _QUEUE.issubset(exposed)
+    try:
+        exposed: Any = getattr(proxy, "_exposed_", None)
+        return exposed is not None and _QUEUE.issubset(exposed)
+    except Exception as error:
+        handoff.report("call", error)
+        return False
 
 
 class _Consumed:

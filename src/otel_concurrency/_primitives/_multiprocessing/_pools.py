@@ -274,8 +274,11 @@ def _set_chunk(original: Any) -> Any:
 
 
 def _release_when_done(result: Any) -> None:
-    if result._event.is_set():  # one of the callbacks was called; the other will never be
-        _release(result._callback, result._error_callback)
+    try:
+        if result._event.is_set():  # one of the callbacks was called; the other will never be
+            _release(result._callback, result._error_callback)
+    except Exception as error:
+        handoff.report("release", error)
 
 
 # The workers.

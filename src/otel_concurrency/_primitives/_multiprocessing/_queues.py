@@ -14,6 +14,7 @@ import contextlib
 import functools
 import weakref
 from collections import deque
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -99,11 +100,19 @@ class _Buffer(deque[Any]):
 def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
     @functools.wraps(original)
     def _start_thread(self: Any) -> Any:
-        if seam.active and type(self._buffer) is deque and not _is_plumbing(self.__class__):
-            self._buffer = buffer(self)  # safe here: the original is about to clear the buffer
+        if seam.active:
+            _exchange_buffer(self, buffer)  # safe here: the original is about to clear it
         return original(self)
 
     return _start_thread
+
+
+def _exchange_buffer(queue: Any, buffer: Callable[[Any], _Buffer]) -> None:
+    try:
+        if type(queue._buffer) is deque and not _is_plumbing(queue.__class__):
+            queue._buffer = buffer(queue)
+    except Exception as error:
+        handoff.report("put", error)
 
 
 @functools.cache
