@@ -400,7 +400,7 @@ def _measure(
     try:
         return _metrics.meter_for(meter_provider).measure
     except Exception as error:
-        handoff.report("metrics", error)
+        handoff.report_fault("metrics", error)
         return None
 
 

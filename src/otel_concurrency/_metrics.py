@@ -134,7 +134,7 @@ class Meter:
         try:
             self._wait.record(seconds, {PRIMITIVE: context.primitive}, context)
         except Exception as error:
-            handoff.report("metrics", error)
+            handoff.report_fault("metrics", error)
         finally:
             self._measuring.discard(thread)
 

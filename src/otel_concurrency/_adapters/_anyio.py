@@ -111,7 +111,7 @@ class _Kill:
             timer.daemon = True
             Call(NO_CONTEXT, timer.start)()
         except Exception as error:
-            handoff.report("end a worker", error)
+            handoff.report_fault("end a worker", error)
             process.__class__.kill(process)
         else:
             process.terminate()
@@ -147,7 +147,7 @@ def _be_ready_to_leave() -> None:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _leave)
     except Exception as error:
-        handoff.report("be ready to leave", error)
+        handoff.report_fault("be ready to leave", error)
 
 
 def _stay() -> None:
@@ -155,7 +155,7 @@ def _stay() -> None:
         if signal.getsignal(signal.SIGTERM) is _leave:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except Exception as error:
-        handoff.report("stay", error)
+        handoff.report_fault("stay", error)
 
 
 def _leave(number: int, frame: object) -> None:

@@ -59,7 +59,7 @@ def _init(original: Any, seam: Seam) -> Any:
                 remembered = origins.deferred(context, seam.name)
                 _jobs.setdefault(scheduler, {})[self.id] = remembered
         except Exception as error:
-            handoff.report("add_job", error)
+            handoff.report_fault("add_job", error)
 
     return __init__
 
@@ -73,7 +73,7 @@ def _submit_job(original: Any, seam: Seam) -> Any:
         try:
             context = _jobs.get(self._scheduler, {}).get(job.id, NO_CONTEXT)
         except Exception as error:
-            handoff.report("submit_job", error)
+            handoff.report_fault("submit_job", error)
         return handoff.Call(context, original)(self, job, run_times)
 
     return submit_job

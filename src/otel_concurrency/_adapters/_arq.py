@@ -46,7 +46,7 @@ def _serialize_job(original: Any, seam: Seam) -> Any:
                 if headers is not None:
                     return tasks.append(message, headers)
         except Exception as error:
-            handoff.report("enqueue", error)
+            handoff.report_fault("enqueue", error)
         return message
 
     return serialize_job
@@ -61,7 +61,7 @@ def _deserialize_job_raw(original: Any, seam: Seam) -> Any:
             if context:
                 handoff.attach_safely(context)  # the wrapper of `run_job`, the caller, detaches
         except Exception as error:
-            handoff.report("extract", error)
+            handoff.report_fault("extract", error)
         return job
 
     return deserialize_job_raw

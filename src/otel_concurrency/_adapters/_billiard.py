@@ -68,7 +68,7 @@ def _receiving(original: Any, seam: Seam) -> Any:
                 if seam.active and base is not None and get_current() is not base:
                     attach(base)  # the task forgot to detach
             except Exception as error:
-                handoff.report("receive", error)
+                handoff.report_fault("receive", error)
             return plain(*args, **kwargs)
 
         return receive
@@ -83,7 +83,7 @@ def _do_exit(original: Any, seam: Seam) -> Any:
             if seam.active:
                 flush.Departure(span_start.started_since).end()
         except Exception as error:
-            handoff.report("leave", error)
+            handoff.report_fault("leave", error)
         return original(self, *args, **kwargs)
 
     return _do_exit

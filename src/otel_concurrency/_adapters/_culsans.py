@@ -67,7 +67,7 @@ class _Queues:
             try:
                 self._remember(queue, item)
             except Exception as error:
-                handoff.report("put", error)
+                handoff.report_fault("put", error)
             return result
 
         return _put
@@ -100,7 +100,7 @@ class _Queues:
             try:
                 self._deliver(queue, item)
             except Exception as error:
-                handoff.report("get", error)
+                handoff.report_fault("get", error)
             return item
 
         return _get
@@ -140,4 +140,4 @@ class _Queues:
             if pairs is not None:
                 adoption.asked_in_vain(pairs.loans)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)

@@ -74,5 +74,5 @@ def _attach(worker: Any, key: Any) -> Any:
         context = carrier.unpack_safely(annotations.get(_HEADERS))
         return handoff.attach_safely(context or NO_CONTEXT)
     except Exception as error:
-        handoff.report("attach", error)
+        handoff.report_fault("attach", error)
         return None

@@ -43,7 +43,7 @@ def _emit_before(original: Any, seam: Seam) -> Any:
             try:
                 _add_headers(args[0], seam)
             except Exception as error:
-                handoff.report("send", error)
+                handoff.report_fault("send", error)
         return original(self, signal, *args, **kwargs)
 
     return emit_before

@@ -91,7 +91,7 @@ def _init(original: Any, seam: Seam) -> Any:
             if context is not None:
                 self.__dict__[_CONTEXT] = context
         except Exception as error:
-            handoff.report("spawn", error)
+            handoff.report_fault("spawn", error)
 
     return __init__
 
@@ -104,7 +104,7 @@ def _main(original: Any, seam: Seam) -> Any:
             if context is not None and seam.active and not _is_known(seam, function, args):
                 function = BodyCall(context, function)
         except Exception as error:
-            handoff.report("spawn", error)
+            handoff.report_fault("spawn", error)
         context = None
         return original(self, function, args, kwargs)
 

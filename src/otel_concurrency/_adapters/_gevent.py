@@ -115,7 +115,7 @@ class _OnSpawn:
                 if call is not None:
                     greenlet._run = call
         except Exception as error:
-            handoff.report("start", error)
+            handoff.report_fault("start", error)
 
 
 def _is_thread(run: Any) -> bool:
@@ -195,7 +195,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             try:
                 _remember(self, item)
             except Exception as error:
-                handoff.report("put", error)
+                handoff.report_fault("put", error)
 
         @functools.wraps(plain.get)
         def get(self, block: bool = True, timeout: Any = None) -> Any:
@@ -211,7 +211,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             try:
                 _deliver(self, item)
             except Exception as error:
-                handoff.report("get", error)
+                handoff.report_fault("get", error)
             return item
 
         if hasattr(plain, "task_done"):
@@ -231,7 +231,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             if seam.active and handoff.get_current():
                 adoption.asked_in_vain(_pairs_of(queue).loans)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     def _remember(queue: Any, item: Any) -> None:
         context = None
@@ -270,5 +270,5 @@ def _kept_with(queue: Any, item: Any, context: Any) -> Any:
         pairs = getattr(queue, _PAIRS, None)
         return context if pairs is None else pairs.loans.kept_with(item, context)
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)
         return None

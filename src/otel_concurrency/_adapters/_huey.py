@@ -73,7 +73,7 @@ def _create_message(original: Any, seam: Seam) -> Any:
                 headers = carrier.capture(seam, None)
             return message if headers is None else _carrying(message, headers)
         except Exception as error:
-            handoff.report("enqueue", error)
+            handoff.report_fault("enqueue", error)
             return message
 
     return create_message
@@ -99,7 +99,7 @@ def _serialize(original: Any) -> Any:
             headers = getattr(data, _HEADERS, None)
             return pickled if headers is None else tasks.append(pickled, headers)
         except Exception as error:
-            handoff.report("enqueue", error)
+            handoff.report_fault("enqueue", error)
             return pickled
 
     return _serialize
@@ -113,7 +113,7 @@ def _deserialize(original: Any) -> Any:
             headers = tasks.appended(data)
             return result if headers is None else _carrying(result, headers)
         except Exception as error:
-            handoff.report("extract", error)
+            handoff.report_fault("extract", error)
             return result
 
     return _deserialize

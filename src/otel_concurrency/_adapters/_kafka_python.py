@@ -42,7 +42,7 @@ def _next(original: Any, seam: Seam) -> Any:
             if seam.active:
                 _arrive(record.headers, seam)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
         return record
 
     return __next__

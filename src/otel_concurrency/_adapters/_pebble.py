@@ -51,7 +51,7 @@ def _fetch_task(original: Any, seam: Seam) -> Any:
                 context = carrier.unpack_safely(headers) or NO_CONTEXT
                 task.payload.function = BodyCall(context, task.payload.function)
         except Exception as error:
-            handoff.report("fetch a task", error)
+            handoff.report_fault("fetch a task", error)
         return task
 
     return fetch_task

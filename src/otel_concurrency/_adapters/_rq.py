@@ -50,7 +50,7 @@ def _create(original: Any, seam: Seam) -> Any:
             if headers is not None and _HEADERS not in job.meta:
                 job.meta = {**job.meta, _HEADERS: headers}  # a copy: the program may own the dict
         except Exception as error:
-            handoff.report("enqueue", error)
+            handoff.report_fault("enqueue", error)
         return job
 
     return classmethod(create)

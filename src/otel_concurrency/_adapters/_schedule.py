@@ -45,7 +45,7 @@ def _do(original: Any, seam: Seam) -> Any:
             if context:
                 _jobs[self] = origins.deferred(context, seam.name)
         except Exception as error:
-            handoff.report("do", error)
+            handoff.report_fault("do", error)
         return job
 
     return do
@@ -60,7 +60,7 @@ def _run(original: Any, seam: Seam) -> Any:
         try:
             context = _jobs.get(self, NO_CONTEXT)
         except Exception as error:
-            handoff.report("run", error)
+            handoff.report_fault("run", error)
         return handoff.Call(context, original)(self)
 
     return run

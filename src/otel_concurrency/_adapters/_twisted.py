@@ -126,7 +126,7 @@ def _captured(seam: Seam, iterator: Any) -> Context:
     try:
         return seam.capture(iterator) or NO_CONTEXT
     except Exception as error:
-        handoff.report("cooperate", error)
+        handoff.report_fault("cooperate", error)
         return NO_CONTEXT
 
 

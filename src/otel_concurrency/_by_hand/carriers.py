@@ -57,7 +57,7 @@ def write(context: Context) -> dict[str, str]:
         propagate.inject(headers, named)
         return {**headers, **note} if headers else {}
     except Exception as error:
-        handoff.report("inject", error)
+        handoff.report_fault("inject", error)
         return {}
 
 
@@ -69,7 +69,7 @@ def read(headers: Any) -> Context:
         kind = type(headers).__name__
         _report(kind, f"{kind} {_shown(headers)}: it takes a mapping, or pairs of names and values")
     except Exception as error:
-        handoff.report("extract", error)
+        handoff.report_fault("extract", error)
     return NO_CONTEXT
 
 

@@ -76,7 +76,7 @@ class HandOff:
         except AttributeError:  # another flow is inside
             pass
         except Exception as error:
-            handoff.report("attach", error)
+            handoff.report_fault("attach", error)
         _entered.set((self, attach_safely(self._context), _innermost()))
         return self
 
@@ -179,7 +179,7 @@ def capture(policy: Literal["parent", "link"] | Policy = "parent") -> HandOff:
         made._context = get_current()
     except Exception as error:
         made._context = NO_CONTEXT
-        handoff.report("get_current", error)
+        handoff.report_fault("get_current", error)
     if _CAN_CLAIM:
         made._free = True
     captured: HandOff = made

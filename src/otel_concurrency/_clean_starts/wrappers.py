@@ -47,7 +47,7 @@ def flow(original: Any, seam: Seam) -> Any:
                         record = adopted.get()
                         adopted.set(None)
             except Exception as error:
-                handoff.report("begin a flow", error)
+                handoff.report_fault("begin a flow", error)
         try:
             return original(*args, **kwargs)
         finally:
@@ -111,7 +111,7 @@ def is_all_of_its_task() -> bool:
                 return False
         return frame is not None
     except Exception as error:
-        handoff.report("begin a task", error)
+        handoff.report_fault("begin a task", error)
         return False
 
 
@@ -149,7 +149,7 @@ def _of_rounds() -> Context | None:
         current = get_current()
         context = origins.deferred(current, "asyncio", "periodic")
     except Exception as error:
-        handoff.report("start periodic work", error)
+        handoff.report_fault("start periodic work", error)
         return None
     else:
         return None if context is current else context
@@ -213,4 +213,4 @@ def _leave_what_is_over(seam: Seam) -> None:
         if span is not None and getattr(span, origins.END, None) is not None:
             handoff.begin_in(NO_CONTEXT)
     except Exception as error:
-        handoff.report("get a message", error)
+        handoff.report_fault("get a message", error)

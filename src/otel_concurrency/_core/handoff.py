@@ -184,7 +184,7 @@ class Call:
             try:
                 token = attach(context)
             except Exception as error:
-                report("attach", error)
+                report_fault("attach", error)
             context = None
         try:
             return self._function(*args, **kwargs)
@@ -196,7 +196,7 @@ class Call:
                 try:
                     detach(token)
                 except Exception as error:
-                    report("detach", error)
+                    report_fault("detach", error)
                 # The token refers to the worker's previous context, and a traceback to this frame.
                 token = None
 
@@ -259,7 +259,7 @@ def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> C
         context = seam.capture(function)
         return None if context is None else kind(context, function)
     except Exception as error:
-        report("capture", error)
+        report_fault("capture", error)
         return None
 
 
@@ -278,7 +278,7 @@ def attach_safely(context: Context) -> Token[Context] | None:
     try:
         return attach(context)
     except Exception as error:
-        report("attach", error)
+        report_fault("attach", error)
         return None
 
 
@@ -292,7 +292,7 @@ def leave(token: Token[Context] | None) -> None:
     try:
         detach(token)
     except Exception as error:
-        report("detach", error)
+        report_fault("detach", error)
 
 
 def begin_in(context: Context) -> None:
@@ -308,7 +308,7 @@ def begin_in(context: Context) -> None:
         if get_current() is not context:
             attach(context)
     except Exception as error:
-        report("attach", error)
+        report_fault("attach", error)
 
 
 def as_flow_that_begins(context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -331,7 +331,7 @@ def current_safely() -> Context | None:
     try:
         return get_current()
     except Exception as error:
-        report("get_current", error)
+        report_fault("get_current", error)
         return None
 
 
@@ -340,11 +340,11 @@ def is_concerned(seam: Seam) -> object:
     try:
         return seam.concerned()
     except Exception as error:
-        report("get_current", error)
+        report_fault("get_current", error)
         return None
 
 
-def report(step: str, error: Exception) -> None:
+def report_fault(step: str, error: Exception) -> None:
     """Report a fault of the library in ``step``. Call it from the ``except`` block.
 
     Faults that come from the same line count as one cause, in whatever step they occur.

@@ -51,7 +51,7 @@ def capture(seam: Seam, work: object) -> Headers | None:
         context = seam.capture(work)
         return pack(context) if context else None
     except Exception as error:
-        handoff.report("capture", error)
+        handoff.report_fault("capture", error)
         return None
 
 
@@ -187,7 +187,7 @@ def _written(context: Context, propagator: Any) -> Headers:
     try:
         propagator.inject(added, context)
     except Exception as error:
-        handoff.report("inject", error)
+        handoff.report_fault("inject", error)
     # A vendor's propagator puts its entry in front of the entries that ``tracestate`` has.
     if len(added.get("tracestate", "")) > len(headers.get("tracestate", "")):
         headers["tracestate"] = added["tracestate"]
@@ -214,7 +214,7 @@ def _with_what_is_added(context: Context, headers: Mapping[str, str], propagator
     try:
         found: Context = propagator.extract(headers, context)
     except Exception as error:
-        handoff.report("extract", error)
+        handoff.report_fault("extract", error)
         return context
     # Other formats lose half of the trace id, the trace state, or the baggage: keep W3C's.
     span = trace.get_current_span(context)
@@ -234,5 +234,5 @@ def unpack_safely(headers: Mapping[str, str] | None) -> Context | None:
     try:
         return unpack(headers)
     except Exception as error:
-        handoff.report("extract", error)
+        handoff.report_fault("extract", error)
         return None

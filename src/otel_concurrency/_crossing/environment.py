@@ -164,7 +164,7 @@ def enter(change: Callable[[Context], Context] | None) -> None:
         handoff.bodies[get_ident()] = _base  # the main thread has got all of it from its starter
         handoff.attach(_base)
     except Exception as error:
-        handoff.report("extract", error)
+        handoff.report_fault("extract", error)
 
 
 def leave() -> None:

@@ -80,7 +80,7 @@ def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = T
             return function
         return PortableCall(function, headers, settings.as_keywords(), receiver)
     except Exception as error:
-        handoff.report("capture", error)
+        handoff.report_fault("capture", error)
         return function
 
 

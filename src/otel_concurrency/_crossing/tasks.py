@@ -40,7 +40,7 @@ def sent(seam: Seam, function: Any) -> Any:
         headers = carrier.capture(seam, function)
         return function if headers is None else Sent(function, headers)
     except Exception as error:
-        handoff.report("capture", error)
+        handoff.report_fault("capture", error)
         return function
 
 
@@ -50,7 +50,7 @@ def attach_to(task: Any, headers: Headers | None) -> None:
         if headers is not None:
             task.__dict__[_HEADERS] = os.getpid(), headers
     except Exception as error:
-        handoff.report("capture", error)
+        handoff.report_fault("capture", error)
 
 
 def detach_from(task: Any) -> Headers | None:

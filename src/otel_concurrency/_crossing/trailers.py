@@ -52,7 +52,7 @@ def unpack(trailer: bytes | None) -> Context | None:
         headers = wire_format.decode(trailer)
         return None if headers is None else carrier.unpack(headers)
     except Exception as error:
-        handoff.report("extract", error)
+        handoff.report_fault("extract", error)
         return None
 
 
@@ -69,7 +69,7 @@ def send(item: object, context: Context | None) -> None:
                 _begin_use()
             _sending[get_ident()] = item, context
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)
 
 
 def outstanding() -> tuple[object, Context] | None:
@@ -85,7 +85,7 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
             _begin_use()
         _receiving[thread] = None
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
     try:
         item = get(*args)
     except BaseException:
@@ -99,7 +99,7 @@ def is_received() -> bool:
     try:
         return get_ident() in _receiving
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
         return True
 
 
@@ -153,7 +153,7 @@ def _take_part(stand_in: Any) -> None:
             headers = carrier.pack(pending[1])
             return message if headers is None else b"".join((message, pack(headers)))
         except Exception as error:
-            handoff.report("pickle", error)
+            handoff.report_fault("pickle", error)
             return message
 
     @functools.wraps(plain_loads)
@@ -164,7 +164,7 @@ def _take_part(stand_in: Any) -> None:
             try:
                 _receiving[thread] = wire_format.behind(message)
             except Exception as error:
-                handoff.report("unpickle", error)
+                handoff.report_fault("unpickle", error)
         return obj
 
     stand_in.dumps, stand_in.loads = classmethod(dumps), staticmethod(loads)

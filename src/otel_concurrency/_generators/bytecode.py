@@ -105,7 +105,7 @@ def is_await(code: CodeType, resume: int) -> bool:
     try:
         return code.co_code[resume + 1] & _LOCATION == _AFTER_AWAIT
     except Exception as error:
-        handoff.report("resume a generator", error)
+        handoff.report_fault("resume a generator", error)
         return False
 
 

@@ -192,7 +192,7 @@ class Suspensions:
         """
         by_frame, without_frame = self.by_frame, self.without_frame
         find = by_frame.get
-        variable, getframe, report = self._variable, _getframe, handoff.report
+        variable, getframe, report_fault = self._variable, _getframe, handoff.report_fault
         attach, detach = variable.set, variable.reset
         first_yields, resumed, ends = self._first_yields, self._resumed, self._ends
 
@@ -223,7 +223,7 @@ class Suspensions:
             try:
                 known.back = attach(known.kept)
             except Exception as error:
-                report("resume a generator", error)
+                report_fault("resume a generator", error)
             except BaseException:
                 known.back = _LOST
                 raise
@@ -269,7 +269,7 @@ class Suspensions:
             known.back = None
             _put_back(variable, before)
         except Exception as error:
-            handoff.report("suspend a generator", error)
+            handoff.report_fault("suspend a generator", error)
 
     def _resumed(self, frame: FrameType) -> None:
         """Resume a generator, if it is known: by an exception, or one whose frame is not kept.
@@ -287,7 +287,7 @@ class Suspensions:
                 *_, (_, known.kept) = known.held.values()
                 known.back = variable.set(known.kept)
         except Exception as error:
-            handoff.report("resume a generator", error)
+            handoff.report_fault("resume a generator", error)
 
     def _ends(self, frame: FrameType) -> None:
         """Let a generator that ends, if it is known, leave its consumer where it was."""
@@ -300,7 +300,7 @@ class Suspensions:
                 _put_back(variable, known.consumers_context())
             self._forget_ended(known)
         except Exception as error:
-            handoff.report("end a generator", error)
+            handoff.report_fault("end a generator", error)
 
 
 def _detach_otherwise(variable: ContextVar[Context], back: Any, error: Exception) -> None:
@@ -310,7 +310,7 @@ def _detach_otherwise(variable: ContextVar[Context], back: Any, error: Exception
     if isinstance(error, ValueError) or back is _LOST:
         variable.set(NO_CONTEXT if back is _LOST else _before(back))
     else:
-        handoff.report("suspend a generator", error)
+        handoff.report_fault("suspend a generator", error)
 
 
 def _put_back(variable: ContextVar[Context], context: Context) -> None:

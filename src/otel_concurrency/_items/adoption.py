@@ -161,7 +161,7 @@ def let_go() -> None:
         attach(record[1])
         adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
     except Exception as error:
-        handoff.report("let go of an item", error)
+        handoff.report_fault("let go of an item", error)
 
 
 def hand_over(

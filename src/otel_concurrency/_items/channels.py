@@ -197,7 +197,7 @@ class Channels:
             item = _only(args, kwargs)
             return [item, way.loans.kept_with(item, context)], self._kind.waiting(state)
         except Exception as error:
-            handoff.report("send", error)
+            handoff.report_fault("send", error)
             return None, ()
 
     def _accompany(self, state: Any) -> _Way:
@@ -217,7 +217,7 @@ class Channels:
             else:
                 way.given[task] = entry
         except Exception as error:
-            handoff.report("send", error)
+            handoff.report_fault("send", error)
 
     def _wait(self, state: Any, entry: Entry) -> None:
         """Record that the ``send`` which called ``send_nowait`` will wait until its item is taken.
@@ -233,7 +233,7 @@ class Channels:
             if key in self._waiting:
                 self._waiting[key] = entry
         except Exception as error:
-            handoff.report("send", error)
+            handoff.report_fault("send", error)
 
     def _take_back(
         self, state: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], key: int
@@ -253,7 +253,7 @@ class Channels:
                 way.inside = deque(one for one in way.inside if one is not entry)
                 entry.clear()  # a traceback must not keep the item and its context alive
         except Exception as error:
-            handoff.report("send", error)
+            handoff.report_fault("send", error)
 
     def _close(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -271,7 +271,7 @@ class Channels:
             if way is not None and len(way.inside) == self._kind.size(state):
                 return self._kind.senders(state)
         except Exception as error:
-            handoff.report("close", error)
+            handoff.report_fault("close", error)
         return []
 
     def _withdraw(self, state: Any, senders: list[Any]) -> None:
@@ -288,7 +288,7 @@ class Channels:
                 if place < stored or senders[place - stored] in left
             )
         except Exception as error:
-            handoff.report("close", error)
+            handoff.report_fault("close", error)
 
     # Receiving.
 
@@ -338,7 +338,7 @@ class Channels:
             if way is not None and way.given:
                 way.given.pop(self._kind.task(), None)
         except Exception as error:
-            handoff.report("receive", error)
+            handoff.report_fault("receive", error)
             return None
         return way
 
@@ -355,7 +355,7 @@ class Channels:
             else:  # our hook of `receive` does not know this frame: another wrapper is below it
                 way.given[self._kind.task()] = entry
         except Exception as error:
-            handoff.report("receive", error)
+            handoff.report_fault("receive", error)
 
     def _arrive(self, state: Any, item: Any, entry: Entry | None, before: _Way | None) -> None:
         """Have the task adopt the context of a received item, perhaps after waiting."""
@@ -365,7 +365,7 @@ class Channels:
                 entry = way.take_given(item, certain=way is before)
             self._adopt(state, item, entry)
         except Exception as error:
-            handoff.report("receive", error)
+            handoff.report_fault("receive", error)
 
     def _deliver(self, state: Any, item: Any) -> None:
         """Have the task adopt the context of an item that was received without waiting."""
@@ -373,7 +373,7 @@ class Channels:
             way = self._ways.get(id(state))
             self._adopt(state, item, None if way is None else way.take(item, state))
         except Exception as error:
-            handoff.report("receive", error)
+            handoff.report_fault("receive", error)
 
     def _adopt(self, state: Any, item: Any, entry: Entry | None) -> None:
         loans = self._loans_of(state)
@@ -385,7 +385,7 @@ class Channels:
             if loans is not None:
                 adoption.asked_in_vain(loans)
         except Exception as error:
-            handoff.report("receive", error)
+            handoff.report_fault("receive", error)
 
     def _loans_of(self, state: Any) -> Loans | None:
         """Return the loans of a channel; None where it has never seen a context."""

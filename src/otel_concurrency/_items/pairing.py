@@ -275,7 +275,7 @@ class Pairing:
     def fault(self, step: str, error: Exception) -> None:
         """Report a fault of a hook, unless the library is off and the hook is only left over."""
         if self.seam.active:
-            handoff.report(step, error)
+            handoff.report_fault(step, error)
 
 
 def _is_stored(item: object, items: Any, pairs: Pairs) -> bool:

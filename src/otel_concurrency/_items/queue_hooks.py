@@ -149,7 +149,7 @@ class QueueHooks:
         try:
             self._cover(kind)
         except Exception as error:
-            handoff.report(f"cover the queues of {kind.__qualname__}", error)
+            handoff.report_fault(f"cover the queues of {kind.__qualname__}", error)
 
     def _cover(self, kind: type) -> None:
         pairing = self._pairing

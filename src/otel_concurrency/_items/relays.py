@@ -56,7 +56,7 @@ class Incoming:
             entry = [item, pairing.loans_of(queue).kept_with(item, seam.current())]
             queue.__dict__.setdefault(_PUTTING, []).append(entry)
         except Exception as error:
-            handoff.report("put", error)
+            handoff.report_fault("put", error)
             return None
         return entry
 
@@ -74,7 +74,7 @@ class Incoming:
                 del entries[places[0]]
             entry.clear()  # a traceback of the producer must not keep the item and context alive
         except Exception as error:
-            handoff.report("put", error)
+            handoff.report_fault("put", error)
 
     def _context_of(self, queue: Any, item: Any) -> Any:
         """Return the context in which ``item`` was handed to ``put``. May raise."""
@@ -110,7 +110,7 @@ class Outgoing:
             taken = self._taken.pop(get_native_id(), None)
             return None if taken is None or taken[1] is not item else taken
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
             return None
 
     def forget(self) -> None:
@@ -119,11 +119,11 @@ class Outgoing:
             if self._taken:
                 self._taken.pop(get_native_id(), None)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     def arrive(self, taken: Taken) -> None:
         """Have the present flow, the consumer, adopt the context of its item. Never raises."""
         try:
             adoption.arrive(self._seam, *taken)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)

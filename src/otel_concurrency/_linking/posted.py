@@ -60,7 +60,7 @@ def post(
         posted = Posted(context or NO_CONTEXT, function)
         posted.primitive = seam.name
     except Exception as error:
-        handoff.report("post", error)
+        handoff.report_fault("post", error)
         return function
     else:
         return posted

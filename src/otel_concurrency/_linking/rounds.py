@@ -122,7 +122,7 @@ def begin(thread: int, job: Job, primitive: str) -> None:
     try:
         running[thread] = Round(job, primitive)
     except Exception as error:
-        handoff.report("begin a round", error)
+        handoff.report_fault("begin a round", error)
 
 
 def end(thread: int) -> None:
@@ -132,7 +132,7 @@ def end(thread: int) -> None:
         if isinstance(last, Round):
             last.end()
     except Exception as error:
-        handoff.report("end a round", error)
+        handoff.report_fault("end a round", error)
 
 
 def learn(span: Any, parent: Any) -> None:
@@ -142,7 +142,7 @@ def learn(span: Any, parent: Any) -> None:
         if found is not None:
             found.learn(span, parent)
     except Exception as error:
-        handoff.report("start_span", error)
+        handoff.report_fault("start_span", error)
 
 
 def repeated(job: Job) -> Round | None:

@@ -81,7 +81,7 @@ def give_links() -> None:
             seam.capture = handoff.capture
         when_imported("opentelemetry.sdk.trace", _give, owner=_BY_HAND)
     except Exception as error:
-        handoff.report("link", error)
+        handoff.report_fault("link", error)
 
 
 _given: list[Patch] = []
@@ -149,7 +149,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
                         context, links = _linked(current, parent, context, links, start_time)
             except Exception as error:
                 parent = None
-                handoff.report("start_span", error)
+                handoff.report_fault("start_span", error)
         span = original(
             self,
             name,
@@ -190,7 +190,7 @@ def _as_called(original: Any, seam: Seam) -> Any:
                         args, kwargs = _with(name, value, args, kwargs)
             except Exception as error:
                 parent = None
-                handoff.report("start_span", error)
+                handoff.report_fault("start_span", error)
         span = original(self, *args, **kwargs)
         started = True
         if span.__class__ is _NOT_SAMPLED:
@@ -261,7 +261,7 @@ def _runs(span: Any, parent: Any) -> None:
         if own.is_valid and (parent is None or own is not parent.get_span_context()):
             span._end_time = None
     except Exception as error:
-        handoff.report("start_span", error)
+        handoff.report_fault("start_span", error)
 
 
 def _end(original: Any) -> Any:

@@ -66,7 +66,7 @@ def run_in_executor(original: Any, seam: Seam, covered: Callable[..., bool]) -> 
         try:
             carry = seam.concerned() and not covered(self, executor, func)
         except Exception as error:
-            handoff.report("run_in_executor", error)
+            handoff.report_fault("run_in_executor", error)
             carry = False
         call = handoff.call(seam, func, BodyCall) if carry else None
         if call is None:
@@ -107,7 +107,7 @@ def _release_when_done(future: Any, call: Call) -> None:
     try:
         future.add_done_callback(release)
     except Exception as error:
-        handoff.report("run_in_executor", error)
+        handoff.report_fault("run_in_executor", error)
 
 
 def _get(original: Any) -> Any:

@@ -163,7 +163,7 @@ def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
             return None
         return rounds.following(before, seam, callback, handoff.get_current() or None)
     except Exception as error:
-        handoff.report("call_at", error)
+        handoff.report_fault("call_at", error)
         return None
 
 
@@ -201,4 +201,4 @@ def _leave(runner: Any, before: Any) -> None:
         if runner._context is not None and before is not None:
             runner._context.run(handoff.begin_in, before)
     except Exception as error:
-        handoff.report("run", error)
+        handoff.report_fault("run", error)

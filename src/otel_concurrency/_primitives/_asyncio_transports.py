@@ -101,7 +101,7 @@ def _init(original: Any, seam: Seam) -> Any:
                 setattr(self, _MADE_IN, context)
             context = None
         except Exception as error:
-            handoff.report("make a transport", error)
+            handoff.report_fault("make a transport", error)
         original(self, *args, **kwargs)
 
     return __init__
@@ -140,7 +140,7 @@ def _start_serving(original: Any, seam: Seam) -> Any:
             if context is not None:
                 context.run(handoff.begin_in, NO_CONTEXT)
         except Exception as error:
-            handoff.report("start a server", error)
+            handoff.report_fault("start a server", error)
         return as_flow_that_begins(NO_CONTEXT, original, self, *args, **kwargs)
 
     return _start_serving
@@ -174,7 +174,7 @@ def _add_reader(original: Any, seam: Seam) -> Any:
                     record = adopted.get()
                     adopted.set(None)
         except Exception as error:
-            handoff.report("find the context of a transport", error)
+            handoff.report_fault("find the context of a transport", error)
         try:
             return original(self, fd, callback, *args)
         finally:
@@ -184,7 +184,7 @@ def _add_reader(original: Any, seam: Seam) -> Any:
                 try:
                     detach(token)
                 except Exception as error:
-                    handoff.report("detach", error)
+                    handoff.report_fault("detach", error)
 
     return _add_reader
 
@@ -240,5 +240,5 @@ def _other_context(transport: Any, seam: Seam, *, over: bool = False) -> Context
         current = get_current()
         return None if current is made_in or not (current or made_in) else made_in
     except Exception as error:
-        handoff.report("find the context of a transport", error)
+        handoff.report_fault("find the context of a transport", error)
         return None

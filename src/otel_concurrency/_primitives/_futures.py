@@ -74,7 +74,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     if context is not None and not isinstance(task[0], Call):
                         future._result = context
                 except Exception as error:
-                    handoff.report("submit", error)
+                    handoff.report_fault("submit", error)
 
         else:
 
@@ -86,7 +86,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     if context is not None and not isinstance(fn, Call):
                         future._result = context
                 except Exception as error:
-                    handoff.report("submit", error)
+                    handoff.report_fault("submit", error)
 
         @functools.wraps(plain.run)
         def run(self, ctx: Any = NOT_GIVEN) -> Any:
@@ -107,7 +107,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                         ages.pop(thread, None)
                 context = None  # otherwise this frame would keep the context alive
             except Exception as error:
-                handoff.report("attach", error)
+                handoff.report_fault("attach", error)
             try:
                 if ctx is NOT_GIVEN:  # to 3.13
                     return plain.run(self)
@@ -127,7 +127,7 @@ def _work_item(plain: Any, seam: Seam) -> Any:
                     elif handoff.get_current() is not before and before is not None:
                         handoff.attach(before)  # the task forgot to detach
                 except Exception as error:
-                    handoff.report("detach", error)
+                    handoff.report_fault("detach", error)
                 # The future may hold a traceback with this frame; keep no context alive through it.
                 before = token = body = record = None
                 del self
@@ -182,7 +182,7 @@ def _let_go_of_submitted() -> None:
             if isinstance(value, thread._base.Future) and isinstance(value._result, Context):
                 value._result = None
     except Exception as error:
-        handoff.report("submit", error)
+        handoff.report_fault("submit", error)
 
 
 def _cancel(original: Any) -> Any:

@@ -91,7 +91,7 @@ class Generators:
             if self.suspensions is None or not self.suspensions.hold(one, token, context):
                 self.unheard.hold(token, context)
         except Exception as error:
-            handoff.report("attach", error)
+            handoff.report_fault("attach", error)
 
 
 _API_ATTACH = context_api.attach.__code__
@@ -138,7 +138,7 @@ def _attach(original: Any, generators: Generators) -> Any:
         except ValueError:  # there are not so many callers
             look_from(_caller(), token, context)
         except Exception as error:
-            handoff.report("attach", error)
+            handoff.report_fault("attach", error)
         return token
 
     @functools.wraps(original)

@@ -84,7 +84,7 @@ def _keep(record: Any, seam: Seam) -> None:
             kept.context, kept.key = context, key
             _on_their_way[key] = kept
     except Exception as error:
-        handoff.report("log", error)
+        handoff.report_fault("log", error)
 
 
 def _forget(kept: Any) -> None:
@@ -100,7 +100,7 @@ def _take(record: object, seam: Seam) -> Context | None:
         if seam.active and adopted.get() is adoption.ABSTAINS:
             return NO_CONTEXT  # what a handler forgets to detach must not reach the next record
     except Exception as error:
-        handoff.report("handle a record", error)
+        handoff.report_fault("handle a record", error)
     return None
 
 

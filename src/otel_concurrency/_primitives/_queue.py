@@ -157,7 +157,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             elif get_current() or queue._otel_concurrency_loans:
                 deliver_bare(queue, stored)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
         return stored
 
     def deliver_noted(queue: Any, item: Any, context: Context | None, loans: Loans) -> Any:
@@ -166,7 +166,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             if loans.settled and queue._otel_concurrency_loans is loans:
                 queue._otel_concurrency_loans = None
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
         return item
 
     def deliver_bare(queue: Any, item: Any) -> None:
@@ -206,7 +206,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                     loans = queue._otel_concurrency_loans = Loans()
                 adoption.asked_in_vain(loans)
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
@@ -233,7 +233,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                 elif self._otel_concurrency_loans:
                     item = noted(self, item, context)
             except Exception as error:
-                handoff.report("put", error)
+                handoff.report_fault("put", error)
             return plain_put(self, item, block, timeout)
 
         @functools.wraps(plain.put_nowait)
@@ -243,7 +243,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                 if (context or self._otel_concurrency_loans) and not _is_plumbing():
                     item = noted(self, item, context)
             except Exception as error:
-                handoff.report("put", error)
+                handoff.report_fault("put", error)
             return plain_put(self, item)
 
         @functools.wraps(plain.get)
@@ -280,5 +280,5 @@ def _is_plumbing() -> bool:
     try:
         return known_queues.is_plumbing(caller(1))
     except Exception as error:
-        handoff.report("SimpleQueue", error)
+        handoff.report_fault("SimpleQueue", error)
         return False

@@ -82,7 +82,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             try:
                 return _clean(held(self)) if get_current() else held(self)
             except Exception as error:
-                handoff.report("get_current", error)
+                handoff.report_fault("get_current", error)
                 return held(self)
 
         def _begin_round(self) -> Round:
@@ -126,7 +126,7 @@ def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
             if context is not None and type(action) is not Call:
                 action = Call(context, action)
         except Exception as error:
-            handoff.report("enter", error)
+            handoff.report_fault("enter", error)
         return _make(_cls, (time, priority, sequence, action, argument, kwargs))
 
     return __new__
@@ -229,5 +229,5 @@ def _call_of(scheduler: Any, event: Any) -> Call | None:
     except ValueError:  # no such event; the original is about to raise the same error
         return None
     except Exception as error:
-        handoff.report("cancel", error)
+        handoff.report_fault("cancel", error)
         return None

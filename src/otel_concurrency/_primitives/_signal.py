@@ -70,7 +70,7 @@ def _standing_in_safely(handler: Any, seam: Seam) -> Any:
     try:
         return _standing_in(handler, seam)
     except Exception as error:
-        handoff.report("register a signal handler", error)
+        handoff.report_fault("register a signal handler", error)
         return handler
 
 
@@ -108,7 +108,7 @@ class _Registered:
         except ValueError:  # this is not the main thread
             pass
         except Exception as error:
-            handoff.report("register signal handlers", error)
+            handoff.report_fault("register signal handlers", error)
 
 
 def _signal(original: Any, seam: Seam) -> Any:

@@ -49,7 +49,7 @@ def _execute_child(original: Any, seam: Seam) -> Any:
         try:
             changed = with_context(self, args)
         except Exception as error:
-            handoff.report("Popen", error)
+            handoff.report_fault("Popen", error)
             changed = args
         return original(self, *changed, **kwargs)
 

@@ -75,7 +75,7 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
                         context = rounds.following(before, seam, self, context)
         except Exception as error:
             if getattr(self, "_initialized", False):  # otherwise the original is about to raise
-                handoff.report("start", error)
+                handoff.report_fault("start", error)
         if context is None:
             return original(self)
         _starting[id(self)] = context
@@ -132,7 +132,7 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
                 # OpenTelemetry's threading instrumentor attaches this one over the context above.
                 self._otel_context = context
         except Exception as error:
-            handoff.report("attach", error)
+            handoff.report_fault("attach", error)
         thread = get_ident()
         handoff.bodies[thread] = context
         context = None  # this frame lives as long as a traceback that the user keeps
@@ -151,7 +151,7 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
                 if _NEIGHBOUR in sys.modules:
                     self.__dict__.pop("_otel_context", None)
             except Exception as error:
-                handoff.report("detach", error)
+                handoff.report_fault("detach", error)
             token = inside = None
 
     return _bootstrap_inner

@@ -92,7 +92,7 @@ def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
                         sent._context, sent._function, sent.headers = None, fn, headers
                         fn = sent
             except Exception as error:
-                handoff.report("submit", error)
+                handoff.report_fault("submit", error)
         if keeps:
             self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
         else:
@@ -153,7 +153,7 @@ def _without_hooks(ids: Any) -> None:
             items = ids.queue
             ids.__dict__.update(_put=items.append, _get=items.popleft, _qsize=items.__len__)
     except Exception as error:
-        handoff.report("run a pool", error)
+        handoff.report_fault("run a pool", error)
 
 
 def _terminate_workers(original: Any, seam: Seam, shutdown: Any) -> Any:
@@ -163,7 +163,7 @@ def _terminate_workers(original: Any, seam: Seam, shutdown: Any) -> Any:
             if seam.active and flush.is_needed():
                 _let_idle_ones_leave(self, shutdown)
         except Exception as error:
-            handoff.report("terminate workers", error)
+            handoff.report_fault("terminate workers", error)
         return original(self)
 
     return terminate_workers
@@ -205,7 +205,7 @@ def _process_worker(original: Any, seam: Seam, process_chunk: Any) -> Any:
             turn = Turn()
             queues = _CallQueue(call_queue, turn, process_chunk), _ResultQueue(result_queue, turn)
         except Exception as error:
-            handoff.report("start a worker", error)
+            handoff.report_fault("start a worker", error)
             queues = call_queue, result_queue
         return original(*queues, *args, **kwargs)
 
@@ -244,7 +244,7 @@ class _CallQueue:
                     each = _each(get_current(), item.fn.args[0])
                     item.fn = functools.partial(self._process_chunk, each)
             except Exception as error:
-                handoff.report("get", error)
+                handoff.report_fault("get", error)
         return item
 
 
@@ -270,7 +270,7 @@ class _ResultQueue:
             if get_current() is not turn.base or handoff.any_adopted or ages:
                 turn.end()
         except Exception as error:
-            handoff.report("detach", error)
+            handoff.report_fault("detach", error)
         token = None
         self._put(obj)
 

@@ -147,7 +147,7 @@ def _is_instrumented(interpreter: Any, call: Any) -> bool:
             raise
         interpreter.__dict__[_TRIES] = None
     except Exception as error:
-        handoff.report("instrument an interpreter", error)
+        handoff.report_fault("instrument an interpreter", error)
         return False
     else:
         return True
@@ -209,7 +209,7 @@ def _sent(seam: Seam, item: Any, shared: Any) -> _Sent | None:
         headers = carrier.pack(context) if context else None
         return None if headers is None else _Sent(item, headers)
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)
         return None
 
 
@@ -234,7 +234,7 @@ def item_arrives(headers: Headers) -> None:
         if thread in _receiving:
             _receiving[thread] = headers
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
 
 
 def _get(original: Any, seam: Seam) -> Any:
@@ -263,12 +263,12 @@ def _adopt(headers: Headers | None) -> None:
     try:
         adoption.adopt(carrier.unpack_safely(headers))
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
 
 
 def _is_called_by_plumbing() -> bool:
     try:
         return known_queues.is_plumbing(caller(1))
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
         return True

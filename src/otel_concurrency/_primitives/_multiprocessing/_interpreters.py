@@ -76,7 +76,7 @@ def _outbox_of(worker: Any, task: Any, interpreters: Any) -> Any:
         except Exception as error:
             if task is worker.initdata:
                 return False
-            handoff.report("instrument an interpreter", error)
+            handoff.report_fault("instrument an interpreter", error)
             outbox = False
         worker.__dict__[_OUTBOX] = outbox
     return outbox
@@ -99,7 +99,7 @@ def _take(box: Any, interpreters: Any) -> Any:
     except interpreters.QueueEmpty:
         return None
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
         return None
 
 
@@ -107,4 +107,4 @@ def _give(box: Any, headers: Any) -> None:
     try:
         box.put(headers)
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)

@@ -87,7 +87,7 @@ def _is_plain(connection: Any) -> bool:
         is_of_module = type(connection).__module__ == "multiprocessing.connection"
         return is_of_module and hasattr(connection, "_send_bytes")
     except Exception as error:
-        handoff.report("call", error)
+        handoff.report_fault("call", error)
         return False
 
 
@@ -96,7 +96,7 @@ def _trailer(context: Context) -> bytes | None:
         headers = carrier.pack(context)
         return None if headers is None else trailers.pack(headers)
     except Exception as error:
-        handoff.report("call", error)
+        handoff.report_fault("call", error)
         return None
 
 
@@ -104,7 +104,7 @@ def _behind(received: bytes) -> bytes | None:
     try:
         return wire_format.behind(received)
     except Exception as error:
-        handoff.report("call", error)
+        handoff.report_fault("call", error)
         return None
 
 
@@ -154,7 +154,7 @@ def _adopted() -> Context | None:
         current = handoff.get_current()
         return current if record is not None and record[0]() is current else None
     except Exception as error:
-        handoff.report("reply", error)
+        handoff.report_fault("reply", error)
         return None
 
 
@@ -214,7 +214,7 @@ def _context(seam: Seam) -> Context | None:
     try:
         return seam.changed(seam.current()) or None
     except Exception as error:
-        handoff.report("call", error)
+        handoff.report_fault("call", error)
         return None
 
 
@@ -223,7 +223,7 @@ def _is_queue(proxy: Any) -> bool:
         exposed: Any = getattr(proxy, "_exposed_", None)
         return exposed is not None and _QUEUE.issubset(exposed)
     except Exception as error:
-        handoff.report("call", error)
+        handoff.report_fault("call", error)
         return False
 
 
@@ -243,7 +243,7 @@ class _Consumed:
                 proxies[key] = weakref.ref(proxy, lambda _: proxies.pop(key, None))
             adoption.adopt(trailers.unpack(trailer))
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     def apply(self) -> None:
         """Take away what :meth:`undo` has left."""

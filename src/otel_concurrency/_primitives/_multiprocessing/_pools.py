@@ -103,7 +103,7 @@ def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
             try:
                 call = _sent(func, seam.capture(func) or NO_CONTEXT)
             except Exception as error:
-                handoff.report("apply_async", error)
+                handoff.report_fault("apply_async", error)
         callback, error_callback = _registered(seam, callback), _registered(seam, error_callback)
         try:
             work = func if call is None else call
@@ -159,7 +159,7 @@ def _generation(original: Any, seam: Seam, pool: Any) -> Any:
                 call = lambda: sent  # noqa: E731
             return _in_context(tasks, func, context or NO_CONTEXT, call)
         except Exception as error:
-            handoff.report("map", error)
+            handoff.report_fault("map", error)
             return tasks
 
     return _guarded_task_generation
@@ -187,7 +187,7 @@ def _in_context(
             try:
                 work = call()
             except Exception as error:
-                handoff.report("map", error)
+                handoff.report_fault("map", error)
                 work = None
             if work is not None:
                 task = (task[0], task[1], work, task[3], task[4])
@@ -203,7 +203,7 @@ def _handle_tasks(original: Any) -> Any:
         try:
             put = _putting(put)
         except Exception as error:
-            handoff.report("send a task", error)
+            handoff.report_fault("send a task", error)
         return plain(taskqueue, put, *args, **kwargs)
 
     return staticmethod(_handle_tasks)
@@ -238,7 +238,7 @@ def _registered(seam: Seam, callback: Any) -> Any:
             return callback
         return handoff.call(seam, callback) or Call(NO_CONTEXT, callback)
     except Exception as error:
-        handoff.report("register a callback", error)
+        handoff.report_fault("register a callback", error)
         return callback
 
 
@@ -248,7 +248,7 @@ def _release(*calls: Any) -> None:
             if isinstance(call, Call):
                 call.release()
     except Exception as error:
-        handoff.report("release", error)
+        handoff.report_fault("release", error)
 
 
 def _set_result(original: Any) -> Any:
@@ -278,7 +278,7 @@ def _release_when_done(result: Any) -> None:
         if result._event.is_set():  # one of the callbacks was called; the other will never be
             _release(result._callback, result._error_callback)
     except Exception as error:
-        handoff.report("release", error)
+        handoff.report_fault("release", error)
 
 
 # The workers.
@@ -371,7 +371,7 @@ def _terminate_pool(original: Any, seam: Seam, module: Any) -> Any:
             if seam.active and flush.is_needed():
                 _let_idle_ones_leave(module, pool, change_notifier, handlers, cache)
         except Exception as error:
-            handoff.report("terminate", error)
+            handoff.report_fault("terminate", error)
         finally:
             plain(cls, taskqueue, inqueue, outqueue, pool, change_notifier, *handlers, cache)
 

@@ -101,7 +101,7 @@ def _replace_target(process: Any) -> None:
             if getattr(present, "__wrapped__", None) is target:
                 process._target = present
     except Exception as error:
-        handoff.report("start a worker", error)
+        handoff.report_fault("start a worker", error)
 
 
 def _leave_parent() -> None:
@@ -111,4 +111,4 @@ def _leave_parent() -> None:
         if handoff.get_current():
             handoff.attach(NO_CONTEXT)
     except Exception as error:
-        handoff.report("leave the parent's context", error)
+        handoff.report_fault("leave the parent's context", error)

@@ -112,7 +112,7 @@ def _exchange_buffer(queue: Any, buffer: Callable[[Any], _Buffer]) -> None:
         if type(queue._buffer) is deque and not _is_plumbing(queue.__class__):
             queue._buffer = buffer(queue)
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def _is_plumbing(kind: type) -> bool:
     try:
         return any(base.__module__ == _PLUMBING for base in kind.__mro__)
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
         return False
 
 
@@ -145,7 +145,7 @@ class _Consumed:
             context = trailers.unpack(trailer)
             adoption.arrive(self.seam, context, item, self.loans_of(queue))
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     def loans_of(self, queue: Any) -> Loans:
         """Return the loans of ``queue`` in this process."""
@@ -159,7 +159,7 @@ class _Consumed:
         try:
             adoption.asked_in_vain(self.loans_of(queue))
         except Exception as error:
-            handoff.report("get", error)
+            handoff.report_fault("get", error)
 
     def apply(self) -> None:
         """Remove what :meth:`undo` has left on the queues."""
@@ -242,7 +242,7 @@ def _send(seam: Seam, item: object, context: Context | None) -> None:
     try:
         trailers.send(item, seam.changed(context) or None)
     except Exception as error:
-        handoff.report("put", error)
+        handoff.report_fault("put", error)
 
 
 def _put(original: Any, consumed: _Consumed) -> Any:
@@ -252,7 +252,7 @@ def _put(original: Any, consumed: _Consumed) -> Any:
         try:
             context = consumed.loans_of(queue).kept_with(item, seam.current())
         except Exception as error:
-            handoff.report("put", error)
+            handoff.report_fault("put", error)
             return
         _send(seam, item, context)
 
@@ -274,5 +274,5 @@ def _is_called_by_plumbing() -> bool:
     try:
         return known_queues.is_plumbing(caller(1))
     except Exception as error:
-        handoff.report("get", error)
+        handoff.report_fault("get", error)
         return True

@@ -32,7 +32,7 @@ class Turn:
         try:
             self.token, bodies[self.thread] = attach(context), context
         except Exception as error:
-            handoff.report("attach", error)
+            handoff.report_fault("attach", error)
 
     def end(self) -> None:
         """Restore the worker's context, whatever the task has left attached. Never raises."""
@@ -52,4 +52,4 @@ class Turn:
                 else:
                     attach(self.base)  # the task forgot to detach
         except Exception as error:
-            handoff.report("detach", error)
+            handoff.report_fault("detach", error)
