@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import subprocess
 
 import pytest
+from servers import RABBITMQ, SERVERS
 
 from otel_concurrency import ConcurrencyInstrumentor
 
@@ -59,7 +61,7 @@ NEEDED = {
 }
 """By file: the libraries that it is about."""
 
-PROGRAMS = {"test_pika.py": "/usr/lib/rabbitmq/bin/rabbitmq-server"}
+PROGRAMS = {"test_pika.py": RABBITMQ}
 """By file: what has to be installed beside them."""
 
 collect_ignore = [
@@ -98,3 +100,18 @@ def instrument():
     yield ConcurrencyInstrumentor().instrument
     if ConcurrencyInstrumentor().is_instrumented_by_opentelemetry:
         ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.fixture(scope="session")
+def ports(tmp_path_factory):
+    """Return what runs a server, once, and gives its port."""
+    running = {}
+    with contextlib.ExitStack() as until_done:
+
+        def port(server):
+            if server not in running:
+                directory = tmp_path_factory.mktemp(server)
+                running[server] = until_done.enter_context(SERVERS[server](directory))
+            return running[server]
+
+        yield port

@@ -9,37 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import shutil
-import socket
-import subprocess
 
 import aio_pika
 import nats
 import pytest
 from opentelemetry import baggage, context
+from servers import INSTALLED
 from suite import WAIT
-from test_pika import SERVER
-from test_pika import port as rabbitmq_port  # noqa: F401 - a fixture
 
 from otel_concurrency import ConcurrencyInstrumentor
-
-
-@pytest.fixture
-def nats_port():
-    """Run a server; return its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["nats-server", "--addr", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        yield port
-        server.terminate()
 
 
 class Nats:
     """A subject whose messages are iterated over."""
 
-    port = "nats_port"
-    needed = shutil.which("nats-server")
+    server = "nats"
 
     async def connect(self, port):
         self._client = await nats.connect(
@@ -87,8 +71,7 @@ class NatsCallback(Nats):
 class AioPika:
     """A queue that is iterated over."""
 
-    port = "rabbitmq_port"
-    needed = SERVER.exists()
+    server = "rabbitmq"
 
     async def connect(self, port):
         self._connection = await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{port}/")
@@ -113,16 +96,18 @@ BROKERS = [
     pytest.param(
         broker,
         id=broker.__name__,
-        marks=pytest.mark.skipif(not broker.needed, reason="its server is not installed"),
+        marks=pytest.mark.skipif(
+            not INSTALLED[broker.server], reason="its server is not installed"
+        ),
     )
     for broker in (Nats, NatsNext, NatsCallback, AioPika)
 ]
 
 
 @pytest.mark.parametrize("broker", BROKERS)
-def test_a_message_is_in_no_context(broker, request, instrument, tracer):
+def test_a_message_is_in_no_context(broker, ports, instrument, tracer):
     """Not in that of the request that happened to connect, nor has it that one's baggage."""
-    port = request.getfixturevalue(broker.port)
+    port = ports(broker.server)
     instrumentor, client, seen = ConcurrencyInstrumentor(), broker(), []
     ready, three = asyncio.Event(), asyncio.Event()
 

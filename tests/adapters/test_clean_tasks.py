@@ -6,7 +6,6 @@ first request still goes on and again when it is over, and prints what each piec
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -14,7 +13,7 @@ import os
 import warnings
 
 import pytest
-from servers import INSTALLED, SERVERS
+from servers import INSTALLED
 from suite import IMPORT_FIRST, INSTRUMENT_FIRST, run_program
 
 import watching
@@ -516,21 +515,6 @@ def is_installed(module):
 def is_there(server):
     """Whether a server can be run; the gate says that all of them can."""
     return server is None or INSTALLED[server] or "ALL_ADAPTERS" in os.environ
-
-
-@pytest.fixture(scope="session")
-def ports(tmp_path_factory):
-    """Return what runs a server, once, and gives its port."""
-    running = {}
-    with contextlib.ExitStack() as until_done:
-
-        def port(server):
-            if server not in running:
-                directory = tmp_path_factory.mktemp(server)
-                running[server] = until_done.enter_context(SERVERS[server](directory))
-            return running[server]
-
-        yield port
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -10,13 +10,12 @@ import contextlib
 import io
 import json
 import queue
-import shutil
 import socket
-import subprocess
+import tempfile
 import threading
-import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import kubernetes
 import prompt_toolkit.output
@@ -27,6 +26,7 @@ import pytest
 import redis
 import rich.console
 import rich.live
+import servers
 import websocket
 import websockets.sync.server
 from kubernetes.informer import ADDED, SharedInformer
@@ -198,18 +198,10 @@ def prompt_toolkit_stdout(sight):
 @contextlib.contextmanager
 def redis_subscriber(sight):
     """Make a thread that reads what is published."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-        stack.callback(server.terminate)
-        client = stack.enter_context(redis.Redis(port=port))
-        for _ in range(100 * WAIT):
-            with contextlib.suppress(redis.ConnectionError):
-                client.ping()
-                break
-            time.sleep(0.01)
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(servers.redis(directory))
+        client = stack.enter_context(redis.Redis(port=int(port)))
         subscriber = stack.enter_context(client.pubsub())
         subscriber.subscribe(news=sight.look)
         threads = []
@@ -235,7 +227,7 @@ READERS = [
     pytest.param(
         redis_subscriber,
         marks=pytest.mark.skipif(
-            shutil.which("redis-server") is None, reason="Debian's redis-server is not installed"
+            not servers.INSTALLED["redis"], reason="Debian's redis-server is not installed"
         ),
     ),
 ]

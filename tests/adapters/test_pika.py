@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
 
 import pytest
 from consumer_suite import HAND_ON, parents_of
-from suite import WAIT, spans_of
-
-SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+from suite import spans_of
 
 PROGRAM = """
 import json
@@ -61,72 +53,11 @@ print(json.dumps([seen, contexts]))
 """
 
 
-def free_ports(number):
-    """Return ports of loopback that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [str(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def answers(port):
-    """Whether a broker greets who speaks AMQP."""
-    try:
-        with socket.create_connection(("127.0.0.1", int(port)), 5) as client:
-            client.sendall(b"AMQP\x00\x00\x09\x01")
-            return client.recv(1) == b"\x01"
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
-    """Run a broker; return its port."""
-    directory = tmp_path_factory.mktemp("rabbitmq")
-    names, distribution, port = free_ports(3)
-    environment = {
-        **os.environ,
-        "HOME": str(directory),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "ERL_EPMD_PORT": names,
-        "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),
-        "RABBITMQ_CONFIG_FILE": str(directory / "none"),
-        "RABBITMQ_DIST_PORT": distribution,
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
-        "RABBITMQ_LOG_BASE": str(directory),
-        "RABBITMQ_LOGS": "-",
-        "RABBITMQ_MNESIA_BASE": str(directory),
-        "RABBITMQ_NODENAME": f"tests{port}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODE_PORT": port,
-        "RABBITMQ_PID_FILE": str(directory / "pid"),
-    }
-    with (
-        (directory / "log").open("w") as log,
-        subprocess.Popen(["epmd", "-port", names], env=environment, stdout=log) as epmd,
-        subprocess.Popen(
-            [SERVER], env=environment, stdout=log, stderr=log, start_new_session=True
-        ) as server,
-    ):
-        try:
-            deadline = time.monotonic() + 4 * WAIT
-            while not answers(port):
-                assert server.poll() is None, (directory / "log").read_text()
-                assert time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.1)
-            yield port
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(4 * WAIT)
-            epmd.terminate()
-
-
-@pytest.fixture(scope="module")
-def found(port, tmp_path_factory):
+def found(ports, tmp_path_factory):
     """Return the baggage of each message, what the consumer was left in, and all spans."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        program = HAND_ON + PROGRAM.replace("PORT", port)
+        program = HAND_ON + PROGRAM.replace("PORT", ports("rabbitmq"))
         printed, spans = spans_of(program, tmp_path_factory.mktemp("pika"), monkeypatch)
     return *json.loads(printed), spans
 

@@ -1,4 +1,4 @@
-"""Hands work to processes in four ways, inside a span with baggage; prints what the work saw.
+"""Hands work to processes in several ways, inside a span with baggage; prints what the work saw.
 
 The SDK is configured by a file: by ``opentelemetry-instrument``, or here, before or after the
 library is switched on.
@@ -60,12 +60,15 @@ def main(method, order):
         items.put("item")
         seen["queue"] = receiver.recv()
         consumer.join()
-        process = ctx.Process(target=look_into, args=(sender,))
-        process.start()
-        seen["process"] = receiver.recv()
-        process.join()
+        for name in ("process", "process started anew"):
+            process = ctx.Process(target=look_into, args=(sender,))
+            process.start()
+            seen[name] = receiver.recv()
+            process.join()
         with ctx.Pool(1) as pool:
             seen["pool"] = pool.apply(look)
+        with ctx.Pool(1, maxtasksperchild=1) as pool:
+            seen["first worker"], seen["restarted worker"] = (pool.apply(look) for _ in range(2))
         with ProcessPoolExecutor(1, mp_context=ctx) as executor:
             seen["executor"] = executor.submit(look).result()
         here = span.get_span_context()

@@ -5,6 +5,7 @@ With the real ``opentelemetry-configuration``, in real processes under ``opentel
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -45,11 +46,73 @@ class Vendor(TextMapPropagator):
         return context
 """
 
+WORK = (
+    "queue",
+    "process",
+    "process started anew",
+    "pool",
+    "first worker",
+    "restarted worker",
+    "executor",
+)
+"""The ways in which the program hands work to processes."""
+
+EXPORTED = ["request", *["work"] * len(WORK)]
+
+MUTE = """
+tracer_provider:
+  processors: [{simple: {exporter: {console: {}}}}]
+  sampler: {always_off: {}}
+"""
+"""A part of a file by which no span is exported."""
+
 IN_FORCE = """
-import json
-from otel_concurrency import _settings
+import json, os, sys
+from otel_concurrency import ConcurrencyInstrumentor, _settings
+
+def configure():
+    from opentelemetry.configuration import configure_sdk, load_config_file
+    configure_sdk(load_config_file(os.environ["CONFIGURED_BY"]))
+
+instrument = ConcurrencyInstrumentor().instrument
+for step in {"loader": (), "first": (configure, instrument), "last": (instrument, configure)}[
+    sys.argv[1]
+]:
+    step()
 settings = _settings.in_force
 print(json.dumps(settings and {**settings.as_keywords(), "sources": dict(settings.sources)}))
+"""
+
+COMMAND = """
+import os, subprocess, sys
+from opentelemetry import trace
+names = ("TRACEPARENT", "X_B3_TRACEID")
+show = f"import os; print(*[name for name in {names} if name in os.environ])"
+with trace.get_tracer("commands").start_as_current_span("request"):
+    subprocess.run([sys.executable, "-I", "-S", "-c", show], check=True)
+"""
+
+TEST = """
+import threading
+from opentelemetry import trace
+from otel_concurrency import _settings
+
+tracer = trace.get_tracer(__name__)
+
+def test_it(spans):
+    assert _settings.in_force.policies["queue"].value == "off"
+    with tracer.start_as_current_span("request"):
+        thread = threading.Thread(target=lambda: tracer.start_span("work").end())
+        thread.start()
+        thread.join()
+    spans.assert_connected()
+    assert {span.name for span in spans} == {"request", "work"}
+"""
+
+DEMO = """
+import sys
+from otel_concurrency._cli import main
+print(main(["demo"]))
 """
 
 
@@ -86,17 +149,26 @@ def configured(tmp_path):
 
 
 @pytest.fixture
-def settings(configured, tmp_path):
-    """Return what tells the settings in force under ``opentelemetry-instrument``, and the log."""
+def settings_of(configured, tmp_path):
+    """Return what tells the settings in force and the log, by who configures the SDK and when."""
     program = tmp_path / "program.py"
     program.write_text(IN_FORCE, encoding="utf-8")
 
-    def read(section, **environment):
-        command = [SCRIPTS / "opentelemetry-instrument", sys.executable, program]
-        output, log = configured(command, section, **environment)
+    def read(order, section, **environment):
+        command, variable = [sys.executable, program, order], "CONFIGURED_BY"
+        if order == "loader":
+            command.insert(0, SCRIPTS / "opentelemetry-instrument")
+            variable = "OTEL_CONFIG_FILE"
+        output, log = configured(command, section, variable=variable, **environment)
         return json.loads(output), log
 
     return read
+
+
+@pytest.fixture(params=["loader", "first"])
+def settings(request, settings_of):
+    """Return what tells the settings under the loader, and where the program configures first."""
+    return functools.partial(settings_of, request.param)
 
 
 # --- what the section says ---
@@ -121,9 +193,24 @@ def test_true_is_on_where_the_default_is_off(settings):
     assert (in_force["queue"], in_force["threading"]) == ("parent", "off")
 
 
-def test_a_disabled_library_is_off(settings):
+def test_a_disabled_library_is_off(settings_of):
     """`enabled: false` holds, though the loader of instrumentors does not read the file."""
-    assert settings("{enabled: false, queue: link}") == (None, [])
+    assert settings_of("loader", "{enabled: false, queue: link}") == (None, [])
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_a_disabled_library_is_on_where_the_program_asks_for_it(settings_of, order):
+    """The program's own call to `instrument()` stands, without the settings of the section."""
+    in_force, log = settings_of(order, "{enabled: false, queue: link}")
+    assert (in_force["queue"], log) == ("parent", [])
+
+
+def test_a_file_that_comes_after_switching_on_changes_no_setting(settings_of):
+    """The package leaves an instrumentor alone that is already on; the environment holds."""
+    in_force, log = settings_of(
+        "last", "{queue: off, sched: link}", OTEL_PYTHON_CONCURRENCY_SCHED="off"
+    )
+    assert (in_force["queue"], in_force["sched"], log) == ("parent", "off", [])
 
 
 def test_an_enabled_library_is_switched_on_once(settings):
@@ -276,60 +363,177 @@ def vendor(tmp_path):
 def handed_off(configured, method, order, propagators, section=None):
     """Run the program; return what its work saw, the spans that were received, and the log."""
     with Receiver() as receiver:
-        exporter = f"{{otlp_http: {{endpoint: {receiver.endpoint}/v1/traces}}}}"
-        rest = (
-            f"tracer_provider: {{processors: [{{batch: {{exporter: {exporter}}}}}]}}\n{propagators}"
-        )
         command = [sys.executable, APPS / "configured.py", method, order]
         variable = "CONFIGURED_BY"
         if order == "loader":
             command.insert(0, SCRIPTS / "opentelemetry-instrument")
             variable = "OTEL_CONFIG_FILE"
+        rest = f"{exporting_to(receiver)}\n{propagators}"
         output, log = configured(command, section, rest, variable)
     assert receiver.faults == []
     return json.loads(output), receiver.spans, log
 
 
+def exporting_to(receiver):
+    """Return the part of a file that has spans exported to ``receiver``."""
+    exporter = f"{{otlp_http: {{endpoint: {receiver.endpoint}/v1/traces}}}}"
+    return f"tracer_provider: {{processors: [{{batch: {{exporter: {exporter}}}}}]}}"
+
+
+def seen_everywhere(parent):
+    """Return what each piece of work has seen if it was ``parent``, in its form."""
+    return dict.fromkeys(WORK, parent)
+
+
+def names(spans):
+    """Return the names of spans in their order."""
+    return sorted(span.name for span in spans)
+
+
+methods = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+
+
 @pytest.mark.parametrize("propagators", PROPAGATORS.values(), ids=PROPAGATORS)
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@methods
 @pytest.mark.scale
 def test_work_in_processes_is_a_child_whatever_the_propagators(
     configured, vendor, method, propagators
 ):
     """The file says how the program talks to other services, not to its own processes."""
     seen, spans, log = handed_off(configured, method, "loader", propagators)
-    parent = [seen.pop("span"), "acme"]
-    assert seen == dict.fromkeys(("queue", "process", "pool", "executor"), parent)
-    assert sorted(span.name for span in spans) == ["request", *["work"] * 4]
+    assert seen == seen_everywhere([seen.pop("span"), "acme"])
+    assert names(spans) == EXPORTED
+    assert log == []
+
+
+@methods
+@pytest.mark.parametrize("order", ["loader", "first", "last"])
+def test_work_in_processes_is_a_child_without_a_propagator(configured, method, order):
+    """Whoever configures the SDK by the file, and before or after the library is switched on.
+
+    Where the program does it, only the processes that are forked from it know the exporter.
+    """
+    seen, spans, log = handed_off(configured, method, order, PROPAGATORS["no propagator"])
+    assert seen == seen_everywhere([seen.pop("span"), "acme"])
+    assert names(spans) == (EXPORTED if order == "loader" or method == "fork" else ["request"])
     assert log == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("order", ["loader", "first", "last"])
-def test_work_in_processes_is_a_child_without_a_propagator(configured, method, order):
-    """Whoever configures the SDK by the file, and before or after the library is switched on."""
-    seen, _, _ = handed_off(configured, method, order, PROPAGATORS["no propagator"])
-    parent = [seen.pop("span"), "acme"]
-    assert seen == dict.fromkeys(("queue", "process", "pool", "executor"), parent)
-
-
-def test_children_read_the_file_again(configured):
-    """Spans of spawned children are exported by what the file configures; nothing is logged."""
-    _, spans, log = handed_off(configured, "spawn", "loader", "", "{link_after: 1000}")
-    assert sorted(span.name for span in spans) == ["request", *["work"] * 4]
+def test_work_in_processes_is_a_child_with_propagators_off_in_the_environment(configured, method):
+    """`OTEL_PROPAGATORS=none`, without a file, is about other services too."""
+    with Receiver() as receiver:
+        output, log = configured(
+            [
+                SCRIPTS / "opentelemetry-instrument",
+                sys.executable,
+                APPS / "configured.py",
+                method,
+                "loader",
+            ],
+            variable="NOT_CONFIGURED_BY",
+            OTEL_PROPAGATORS="none",
+            OTEL_TRACES_EXPORTER="otlp",
+            OTEL_METRICS_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        )
+    seen = json.loads(output)
+    assert seen == seen_everywhere([seen.pop("span"), "acme"])
+    assert names(receiver.spans) == EXPORTED
     assert log == []
 
 
-def test_trace_shows_a_program_that_is_configured_by_a_file(configured, tmp_path):
+def test_children_read_the_file_again(configured):
+    """Spans of children, restarted ones among them, go where the file says; nothing is logged."""
+    _, spans, log = handed_off(configured, "spawn", "loader", "", "{link_after: 1000}")
+    assert names(spans) == EXPORTED
+    assert log == []
+
+
+@methods
+def test_a_library_that_the_file_disables_is_off_in_children(configured, method):
+    """Under each start method no work has a parent, except in a fork of the parent itself."""
+    seen, _, log = handed_off(configured, method, "loader", "", "{enabled: false}")
+    inherited = [seen.pop("span"), "acme"]
+    none = [f"{0:032x} {0:016x}", None]
+    forked = {"process", "process started anew", "pool", "first worker", "executor"}
+    assert seen == {
+        name: inherited if method == "fork" and name in forked else none for name in WORK
+    }
+    assert log == []
+
+
+@pytest.mark.parametrize(
+    ("propagators", "variables"),
+    [("no propagator", []), ("b3", ["X_B3_TRACEID"]), ("the default ones", ["TRACEPARENT"])],
+)
+def test_a_command_gets_what_the_configured_propagators_say(
+    configured, tmp_path, propagators, variables
+):
+    """Other programs read its environment, so W3C headers are there only if they are configured."""
+    program = tmp_path / "program.py"
+    program.write_text(COMMAND, encoding="utf-8")
+    output, log = configured(
+        [SCRIPTS / "opentelemetry-instrument", sys.executable, program],
+        "{subprocess: true}",
+        f"{MUTE}\n{PROPAGATORS[propagators]}",
+    )
+    assert (output.split(), log) == (variables, [])
+
+
+# --- what looks at a program ---
+
+
+@methods
+def test_trace_shows_a_program_that_is_configured_by_a_file(configured, tmp_path, method):
     """The observer's provider stands beside the file's."""
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "otel_concurrency", "trace", "--json", report, "--"]
     with Receiver() as receiver:
-        exporter = f"{{otlp_http: {{endpoint: {receiver.endpoint}/v1/traces}}}}"
         configured(
-            [*command, sys.executable, APPS / "configured.py", "spawn", "loader"],
+            [*command, sys.executable, APPS / "configured.py", method, "loader"],
             "{link_after: 1000}",
-            f"tracer_provider: {{processors: [{{batch: {{exporter: {exporter}}}}}]}}",
+            exporting_to(receiver),
         )
-    names = sorted(span["name"] for span in json.loads(report.read_text())["spans"])
-    assert names == sorted(span.name for span in receiver.spans) == ["request", *["work"] * 4]
+    shown = sorted(span["name"] for span in json.loads(report.read_text())["spans"])
+    assert shown == names(receiver.spans) == EXPORTED
+
+
+def test_the_pytest_plugin_sees_what_a_file_has_exported(configured, tmp_path):
+    """The fixture watches the spans of the file's provider, which exports them all the same."""
+    (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
+    with Receiver() as receiver:
+        output, log = configured(
+            [
+                SCRIPTS / "opentelemetry-instrument",
+                *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+                *("-p", "no:ddtrace", tmp_path),
+            ],
+            "{queue: off}",
+            exporting_to(receiver),
+        )
+    assert "1 passed" in output
+    assert names(receiver.spans) == ["request", "work"]
+    assert log == []
+
+
+@pytest.mark.parametrize("section", ["{queue: off}", "{enabled: false, queue: off}"])
+def test_the_demo_has_the_settings_of_the_file(configured, section):
+    """The service is what it is elsewhere: the file does not configure its SDK."""
+    output, log = configured([sys.executable, "-c", DEMO], section, MUTE)
+    assert output.splitlines()[-1] == "1"
+    assert "these spans lost their context: send_receipt." in "".join(log)
+    assert '"queue": false' in "".join(log)
+
+
+def test_the_demo_keeps_its_context_under_a_file(configured):
+    """It has status 0 whatever the file says about exporters, sampling and propagators."""
+    output, log = configured(
+        [sys.executable, "-m", "otel_concurrency", "demo"],
+        "{link_after: 1000}",
+        MUTE,
+    )
+    assert "library on" in output
+    assert log == []

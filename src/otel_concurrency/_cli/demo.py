@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_concurrency._cli import CommandError, spans, tree
+from otel_concurrency._status import declared
 
 _SERVICE = "otel_concurrency._cli.order_service"
 _SETTINGS = "OTEL_PYTHON_CONCURRENCY_"
@@ -40,8 +41,9 @@ def add_to(verbs: Any) -> None:
         description=(
             "Runs a small order service in two processes under opentelemetry-instrument, once "
             "without this library and once with it, sends each an order over HTTP, and prints the "
-            f"traces that they exported. Settings in the environment ({_SETTINGS}*) apply to the "
-            "second. The exit status is 0 if that one has kept its context everywhere, else 1."
+            f"traces that they exported. Settings in the environment ({_SETTINGS}*) and in the "
+            "configuration file (OTEL_CONFIG_FILE) apply to the second. The exit status is 0 if "
+            "that one has kept its context everywhere, else 1."
         ),
     )
     parser.set_defaults(run=run)
@@ -181,7 +183,9 @@ def _environment(*, library: bool) -> dict[str, str]:
     }
     installed = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
     disabled = installed - {"concurrency"} if library else installed | {"concurrency"}
-    return kept | {
+    return {
+        **kept,
+        **declared.variables(),  # the file itself would configure the service's SDK too
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(sorted(disabled)),
         "OTEL_PYTHON_DISTRO": "none",
         "OTEL_PYTHON_CONFIGURATOR": "none",
@@ -191,8 +195,10 @@ def _environment(*, library: bool) -> dict[str, str]:
 def _circumstances(log: str) -> str:
     """Return the settings in force and what was logged, to follow a sentence."""
     settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)]
-    told = f" The environment has {' '.join(settings)}." if settings else ""
-    return f"{told} The service logged:\n{log}" if log else told
+    words = f" The environment has {' '.join(settings)}." if settings else ""
+    if section := declared.section():
+        words += f" The configuration file has {json.dumps(section, default=str)}."
+    return f"{words} The service logged:\n{log}" if log else words
 
 
 def _opentelemetry_instrument() -> str:
