@@ -387,7 +387,9 @@ def test_a_changed_signature_is_never_noticed(place, change, switch, monkeypatch
         assert failures.keys() == {place.patched}
         assert "UnknownSignatureError" in failures[place.patched]
         assert place.patched in lines[0]
-        (told,) = [one for one in snapshot.standing()["primitives"] if one["name"] == place.setting]
+        (told,) = [
+            one for one in snapshot.state_of_process()["primitives"] if one["name"] == place.setting
+        ]
         assert told["failures"] == failures
         assert place.patched not in told["patched"]
 

@@ -49,7 +49,7 @@ def program(tmp_path):
 @pytest.fixture
 def told(instrumented):
     """Return what tells how things stand here, of one primitive."""
-    return lambda name: of(snapshot.standing(), name)
+    return lambda name: of(snapshot.state_of_process(), name)
 
 
 def test_it_tells_what_would_be_patched_here():
@@ -256,7 +256,7 @@ def test_a_name_that_was_bound_too_early_is_told(monkeypatch):
     instrumentor = ConcurrencyInstrumentor()
     instrumentor.instrument()
     try:
-        remarks = of(snapshot.standing(), "queue")["remarks"]
+        remarks = of(snapshot.state_of_process(), "queue")["remarks"]
     finally:
         instrumentor.uninstrument()
     assert [remark for remark in remarks if remark.startswith("early.")] == [
@@ -286,7 +286,7 @@ def test_a_neighbour_is_told_with_what_it_changes(official):
 def test_switched_off_nothing_is_told_to_be_patched(instrumented):
     """Primitives are `off` in a process where the library is."""
     instrumented.uninstrument()
-    told = snapshot.standing()
+    told = snapshot.state_of_process()
     assert not told["on"]
     assert {each["policy"] for each in told["primitives"]} == {"off"}
 

@@ -50,15 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
         command = command[1:]
     exit_status = 0
     if command:
-        exit_status, told = _run(command)
+        exit_status, state = _run(command)
     else:
-        told = snapshot.would_be()
+        state = snapshot.state_if_switched_on()
     console = Console(highlight=False, emoji=False, markup=False)
     if arguments.json:
-        console.out(json.dumps(told, indent=2), highlight=False)
+        console.out(json.dumps(state, indent=2), highlight=False)
     else:
-        _show(console, told, ran=bool(command))
-    failed = any(each["failures"] for each in (*told["primitives"], *told["adapters"]))
+        _show(console, state, ran=bool(command))
+    failed = any(each["failures"] for each in (*state["primitives"], *state["adapters"]))
     return exit_status or int(failed)
 
 
@@ -78,38 +78,38 @@ def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
     return exit_status, json.loads(left)
 
 
-def _show(console: Console, told: Mapping[str, Any], *, ran: bool) -> None:
+def _show(console: Console, state: Mapping[str, Any], *, ran: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    versions = (f"{name} {found or 'is missing'}" for name, found in told["versions"].items())
-    console.print(Text(", ".join((told["python"], *versions)), _QUIET))
-    console.print(Text(_state(told, ran=ran), _GOOD if told["on"] else _BAD))
+    versions = (f"{name} {found or 'is missing'}" for name, found in state["versions"].items())
+    console.print(Text(", ".join((state["python"], *versions)), _QUIET))
+    console.print(Text(_headline(state, ran=ran), _GOOD if state["on"] else _BAD))
     console.print()
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("primitive", "policy", "set by"):
         table.add_column(heading, no_wrap=True)
     table.add_column("state", overflow="fold")
-    for primitive in told["primitives"]:
-        words, style = _standing(primitive)
+    for primitive in state["primitives"]:
+        words, style = _condition(primitive)
         table.add_row(
             primitive["name"],
             Text(primitive["policy"], _QUIET if primitive["policy"] == "off" else ""),
             Text(primitive["set_by"] or "default", "" if primitive["set_by"] else _QUIET),
             Text(words, style),
         )
-    for setting in told["settings"]:
+    for setting in state["settings"]:
         if setting["set_by"]:
             table.add_row(setting["name"], setting["value"], setting["set_by"], "")
     console.print(table)
 
-    libraries = [each for each in told["adapters"] if each["version"] or each["patched"]]
+    libraries = [each for each in state["adapters"] if each["version"] or each["patched"]]
     if libraries:
         console.print()
         console.print(_table_of(libraries))
 
-    for heading, lines in _sections(told):
+    for heading, lines in _sections(state):
         console.print()
         console.print(Text(heading, "bold"))
         for line in lines:
@@ -137,35 +137,35 @@ def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _state(told: Mapping[str, Any], *, ran: bool) -> str:
-    if told["disabled_by_file"]:
+def _headline(state: Mapping[str, Any], *, ran: bool) -> str:
+    if state["disabled_by_file"]:
         return "The library is off, by the configuration file (enabled: false)."
-    if not told["on"]:
+    if not state["on"]:
         return "The library was off." if ran else "The library cannot be switched on here."
     if not ran:
         return "In a program that runs here, with these settings:"
-    return f"The library was on. Tracer provider: {told['provider'] or 'none is configured'}."
+    return f"The library was on. Tracer provider: {state['provider'] or 'none is configured'}."
 
 
-def _standing(primitive: Mapping[str, Any]) -> tuple[str, str]:
+def _condition(primitive: Mapping[str, Any]) -> tuple[str, str]:
     if primitive["policy"] == "off":
         return "not patched", _QUIET
     failed = ", ".join(primitive["failures"])
     waiting = ", ".join(primitive["not_imported"])
     if not (primitive["patched"] or failed):
         return f"will be patched when it is imported ({waiting})", _QUIET
-    words = {
+    phrases = {
         "patched (%s)": ", ".join(primitive["patched"]),
         "could not be patched (%s)": failed,
         "not imported: %s": waiting,
     }
-    told = "; ".join(phrase % modules for phrase, modules in words.items() if modules)
-    return told, _BAD if failed else _GOOD
+    words = "; ".join(phrase % modules for phrase, modules in phrases.items() if modules)
+    return words, _BAD if failed else _GOOD
 
 
-def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    primitives: list[Mapping[str, Any]] = told["primitives"]
-    each_of_all = [*primitives, *told["adapters"]]
+def _sections(state: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    primitives: list[Mapping[str, Any]] = state["primitives"]
+    each_of_all = [*primitives, *state["adapters"]]
     failures = [
         f"{each['name']}: {module} cannot be patched: {why}"
         for each in each_of_all
@@ -176,13 +176,13 @@ def _sections(told: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     remarks = [f"{each['name']}: {remark}" for each in each_of_all for remark in each["remarks"]]
     if remarks:
         yield "Notes", remarks
-    if told["warnings"]:
-        yield "Warnings", list(told["warnings"])
-    found: list[Mapping[str, Any]] = told["neighbours"]
+    if state["warnings"]:
+        yield "Warnings", list(state["warnings"])
+    found: list[Mapping[str, Any]] = state["neighbours"]
     if found:
         yield "Neighbours", [_neighbour(each) for each in found]
     names = {each["name"] for each in found}
-    others = [name for name in told["installed"] if name not in names]
+    others = [name for name in state["installed"] if name not in names]
     if others:
         yield "Installed, and not imported", [", ".join(others)]
 

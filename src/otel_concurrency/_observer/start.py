@@ -77,7 +77,7 @@ def start() -> None:
         from otel_concurrency._status import snapshot
 
         if status:
-            snapshot.tell_at_exit(Path(status))
+            snapshot.write_at_exit(Path(status))
         _start(directory, library=os.environ.get(LIBRARY) != "off")
     except Exception:
         _logger.exception("otel-concurrency cannot look at process %s", os.getpid())

@@ -1,7 +1,7 @@
 """Libraries that patch what this one patches, or bring workers of their own, and what that changes.
 
-One is *found* where it is imported, and *active* where it has done something to the standard
-library; not of every one that can be told.
+A library is *found* where it is imported, and *active* where it has patched the standard library.
+Not every library shows whether it has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from otel_concurrency import _official_threading
 
 
 class Neighbour(NamedTuple):
-    """One of them."""
+    """A library that ``status`` names where the program imports it."""
 
     name: str
     module: str
@@ -97,16 +97,16 @@ NEIGHBOURS = (
 
 
 def found() -> list[dict[str, Any]]:
-    """Return those that are imported in this process, as plain data."""
-    return [_told(neighbour) for neighbour in NEIGHBOURS if neighbour.module in sys.modules]
+    """Return the libraries that are imported in this process, as plain data."""
+    return [_as_data(neighbour) for neighbour in NEIGHBOURS if neighbour.module in sys.modules]
 
 
 def installed() -> list[str]:
-    """Return the names of those that could be imported."""
+    """Return the names of the libraries that are installed."""
     return [neighbour.name for neighbour in NEIGHBOURS if _is_installed(neighbour.module)]
 
 
-def _told(neighbour: Neighbour) -> dict[str, Any]:
+def _as_data(neighbour: Neighbour) -> dict[str, Any]:
     active = _is_active(neighbour)
     return {
         "name": neighbour.name,
@@ -117,7 +117,7 @@ def _told(neighbour: Neighbour) -> dict[str, Any]:
 
 
 def _is_active(neighbour: Neighbour) -> bool | None:
-    """Return whether it has done something; None where that cannot be told."""
+    """Return whether it has patched something; None where it does not show."""
     if neighbour.is_active is None:
         return None
     try:

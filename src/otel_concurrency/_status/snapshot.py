@@ -40,8 +40,8 @@ _DISTRIBUTIONS = (
 )
 
 
-def standing() -> dict[str, Any]:
-    """Return how things stand in this process, as what JSON can hold."""
+def state_of_process() -> dict[str, Any]:
+    """Return what is patched in this process, and what is not, as values that JSON can hold."""
     imports.look_again()
     settings = _settings.in_force
     return {
@@ -61,7 +61,7 @@ def standing() -> dict[str, Any]:
     }
 
 
-def would_be() -> dict[str, Any]:
+def state_if_switched_on() -> dict[str, Any]:
     """Return how things would stand in a program that imports all that can be patched."""
     _collect_warnings()
     for name in _primitives.NAMES:
@@ -77,7 +77,7 @@ def would_be() -> dict[str, Any]:
         for library in _adapters.ADAPTERS:
             if _adapters.version(library) is not None:
                 _import_all_of(library)
-        return standing()
+        return state_of_process()
     finally:
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
@@ -91,33 +91,33 @@ def _import_all_of(library: str) -> None:
                 importlib.import_module(module)  # it may be in another version, or for others
 
 
-def tell_at_exit(file: Path) -> None:
-    """Have this process write how things stand to ``file`` at its end, unless another one will.
+def write_at_exit(file: Path) -> None:
+    """Have this process write its state to ``file`` when it ends, unless another process will.
 
-    Its end may be by ``os._exit``. Where it becomes another program that is the one to tell.
+    It may end by ``os._exit``. If it becomes another program by ``exec``, that program writes.
     """
     own = os.getpid()
     if not _is_first(own, file.with_name("first")):
         return
     _collect_warnings()
 
-    def tell() -> None:
+    def write() -> None:
         if os.getpid() == own:
-            file.write_text(json.dumps(standing()), encoding="utf-8")
+            file.write_text(json.dumps(state_of_process()), encoding="utf-8")
 
     def leave(original: Any, args: Any, kwargs: Any) -> Any:
         try:
-            tell()
+            write()
         except Exception:
-            _logger.exception("otel-concurrency cannot tell its status")
+            _logger.exception("otel-concurrency could not write its status")
         return original(*args, **kwargs)
 
-    atexit.register(tell)
+    atexit.register(write)
     Layer(os, "_exit", lambda raw: wrap_builtin(raw, leave)).apply()
 
 
 def _is_first(pid: int, file: Path) -> bool:
-    """Whether no other process has come before, with this ``file``."""
+    """Whether this process is the first that has claimed ``file``."""
     try:
         with file.open("x") as new:
             new.write(str(pid))
@@ -150,7 +150,7 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
     sources: Mapping[str, str] = {} if settings is None else settings.sources
     by_policy = "policy" if name != "subprocess" else name
     in_use = _instrumentor.primitives_in_use.get(name) if policy != "off" else None
-    told: dict[str, Any] = {
+    state: dict[str, Any] = {
         "name": name,
         "policy": policy,
         "set_by": sources.get(name) or sources.get(by_policy),
@@ -160,9 +160,9 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
         "remarks": [],
     }
     if in_use is None:
-        return told
+        return state
     layers = list(_layers(in_use.layers.values()))
-    return told | {
+    return state | {
         "patched": sorted(in_use.layers.keys() - in_use.failures.keys()),
         "not_imported": sorted(
             module for module in in_use.modules if module not in sys.modules and _exists(module)
@@ -222,7 +222,7 @@ def _covered(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def _maker(wrapper: Any) -> str:
-    """Return the module that a wrapper, which may look like what it wraps, was made by."""
+    """Return the module that made a wrapper, even where that looks like what it wraps."""
     function = getattr(wrapper, "_self_wrapper", wrapper)  # wrapt's
     names: Mapping[str, Any] = getattr(function, "__globals__", {})
     return str(names.get("__name__", "another library"))
@@ -235,7 +235,7 @@ def _name(owner: type | ModuleType) -> str:
 
 
 def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
-    """Yield the modules that have a name from before it was patched."""
+    """Yield the modules that bound a name before it was patched, and so have the plain object."""
     plain = {
         id(layer.replaced): layer
         for layer in layers
@@ -261,7 +261,7 @@ def _is_the_libraries(name: str) -> bool:
     return top in sys.stdlib_module_names or top == "otel_concurrency"
 
 
-# The other settings, and what was said of them.
+# The other settings, and the warnings about them.
 
 
 def _others(settings: _settings.Settings | None) -> list[dict[str, Any]]:
