@@ -15,7 +15,7 @@ from typing import Any
 
 from otel_concurrency._clean_starts.table import TABLE
 
-_NOBODYS = (threading.Thread, threading.Timer, object)
+_UNNAMED_BASES = (threading.Thread, threading.Timer, object)
 
 _PROCESSES = ("multiprocessing", "multiprocess", "billiard")
 """The packages with a process class. Programs use the class itself or derive from it."""
@@ -39,7 +39,7 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
             if target.__class__ is FunctionType and not concerns(target.__module__):
                 return False  # the answer for nearly every thread
         elif issubclass(kind, threading.Thread):
-            if any(base not in _NOBODYS and matches(_dotted(base)) for base in kind.__mro__):
+            if any(base not in _UNNAMED_BASES and matches(_dotted(base)) for base in kind.__mro__):
                 return True
             target = work.function if issubclass(kind, threading.Timer) else work._target
         else:

@@ -179,7 +179,7 @@ class Pairing:
         found = (getattr(queue, name, None) for name in self._containers)
         return next((one for one in found if one is not None), None)
 
-    def is_nobodys(self, queue: Any) -> bool:
+    def hands_no_work_off(self, queue: Any) -> bool:
         """Whether ``queue`` hands no work off, judged by the present caller of it. May raise.
 
         Once that is found, the queue is never tracked.
@@ -228,7 +228,7 @@ class Pairing:
         """Pass the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         if pairs is None or pairs is _NONE_YET:
-            if not self.is_nobodys(queue):
+            if not self.hands_no_work_off(queue):
                 self.give(item, None, self.loans_of(queue))
         elif pairs.owners[1] is owner:
             context = pairs.take(item, getattr(queue, self._size)())

@@ -136,7 +136,7 @@ class QueueHooks:
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             original(self, *args, **kwargs)
             try:
-                pairing.is_nobodys(self)
+                pairing.hands_no_work_off(self)
             except Exception as error:
                 pairing.fault("make a queue", error)
             kind = self.__class__
