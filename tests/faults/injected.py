@@ -49,7 +49,7 @@ STAND_INS = {
     "_Outqueue": "as _Inqueue",
     "_WorkItem": "an executor's work item",
     "_Handed": "as Call",
-    "_Sent": "as Call",
+    "_WithHeaders": "as Call",
     "Turn": "the attributes of a worker's turn",
     "_CallQueue": "as _Inqueue",
     "Departure": "the attributes of a child's end",

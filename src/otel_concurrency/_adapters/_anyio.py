@@ -79,7 +79,7 @@ class _Pickle:
         """Pickle a command; a command that runs a function gets the current context."""
         if obj[0] == "run":
             command, function, arguments = obj
-            obj = command, pickled_calls.sent(self._seam, function, __name__), arguments
+            obj = command, pickled_calls.portable(self._seam, function, __name__), arguments
         return self._plain.dumps(obj, *args, **kwargs)
 
 

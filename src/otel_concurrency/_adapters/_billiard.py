@@ -45,11 +45,11 @@ MODULES = {
 def _hand_off(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def hand_off(self: Any, func: Any, *args: Any, **kwargs: Any) -> Any:
-        sent = pickled_calls.sent(seam, func, empty=False)
+        call = pickled_calls.portable(seam, func, empty=False)
         for name in ("callback", "error_callback"):
             if name in kwargs:
                 kwargs[name] = handoff.own(seam, kwargs[name])
-        return original(self, sent, *args, **kwargs)
+        return original(self, call, *args, **kwargs)
 
     return hand_off
 

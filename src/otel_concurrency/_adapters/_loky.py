@@ -48,7 +48,7 @@ MODULES = {
 def _work_item(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, future: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-        original(self, future, tasks.sent(seam, fn), args, kwargs)
+        original(self, future, tasks.with_headers(seam, fn), args, kwargs)
 
     return __init__
 
@@ -57,7 +57,7 @@ def _call_item(original: Any) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, work_id: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
         headers = None
-        if isinstance(fn, tasks.Sent):
+        if isinstance(fn, tasks.FunctionWithHeaders):
             fn, headers = fn.function, fn.headers
         original(self, work_id, fn, args, kwargs)
         tasks.attach_to(self, headers)

@@ -28,6 +28,6 @@ MODULES = {"multiprocessing": {"trio_parallel._proc": _layers}}
 def _run_sync(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def run_sync(self: Any, sync_fn: Any, *args: Any) -> Any:
-        return await original(self, pickled_calls.sent(seam, sync_fn), *args)
+        return await original(self, pickled_calls.portable(seam, sync_fn), *args)
 
     return run_sync

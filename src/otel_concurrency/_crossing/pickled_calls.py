@@ -65,7 +65,7 @@ class PortableCall:
         return eval, (_CALL, {"text": _RECEIVE, "scope": scope})
 
 
-def sent(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = True) -> Any:
+def portable(seam: Seam, function: Any, receiver: str = __name__, *, empty: bool = True) -> Any:
     """Return ``function`` as a portable call in the current context.
 
     Returns ``function`` itself if hand-offs are not captured, or if there is no context to carry

@@ -19,7 +19,7 @@ from otel_concurrency._crossing.carrier import Headers
 _HEADERS = "_otel_concurrency_headers"
 
 
-class Sent:
+class FunctionWithHeaders:
     """A function that will become a task, and the headers for that task."""
 
     __slots__ = ("function", "headers")
@@ -29,16 +29,16 @@ class Sent:
         self.headers = headers
 
 
-def sent(seam: Seam, function: Any) -> Any:
+def with_headers(seam: Seam, function: Any) -> Any:
     """Return ``function`` with the headers of the current context, or itself without one.
 
     Never raises.
     """
     try:
-        if not seam.active or isinstance(function, Sent):
+        if not seam.active or isinstance(function, FunctionWithHeaders):
             return function
         headers = carrier.capture(seam, function)
-        return function if headers is None else Sent(function, headers)
+        return function if headers is None else FunctionWithHeaders(function, headers)
     except Exception as error:
         handoff.report_fault("capture", error)
         return function

@@ -154,7 +154,7 @@ class Channels:
                     self._wait(self_._state, entry)
                 raise
             else:
-                self._sent(self_._state, entry, receivers)
+                self._record_sent(self_._state, entry, receivers)
             finally:
                 del entry, receivers  # a traceback of this frame must not keep them alive
             return result
@@ -205,7 +205,7 @@ class Channels:
         way = ways[key] = _Way(self._kind, state, lambda _: ways.pop(key, None))
         return way
 
-    def _sent(self, state: Any, entry: Entry, receivers: tuple[Any, ...]) -> None:
+    def _record_sent(self, state: Any, entry: Entry, receivers: tuple[Any, ...]) -> None:
         """Record where an item has gone: to one of the waiting receivers, or into the channel."""
         try:
             way = self._ways.get(id(state))

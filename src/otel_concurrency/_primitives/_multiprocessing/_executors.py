@@ -64,7 +64,7 @@ def _layers(process: ModuleType, seam: Seam) -> list[Patch]:
 MODULES = {_MODULE: _layers}
 
 
-class _Sent(Call):
+class _WithHeaders(Call):
     """A callable on its way to a process, with the headers that accompany it.
 
     It is made without its ``__init__``, which saves a call.
@@ -74,7 +74,7 @@ class _Sent(Call):
     headers: bytes
 
 
-_new_sent: Any = _Sent.__new__
+_new_with_headers: Any = _WithHeaders.__new__
 
 
 def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
@@ -88,9 +88,9 @@ def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
                         work = fn.args[0]
                     headers = carrier.capture_packed(seam, work)
                     if headers is not None:
-                        sent = _new_sent(_Sent)
-                        sent._context, sent._function, sent.headers = None, fn, headers
-                        fn = sent
+                        wrapped = _new_with_headers(_WithHeaders)
+                        wrapped._context, wrapped._function, wrapped.headers = None, fn, headers
+                        fn = wrapped
             except Exception as error:
                 handoff.report_fault("submit", error)
         if keeps:
@@ -105,7 +105,7 @@ def _work_item(original: Any, seam: Seam, process_chunk: Any) -> Any:
 def _call_item(original: Any) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, work_id: Any, fn: Any, args: Any, kwargs: Any) -> None:  # noqa: N807
-        if fn.__class__ is _Sent:
+        if fn.__class__ is _WithHeaders:
             setattr(self, _HEADERS, fn.headers)
             fn = fn._function
         if keeps:

@@ -165,7 +165,7 @@ if _receiver is not None:
 _ITEM = "(exec(text, scope), scope['item'])[1]"
 
 
-class _Sent:
+class _WithHeaders:
     """An item with headers; the plain item where it is unpickled."""
 
     __slots__ = ("_headers", "_item")
@@ -182,11 +182,11 @@ class _Sent:
 def _put(seam: Seam, shared: Any, not_shareable: Any, original: Any) -> Any:
     @functools.wraps(original)
     def put(self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        sent = _sent(seam, obj, shared)
-        if sent is None:
+        wrapped = _with_headers(seam, obj, shared)
+        if wrapped is None:
             return original(self, obj, *args, **kwargs)
         try:
-            return original(self, sent, *args, **kwargs)
+            return original(self, wrapped, *args, **kwargs)
         except not_shareable:
             pass
         return original(self, obj, *args, **kwargs)
@@ -194,12 +194,12 @@ def _put(seam: Seam, shared: Any, not_shareable: Any, original: Any) -> Any:
     return put
 
 
-def _sent(seam: Seam, item: Any, shared: Any) -> _Sent | None:
+def _with_headers(seam: Seam, item: Any, shared: Any) -> _WithHeaders | None:
     """Return what is to be put in the place of ``item``; None: itself. Never raises."""
     try:
         if (
             not seam.active
-            or type(item) is _Sent
+            or type(item) is _WithHeaders
             or not seam.concerned()
             or _is_any_shared(item, shared)
             or known_queues.is_plumbing(caller(1))
@@ -207,7 +207,7 @@ def _sent(seam: Seam, item: Any, shared: Any) -> _Sent | None:
             return None
         context = seam.changed(seam.current())
         headers = carrier.pack(context) if context else None
-        return None if headers is None else _Sent(item, headers)
+        return None if headers is None else _WithHeaders(item, headers)
     except Exception as error:
         handoff.report_fault("put", error)
         return None

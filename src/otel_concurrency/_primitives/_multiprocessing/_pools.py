@@ -1,8 +1,8 @@
 """``multiprocessing.Pool`` and ``multiprocessing.pool.ThreadPool``.
 
 The context is captured when work is handed to the pool: once for a whole ``map``, once for each
-``apply``. For a pool of processes, the function waits as a :class:`_Sent` for the pool's task
-thread, which takes it apart again: it sends the plain task, with headers behind its pickle. In a
+``apply``. For a pool of processes, the function waits as a :class:`_WithHeaders` for the pool's
+task thread, which takes it apart again: it sends the plain task, with headers behind its pickle. In a
 ``ThreadPool`` the context itself travels. A worker attaches the context when it takes a task from
 its queue, and detaches it when it has the result. In between it calls nothing but the user's
 function.
@@ -69,7 +69,7 @@ class _Handed(BodyCall):
         return context
 
 
-class _Sent(Call):
+class _WithHeaders(Call):
     """A callable on its way to a process, with the headers to append to its pickle."""
 
     __slots__ = ("trailer",)
@@ -79,9 +79,9 @@ class _Sent(Call):
         self.trailer = trailer
 
 
-def _sent(function: Callable[..., Any], context: Context) -> _Sent | None:
+def _with_headers(function: Callable[..., Any], context: Context) -> _WithHeaders | None:
     headers = carrier.pack(context) if context else None
-    return None if headers is None else _Sent(function, trailers.pack(headers))
+    return None if headers is None else _WithHeaders(function, trailers.pack(headers))
 
 
 def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
@@ -101,7 +101,7 @@ def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
             call = handoff.call(seam, func, _Handed) if callable(func) else None
         elif callable(func):
             try:
-                call = _sent(func, seam.capture(func) or NO_CONTEXT)
+                call = _with_headers(func, seam.capture(func) or NO_CONTEXT)
             except Exception as error:
                 handoff.report_fault("apply_async", error)
         callback, error_callback = _registered(seam, callback), _registered(seam, error_callback)
@@ -155,8 +155,8 @@ def _generation(original: Any, seam: Seam, pool: Any) -> Any:
             elif isinstance(self, pool.ThreadPool):
                 call = functools.partial(_Handed, context, func)
             else:
-                sent = _sent(func, context)
-                call = lambda: sent  # noqa: E731
+                wrapped = _with_headers(func, context)
+                call = lambda: wrapped  # noqa: E731
             return _in_context(tasks, func, context or NO_CONTEXT, call)
         except Exception as error:
             handoff.report_fault("map", error)
@@ -217,13 +217,13 @@ def _putting(put: Any) -> Any:
     sends = base is not None and isinstance(pipe, base) and put == pipe.send
 
     def put_task(task: Any) -> Any:
-        if task is None or type(sent := task[2]) is not _Sent:
+        if task is None or type(wrapped := task[2]) is not _WithHeaders:
             return put(task)
-        task = (task[0], task[1], sent.__wrapped__, task[3], task[4])
+        task = (task[0], task[1], wrapped.__wrapped__, task[3], task[4])
         if not sends:
             return put(task)
         message = connection._ForkingPickler.dumps(task)
-        return pipe.send_bytes(b"".join((message, sent.trailer)))
+        return pipe.send_bytes(b"".join((message, wrapped.trailer)))
 
     return put_task
 
