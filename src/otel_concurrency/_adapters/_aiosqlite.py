@@ -28,6 +28,6 @@ MODULES = {"queue": {"aiosqlite.core": _layers}}
 def _execute(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def _execute(self: Any, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        return await original(self, handoff.own(seam, fn, BodyCall), *args, **kwargs)
+        return await original(self, handoff.bind(seam, fn, BodyCall), *args, **kwargs)
 
     return _execute

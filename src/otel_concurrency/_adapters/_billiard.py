@@ -48,7 +48,7 @@ def _hand_off(original: Any, seam: Seam) -> Any:
         call = pickled_calls.portable(seam, func, empty=False)
         for name in ("callback", "error_callback"):
             if name in kwargs:
-                kwargs[name] = handoff.own(seam, kwargs[name])
+                kwargs[name] = handoff.bind(seam, kwargs[name])
         return original(self, call, *args, **kwargs)
 
     return hand_off

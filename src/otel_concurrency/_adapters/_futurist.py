@@ -32,7 +32,7 @@ def _task(original: Any, seam: Seam) -> Any:
     def __init__(  # noqa: N807
         self: Any, fn: Any, args: Any, kwargs: Any, future: Any, delay: Any
     ) -> None:
-        call = handoff.own(seam, fn, BodyCall)
+        call = handoff.bind(seam, fn, BodyCall)
         original(self, call, args, kwargs, future, delay)
         if isinstance(call, Call):
             # A cancelled task stays in the executor's heap until it is due.

@@ -53,7 +53,7 @@ MODULES = {
 def _add_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_callback(self: Any, callback: Any) -> Any:
-        return original(self, handoff.own(seam, callback))
+        return original(self, handoff.bind(seam, callback))
 
     return add_callback
 
@@ -61,6 +61,6 @@ def _add_callback(original: Any, seam: Seam) -> Any:
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        return original(self, handoff.own(seam, fn))
+        return original(self, handoff.bind(seam, fn))
 
     return add_done_callback

@@ -87,6 +87,6 @@ def _submit(original: Any, seam: Seam) -> Any:
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        return original(self, handoff.own(seam, fn))
+        return original(self, handoff.bind(seam, fn))
 
     return add_done_callback

@@ -33,7 +33,7 @@ def _init(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def __init__(self: Any, scheduler: Any, state: Any, action: Any, duetime: Any) -> None:  # noqa: N807
         # Also without a context: the flow that invokes it may have one.
-        original(self, scheduler, state, handoff.own(seam, action), duetime)
+        original(self, scheduler, state, handoff.bind(seam, action), duetime)
 
     return __init__
 

@@ -56,6 +56,6 @@ def _run_sync_soon(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def run_sync_soon(self: Any, sync_fn: Any, *args: Any, idempotent: bool = False) -> None:
         # Also without a context: the loop has the context in which `trio.run` was called.
-        original(self, handoff.own(seam, sync_fn), *args, idempotent=idempotent)
+        original(self, handoff.bind(seam, sync_fn), *args, idempotent=idempotent)
 
     return run_sync_soon

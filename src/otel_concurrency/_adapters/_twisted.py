@@ -81,7 +81,7 @@ MODULES = {
 def _call_from_thread(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def callFromThread(self: Any, f: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        return original(self, handoff.own(seam, f), *args, **kwargs)
+        return original(self, handoff.bind(seam, f), *args, **kwargs)
 
     return callFromThread
 
@@ -89,7 +89,7 @@ def _call_from_thread(original: Any, seam: Seam) -> Any:
 def _call_later(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def callLater(self: Any, delay: Any, callable: Any, *args: Any, **kw: Any) -> Any:  # noqa: N802
-        return original(self, delay, handoff.own(seam, callable), *args, **kw)
+        return original(self, delay, handoff.bind(seam, callable), *args, **kw)
 
     return callLater
 
@@ -155,10 +155,10 @@ def _add_callbacks(original: Any, seam: Seam) -> Any:
     def addCallbacks(  # noqa: N802
         self: Any, callback: Any, errback: Any = NOT_GIVEN, *args: Any, **kwargs: Any
     ) -> Any:
-        callback = handoff.own(seam, callback)
+        callback = handoff.bind(seam, callback)
         if errback is NOT_GIVEN:  # Twisted 23.8 has changed the default of this parameter
             return original(self, callback, *args, **kwargs)
-        return original(self, callback, handoff.own(seam, errback), *args, **kwargs)
+        return original(self, callback, handoff.bind(seam, errback), *args, **kwargs)
 
     return addCallbacks
 
@@ -166,7 +166,7 @@ def _add_callbacks(original: Any, seam: Seam) -> Any:
 def _add_one(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add(self: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(self, handoff.own(seam, callback), *args, **kwargs)
+        return original(self, handoff.bind(seam, callback), *args, **kwargs)
 
     return add
 
@@ -174,6 +174,6 @@ def _add_one(original: Any, seam: Seam) -> Any:
 def _add_errback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def addErrback(self: Any, errback: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        return original(self, handoff.own(seam, errback), *args, **kwargs)
+        return original(self, handoff.bind(seam, errback), *args, **kwargs)
 
     return addErrback

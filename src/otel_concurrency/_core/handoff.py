@@ -263,7 +263,7 @@ def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> C
         return None
 
 
-def own(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
+def bind(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
     """Return ``function`` as a call that runs in the current context, even if that is empty.
 
     For work on a thread that may be in the context of other work. Never raises.
