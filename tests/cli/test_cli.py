@@ -20,7 +20,7 @@ from rich.console import Console
 from commands import command, environment
 from otel_concurrency import __version__
 from otel_concurrency._cli import CommandError, demo, tree
-from otel_concurrency._cli.spans import Span, SpanId, Standing, parse, plant, summary
+from otel_concurrency._cli.spans import ExportedSpan, SpanId, Standing, parse, plant, summary
 
 HANDED_OFF = Counter(
     ["reserve_stock"] * 3
@@ -300,7 +300,7 @@ def test_called_wrongly(arguments):
 
 def span(name, parent=None, *, at=0, trace="a" * 32, links=(), kind="INTERNAL", thread="t"):
     """Return a span that is called by one letter; its identifier is made of it."""
-    return Span(
+    return ExportedSpan(
         trace_id=trace,
         span_id=name * 16,
         parent_id=parent and parent * 16,
@@ -416,7 +416,7 @@ def test_a_long_chain_is_drawn():
     """The depth of a trace is not limited by the interpreter's recursion limit."""
     depth = sys.getrecursionlimit() + 10
     chain = [
-        Span("a" * 32, f"{i:016x}", f"{i - 1:016x}" if i else None, f"s{i}", i, i)
+        ExportedSpan("a" * 32, f"{i:016x}", f"{i - 1:016x}" if i else None, f"s{i}", i, i)
         for i in range(depth)
     ]
     *_, last = tree.rows(plant(chain))
@@ -450,7 +450,7 @@ def test_thread_names_are_short():
     """The target in the name of an unnamed thread is left out; given names are left alone."""
     assert span("a", thread="Thread-7 (process_request_thread)").thread == "Thread-7"
     assert span("a", thread="worker (eu)").thread == "worker (eu)"
-    assert Span("a" * 32, "a" * 16, None, "a", 0, 0).thread == ""
+    assert ExportedSpan("a" * 32, "a" * 16, None, "a", 0, 0).thread == ""
 
 
 def test_spans_are_read_as_the_sdk_writes_them(tracer, exporter):

@@ -82,11 +82,11 @@ def _summary(forest: spans.Forest) -> str:
     return f"[bold {'red' if forest.orphans else 'green'}]{spans.summary(forest)}[/]"
 
 
-def _knows_tenant(span: spans.Span) -> bool:
+def _knows_tenant(span: spans.ExportedSpan) -> bool:
     return span.attributes.get(_BAGGAGE) == _TENANT
 
 
-def _tenant(span: spans.Span) -> tree.Remark:
+def _tenant(span: spans.ExportedSpan) -> tree.Remark:
     known = _knows_tenant(span)
     return (f"{_BAGGAGE}={_TENANT}", "green") if known else ("baggage lost", "red")
 
@@ -95,7 +95,7 @@ def _tenant(span: spans.Span) -> tree.Remark:
 class _Run:
     """What a service exported, and what may explain it: its settings and its log."""
 
-    spans: tuple[spans.Span, ...]
+    spans: tuple[spans.ExportedSpan, ...]
     circumstances: str
 
 

@@ -26,7 +26,7 @@ class SpanId(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Span:
+class ExportedSpan:
     """An exported span. Identifiers are lower-case hexadecimal, times are Unix nanoseconds."""
 
     trace_id: str
@@ -57,7 +57,7 @@ class Span:
         return re.sub(r"^(Thread-\d+) \(.*\)$", r"\1", str(self.attributes.get("thread.name", "")))
 
 
-def parse(lines: Iterable[str]) -> tuple[Span, ...]:
+def parse(lines: Iterable[str]) -> tuple[ExportedSpan, ...]:
     """Return the spans in ``lines``, each of which holds one as JSON; empty lines are skipped.
 
     Raises ValueError, KeyError or TypeError for a line that does not hold an exported span.
@@ -65,8 +65,8 @@ def parse(lines: Iterable[str]) -> tuple[Span, ...]:
     return tuple(_span(json.loads(line)) for line in lines if line.strip())
 
 
-def _span(exported: Mapping[str, Any]) -> Span:
-    return Span(
+def _span(exported: Mapping[str, Any]) -> ExportedSpan:
+    return ExportedSpan(
         trace_id=_hexadecimal(exported["context"]["trace_id"]),
         span_id=_hexadecimal(exported["context"]["span_id"]),
         parent_id=exported["parent_id"] and _hexadecimal(exported["parent_id"]),
@@ -117,17 +117,17 @@ class Standing(enum.Enum):
 class Forest:
     """Spans as trees: each is a root or the child of another. Earlier ones come first."""
 
-    roots: tuple[Span, ...]
-    children: Mapping[SpanId, tuple[Span, ...]]
+    roots: tuple[ExportedSpan, ...]
+    children: Mapping[SpanId, tuple[ExportedSpan, ...]]
     standing: Mapping[SpanId, Standing]
 
     @property
-    def spans(self) -> tuple[Span, ...]:
+    def spans(self) -> tuple[ExportedSpan, ...]:
         """Every span, roots first."""
         return self.roots + tuple(span for family in self.children.values() for span in family)
 
     @property
-    def orphans(self) -> tuple[Span, ...]:
+    def orphans(self) -> tuple[ExportedSpan, ...]:
         """The roots of traces that should not exist."""
         return tuple(root for root in self.roots if self.standing[root.id] is Standing.ORPHAN)
 
@@ -137,7 +137,7 @@ class Forest:
         return len({root.trace_id for root in self.roots} - {o.trace_id for o in self.orphans})
 
 
-def plant(spans: Iterable[Span]) -> Forest:
+def plant(spans: Iterable[ExportedSpan]) -> Forest:
     """Return ``spans`` as trees.
 
     A trace is meant to begin with a span of kind SERVER or CONSUMER; where there is no such root,
@@ -145,8 +145,8 @@ def plant(spans: Iterable[Span]) -> Forest:
     """
     in_order = sorted(spans, key=lambda span: span.start_ns)
     known = {span.id for span in in_order}
-    children: defaultdict[SpanId, list[Span]] = defaultdict(list)
-    roots: list[Span] = []
+    children: defaultdict[SpanId, list[ExportedSpan]] = defaultdict(list)
+    roots: list[ExportedSpan] = []
     for span in in_order:
         if span.parent is not None and span.parent in known:
             children[span.parent].append(span)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from otel_concurrency._cli.spans import Forest, Span, SpanId, Standing
+from otel_concurrency._cli.spans import ExportedSpan, Forest, SpanId, Standing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,23 +59,23 @@ ASCII = Glyphs(
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """A line of a tree: a span, or one of the links of the span above it."""
 
     guides: str
-    span: Span
+    span: ExportedSpan
     link: SpanId | None = None
 
 
-def rows(forest: Forest, glyphs: Glyphs = UNICODE) -> Iterator[Row]:
+def rows(forest: Forest, glyphs: Glyphs = UNICODE) -> Iterator[Line]:
     """Yield every span of ``forest`` with its links, in the order in which they are drawn."""
     pending = [(root, "", "") for root in reversed(forest.roots)]
     while pending:
         span, own, below = pending.pop()
         family = forest.children.get(span.id, ())
-        yield Row(own, span)
+        yield Line(own, span)
         for link in span.links:
-            yield Row(below + (glyphs.trunk if family else "   "), span, link)
+            yield Line(below + (glyphs.trunk if family else "   "), span, link)
         for child in reversed(family):
             last = child is family[-1]
             pending.append(
@@ -90,7 +90,7 @@ def rows(forest: Forest, glyphs: Glyphs = UNICODE) -> Iterator[Row]:
 def table(
     heading: str,
     forest: Forest,
-    remark: Callable[[Span], Remark] = lambda _: ("", ""),
+    remark: Callable[[ExportedSpan], Remark] = lambda _: ("", ""),
     glyphs: Glyphs = UNICODE,
 ) -> Table:
     """Return ``forest`` as a table; ``remark`` says what else is worth saying about a span."""

@@ -2,8 +2,8 @@
 
 The context is captured when work is handed to the pool: once for a whole ``map``, once for each
 ``apply``. For a pool of processes, the function waits as a :class:`_WithHeaders` for the pool's
-task thread, which takes it apart again: it sends the plain task, with headers behind its pickle. In a
-``ThreadPool`` the context itself travels. A worker attaches the context when it takes a task from
+task thread, which takes it apart again: it sends the plain task, with headers behind its pickle. In
+a ``ThreadPool`` the context itself travels. A worker attaches the context when it takes a task from
 its queue, and detaches it when it has the result. In between it calls nothing but the user's
 function.
 
