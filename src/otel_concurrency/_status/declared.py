@@ -23,6 +23,9 @@ def variables() -> dict[str, str]:
         return {}
     settings = _settings.read(_primitives.NAMES, declared, _adapters.ADAPTERS)
     return {
-        _settings.variable(name): ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in settings.as_keywords().items()
+        _settings.variable(name): _as_text(value) for name, value in settings.as_keywords().items()
     }
+
+
+def _as_text(value: str | int | tuple[str, ...]) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
