@@ -43,6 +43,8 @@ MODULES = {"sched": _layers}
 _ACTION = 3
 """The index of the action in an event."""
 
+_getframe = sys._getframe  # pyright: ignore[reportPrivateUsage]  # documented
+
 # The plain methods of `tuple`, which skip what a subclass overrides. `getattr` is for the type
 # checkers, which would complain of such direct calls.
 _make: Any = getattr(tuple, "__new__")  # noqa: B009
@@ -68,19 +70,22 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
         def __iter__(self) -> Any:
             try:
-                caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+                if _getframe(1).f_code is not loop:
+                    return iter(seen(self))
             except ValueError:  # there is no calling frame: a thread starts in this function
-                return iter(seen(self))
-            if caller.f_code is not loop:
                 return iter(seen(self))
             # The loop is about to run this event's action, unless it has to wait for it.
             if _asked and (thread := get_ident()) in running:
                 rounds.end(thread)
                 running[thread] = self
-            if type(_held(self, _ACTION)) is Call or seam.capture is capture_nothing:
-                return held(self)
             try:
-                return _clean(held(self)) if get_current() else held(self)
+                if (
+                    not get_current()
+                    or type(_held(self, _ACTION)) is Call
+                    or seam.capture is capture_nothing
+                ):
+                    return held(self)
+                return _clean(held(self))
             except Exception as error:
                 handoff.report_fault("get_current", error)
                 return held(self)
@@ -137,7 +142,7 @@ def _is_inside(action: Any, loop: CodeType) -> bool:
 
     The loop also calls ``delayfunc``, which may do unrelated work.
     """
-    frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+    frame: Any = _getframe(1)
     while frame.f_back is not None and frame.f_back.f_code is not loop:
         frame = frame.f_back
     while isinstance(action, functools.partial):
@@ -169,7 +174,7 @@ class _Unnoted:
     def _begin_round(self) -> Round | None:
         """Return the round that is running, read this once from the loop's local variables."""
         _asked[:] = (True,)
-        frame: Any = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # documented
+        frame: Any = _getframe(1)
         while frame is not None and frame.f_code is not self._loop:
             frame = frame.f_back
         if frame is None:
