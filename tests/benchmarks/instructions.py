@@ -19,14 +19,14 @@ from types import FrameType
 from typing import Any
 
 from opentelemetry import trace
-from operations import OPERATIONS, TRACER, Operation
+from operations import OPERATIONS, OURS, TRACER, Operation
 from rich.console import Console
 from rich.table import Table
 
 import otel_concurrency
 from otel_concurrency import ConcurrencyInstrumentor
 
-OURS = str(Path(otel_concurrency.__file__).parent)
+PACKAGE = str(Path(otel_concurrency.__file__).parent)
 RECORD = Path(__file__).with_suffix(".json")
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 LOOPS = 10
@@ -69,7 +69,7 @@ class Counter:
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "call":
-            if not frame.f_code.co_filename.startswith(OURS):
+            if not frame.f_code.co_filename.startswith(PACKAGE):
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode":
@@ -77,7 +77,7 @@ class Counter:
         return self._trace
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "c_call" and frame.f_code.co_filename.startswith(OURS):
+        if event == "c_call" and frame.f_code.co_filename.startswith(PACKAGE):
             next(self._calls)
 
 
@@ -88,7 +88,7 @@ def count(operation: Operation) -> list[float]:
     loops = 1 if "100" in operation.name else LOOPS  # of these each is a hundred, or a thousand
     for span in (trace.use_span(TRACER.start_span("handler")), nullcontext()):
         counter.watch()
-        with operation.setting(False) as run, span:
+        with operation.setting(OURS) as run, span:
             run(loops)  # first times are others
             counter.read()
             run(loops)

@@ -25,6 +25,8 @@ from opentelemetry.context import Context, attach, detach, get_current, set_valu
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from otel_concurrency import capture, wrap
+
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer("benchmark")
 
 PLAIN, BY_HAND, OFFICIAL, OURS = VARIANTS = ("plain", "by hand", "official", "ours")
@@ -38,7 +40,8 @@ class Operation:
 
     ``unit`` is ``second`` or ``byte``; ``at_most`` are the limits of ours with a span and without
     any context, as a ratio to plain or in bytes beyond it; ``count`` is how many of a waiting
-    operation's hand-offs wait at a time.
+    operation's hand-offs wait at a time; ``setting`` takes the variant. If it is the program that
+    makes the hand-off, ``at_most_by_hand`` is the limit of ours as a ratio to by hand.
     """
 
     name: str
@@ -46,7 +49,8 @@ class Operation:
     at_most: tuple[float | None, float | None]
     variants: tuple[str, ...]
     count: int
-    setting: Callable[[bool], AbstractContextManager[Callable[[int], Any]]]
+    setting: Callable[[str], AbstractContextManager[Callable[[int], Any]]]
+    at_most_by_hand: float | None = None
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -64,8 +68,22 @@ def timed(
 
     def add(setting: Setting) -> None:
         limits = at_most, without or at_most
-        entry = Operation(name, "second", limits, variants, 0, contextmanager(setting))
-        OPERATIONS[name] = entry
+        OPERATIONS[name] = Operation(name, "second", limits, variants, 0, _of_variant(setting))
+
+    return add
+
+
+def handed_off(name: str, at_most: float) -> Callable[[Callable[[str], Any]], None]:
+    """Add a hand-off that the program makes: in each variant it is written in another way."""
+
+    def add(run_of: Callable[[str], Any]) -> None:
+        @contextmanager
+        def setting(variant: str) -> Iterator[Callable[[int], Any]]:
+            yield run_of(variant)
+
+        OPERATIONS[name] = Operation(
+            name, "second", (None, None), WITHOUT_OFFICIAL, 0, setting, at_most
+        )
 
     return add
 
@@ -76,10 +94,19 @@ def waiting(
     """Add an operation of which the memory is measured."""
 
     def add(setting: Setting) -> None:
-        entry = Operation(name, "byte", (100, 100), variants, count, contextmanager(setting))
-        OPERATIONS[name] = entry
+        OPERATIONS[name] = Operation(
+            name, "byte", (100, 100), variants, count, _of_variant(setting)
+        )
 
     return add
+
+
+def _of_variant(setting: Setting) -> Callable[[str], AbstractContextManager[Callable[[int], Any]]]:
+    @contextmanager
+    def of_variant(variant: str) -> Iterator[Callable[[int], Any]]:
+        yield from setting(variant == BY_HAND)
+
+    return of_variant
 
 
 def work(*args: object) -> None:
@@ -406,6 +433,101 @@ def _unsampled_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
 
     tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("benchmark")
     yield run
+
+
+def attached(context: Context, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call ``function`` in ``context``, as one writes it by hand for many calls."""
+    token = attach(context)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        detach(token)
+
+
+def _plain(loops: int) -> None:
+    for _ in range(loops):
+        work()
+
+
+@handed_off("by hand: capture() and with", at_most=1.25)
+def _capture_and_with(variant: str) -> Callable[[int], Any]:
+    def hand_written(loops: int) -> None:
+        for _ in range(loops):
+            context = get_current()
+            token = attach(context)
+            try:
+                work()
+            finally:
+                detach(token)
+
+    def ours(loops: int) -> None:
+        for _ in range(loops):
+            with capture():
+                work()
+
+    return {BY_HAND: hand_written, OURS: ours}.get(variant, _plain)
+
+
+@handed_off("by hand: with", at_most=1.1)
+def _with(variant: str) -> Callable[[int], Any]:
+    def hand_written(loops: int) -> None:
+        context = get_current()
+        for _ in range(loops):
+            token = attach(context)
+            try:
+                work()
+            finally:
+                detach(token)
+
+    def ours(loops: int) -> None:
+        handoff = capture()
+        for _ in range(loops):
+            with handoff:
+                work()
+
+    return {BY_HAND: hand_written, OURS: ours}.get(variant, _plain)
+
+
+@handed_off("by hand: run()", at_most=1.1)
+def _run(variant: str) -> Callable[[int], Any]:
+    def hand_written(loops: int) -> None:
+        context = get_current()
+        for _ in range(loops):
+            attached(context, work)
+
+    def ours(loops: int) -> None:
+        run = capture().run
+        for _ in range(loops):
+            run(work)
+
+    return {BY_HAND: hand_written, OURS: ours}.get(variant, _plain)
+
+
+@handed_off("by hand: a call of what wrap() returned", at_most=1.1)
+def _wrapped(variant: str) -> Callable[[int], Any]:
+    def carrying_all(function: Callable[..., Any]) -> Callable[..., Any]:
+        context = get_current()
+
+        def carried(*args: Any, **kwargs: Any) -> Any:
+            token = attach(context)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                detach(token)
+
+        return carried
+
+    def hand_written(loops: int) -> None:
+        function = carrying_all(work)
+        for _ in range(loops):
+            function()
+
+    def ours(loops: int) -> None:
+        function = wrap(work)
+        for _ in range(loops):
+            function()
+
+    return {BY_HAND: hand_written, OURS: ours}.get(variant, _plain)
 
 
 class Blocked(concurrent.futures.ThreadPoolExecutor):

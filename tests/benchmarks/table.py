@@ -89,12 +89,24 @@ def _cells(result: Result) -> list[str]:
     cells = [operation.name, f"{of_plain:.0f} B" if in_bytes else _seconds(of_plain)]
     for span, variant in _COMPARED:
         value = result.beyond_plain(span, variant)
-        limit = operation.at_most[not span] if variant == OURS else None
+        limit = _limit(result, span) if variant == OURS else None
         cells.append(_coloured(value, limit, _bytes if in_bytes else _ratio))
     limits = dict.fromkeys(operation.at_most)  # one, where they are the same
     spell = _bytes if in_bytes else _ratio
-    cells.append(", ".join(_coloured(limit, None, spell) for limit in limits))
+    if operation.at_most_by_hand is None:
+        cells.append(", ".join(_coloured(limit, None, spell) for limit in limits))
+    else:
+        cells.append(f"{_ratio(operation.at_most_by_hand)} of by hand")
     return cells
+
+
+def _limit(result: Result, span: bool) -> float | None:
+    """Return the limit of ours beyond plain, if there is one."""
+    of_by_hand = result.operation.at_most_by_hand
+    by_hand = result.beyond_plain(span, BY_HAND)
+    if of_by_hand is None or by_hand is None:
+        return result.operation.at_most[not span]
+    return of_by_hand * by_hand
 
 
 def _coloured(value: float | None, limit: float | None, spell: Callable[[float], str]) -> str:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from opentelemetry import trace
-from operations import BY_HAND, OFFICIAL, OPERATIONS, OURS, TRACER
+from operations import OFFICIAL, OPERATIONS, OURS, TRACER
 
 
 def instrument(variant: str) -> None:
@@ -35,7 +35,7 @@ class Measuring:
     """Answers requests, a method for each unit; keeps the setting of the last one."""
 
     def __init__(self, variant: str) -> None:
-        self._by_hand = variant == BY_HAND
+        self._variant = variant
         self._scene: tuple[str, AbstractContextManager[Any]] | None = None
         self._run: Any = None
 
@@ -52,7 +52,7 @@ class Measuring:
     def byte(self, operation: str, span: bool, count: int) -> float:
         """Return how many bytes ``count`` waiting hand-offs hold."""
         with (
-            OPERATIONS[operation].setting(self._by_hand) as hand_off,
+            OPERATIONS[operation].setting(self._variant) as hand_off,
             _span() if span else nullcontext(),
         ):
             held = [hand_off(max(count // 10, 1))]
@@ -67,7 +67,7 @@ class Measuring:
     def _set(self, operation: str) -> None:
         if self._scene is None or self._scene[0] != operation:
             self.leave()
-            setting = OPERATIONS[operation].setting(self._by_hand)
+            setting = OPERATIONS[operation].setting(self._variant)
             self._scene = operation, setting
             self._run = setting.__enter__()
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import copy
+import functools
 import gc
 import pickle
+import random
 import sys
 import threading
 import weakref
@@ -14,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context, attach, detach, get_current, set_value
+from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
 from seen import NOTHING, WAIT, context_of, current, id_of, in_context, without_context
 
 import otel_concurrency
@@ -205,6 +208,58 @@ def test_one_that_comes_back_while_another_is_inside_leaves_in_order(request_spa
 
 
 # --- run ---
+
+
+class Flow:
+    """Enters and leaves hand-offs in some order, in a context of its own."""
+
+    def __init__(self):
+        self._context = contextvars.Context()
+        self._inside = []
+
+    def step(self, chance, handoffs, keys):
+        """Do one thing at random, and check what is current."""
+        self._context.run(self._step, chance, handoffs, keys)
+
+    def end(self):
+        """Leave all, from the innermost on."""
+        while self._inside:
+            self._context.run(self._leave)
+
+    def _step(self, chance, handoffs, keys):
+        if self._inside and chance.random() < 0.5:
+            self._leave()
+        elif chance.random() < 0.2:
+            before = get_current()
+            token = attach(set_value("key", object()))
+            self._inside.append((before, functools.partial(detach, token)))
+        else:
+            number = chance.randrange(len(handoffs))
+            self._inside.append(
+                (get_current(), functools.partial(handoffs[number].__exit__, None, None, None))
+            )
+            handoffs[number].__enter__()
+            assert get_value("key") == keys[number]
+
+    def _leave(self):
+        before, leave = self._inside.pop()
+        leave()
+        assert get_current() is before
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_the_order_each_flow_returns_to_where_it_was(seed, caplog):
+    """Random flows are inside few hand-offs at once, also inside themselves and each other."""
+    chance = random.Random(seed)
+    keys = range(3)
+    handoffs = [HandOff(set_value("key", key)) for key in keys]
+    flows = [Flow() for _ in range(1 + seed % 3)]
+    for _ in range(300):
+        chance.choice(flows).step(chance, handoffs, keys)
+    for flow in flows:
+        flow.end()
+    assert not caplog.records
+    assert all(handoff._token is None for handoff in handoffs)
 
 
 def test_run_calls_in_the_context(request_span):

@@ -179,7 +179,7 @@ def test_it_works_with_another_runtime_context():
 
 def test_a_runtime_context_that_fails_is_one_warning(monkeypatch, caplog):
     """The program's block runs all the same."""
-    from otel_concurrency._by_hand import handoffs
+    from otel_concurrency._by_hand import callables, handoffs
     from otel_concurrency._core import handoff as hot_path
 
     def fail(*_):
@@ -187,13 +187,16 @@ def test_a_runtime_context_that_fails_is_one_warning(monkeypatch, caplog):
 
     handoff = capture()
     monkeypatch.setattr(handoffs, "attach", fail)
+    monkeypatch.setattr(handoffs, "_claim", fail)
     monkeypatch.setattr(handoffs, "get_current", fail)
+    monkeypatch.setattr(callables, "attach", fail)
     monkeypatch.setattr(hot_path, "attach", fail)
     ran = []
     for _ in range(3):
         with handoff, capture():
             ran.append(1)
         handoff.run(ran.append, 2)
-    assert ran == [1, 2] * 3
+        handoff.wrap(ran.append)(3)
+    assert ran == [1, 2, 3] * 3
     assert 1 <= len(caplog.records) <= 2
     assert context_api.get_current() == {}

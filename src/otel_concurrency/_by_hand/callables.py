@@ -18,7 +18,7 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import attach_safely, current_safely
+from otel_concurrency._core.handoff import attach, attach_safely, current_safely, detach
 from otel_concurrency._items import adoption
 
 
@@ -57,9 +57,17 @@ def carried(f: Any, result: Any, context: Context) -> Any:
 
 def leave(token: Any, context: Context) -> None:
     """Detach what :func:`attach_safely` attached, and let go of items adopted in the meantime."""
-    handoff.leave(token)
+    try:
+        detach(token)
+    except Exception as error:
+        _report_not_detached(token, error)
     if handoff.any_adopted:
         adoption.end_in(context)
+
+
+def _report_not_detached(token: Any, error: Exception) -> None:
+    if token is not None:  # what could not be attached was reported then
+        handoff.report_fault("detach", error)
 
 
 def _call_of(f: Any) -> Any:
@@ -74,12 +82,22 @@ _Make = Callable[[Any, Context], Any]
 
 def _function(f: Any, context: Context) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
-        token = attach_safely(context)
+        token: Any
+        try:
+            token = attach(context)
+        except Exception as error:
+            token = None
+            handoff.report_fault("attach", error)
         try:
             result = f(*args, **kwargs)
         finally:
-            leave(token, context)
+            try:  # as `leave`, without a call of it
+                detach(token)
+            except Exception as error:
+                _report_not_detached(token, error)
             del token
+            if handoff.any_adopted:
+                adoption.end_in(context)
         if type(result) is CoroutineType:
             return carried(f, result, context)
         return result

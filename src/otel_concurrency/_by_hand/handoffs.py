@@ -3,7 +3,8 @@
 ``with`` is written for speed. Many threads and tasks may be inside one hand-off at the same time,
 and each must find its own token again to detach. The first flow keeps its token in the object. It
 claims the object by deleting a slot, which is atomic and succeeds only once. Flows that enter in
-the meantime keep their token in a context variable, which costs twice as much.
+the meantime keep their token in a context variable, which costs several times as much. The token in
+the object is always the innermost of its flow: a flow that enters again moves it to the variable.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
-from otel_concurrency._by_hand import callables
+from otel_concurrency._by_hand.callables import SUSPENDED, carried, leave, wrapped
 from otel_concurrency._core import faults, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, attach, attach_safely, detach, get_current
@@ -32,13 +33,22 @@ R = TypeVar("R")
 _logger = logging.getLogger(__name__)
 
 _Entered = tuple["HandOff", Any, Any]
-"""A hand-off that this flow has entered, its token, and the entry of the hand-off outside it."""
+"""A hand-off that this flow has entered, its token, and the next of these entries.
+
+Of one hand-off, the innermost is the first. A token that was moved here from its hand-off may stand
+before those of other hand-offs that were entered later.
+"""
 
 _entered: ContextVar[_Entered | None] = ContextVar("otel_concurrency_entered", default=None)
-_innermost = _entered.get
 
-_CAN_CLAIM = detach is not context_api.detach
-"""Whether detaching fails in every flow but the one that attached."""
+
+def _claim_nothing(_: Context) -> Any:
+    raise AttributeError
+
+
+_claim = attach if detach is not context_api.detach else _claim_nothing
+"""Attaches a context whose token is kept in the object. That takes a context implementation of
+which detaching fails in every flow but the one that attached."""
 
 
 class HandOff:
@@ -59,8 +69,7 @@ class HandOff:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._token: Any
-        if _CAN_CLAIM:
-            self._free = True
+        self._free = True
 
     @property
     def context(self) -> Context:
@@ -69,32 +78,56 @@ class HandOff:
 
     def __enter__(self) -> HandOff:
         try:
-            if _innermost() is None:
-                del self._free
-                self._token = attach(self._context)
-                return self
+            del self._free
+            self._token = _claim(self._context)
+            return self
         except AttributeError:  # another flow is inside
             pass
         except Exception as error:
             handoff.report_fault("attach", error)
-        _entered.set((self, attach_safely(self._context), _innermost()))
+        self._enter_beside()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object, /) -> None:
-        innermost = _innermost()
-        if innermost is not None and innermost[0] is self:
-            _entered.set(innermost[2])
-            handoff.leave(innermost[1])
-        else:
-            try:
-                detach(self._token)
-            except Exception:
-                _report_left_elsewhere()
-                return
-            self._token = None
-            self._free = True
+        try:
+            detach(self._token)
+        except Exception:  # it is not this flow's
+            self._leave_beside()
+            return
+        self._token = None
+        self._free = True
         if handoff.any_adopted:
             adoption.end_in(self._context)
+
+    def _enter_beside(self) -> None:
+        """Attach the context, and keep the token in this flow."""
+        outer = _entered.get()
+        here = handoff.current_safely()
+        try:
+            detach(self._token)
+        except Exception:  # noqa: S110 - it is not this flow's, or there is none
+            pass
+        else:
+            self._token = None
+            outer = self, attach_safely(self._context), outer
+            attach_safely(here or NO_CONTEXT)
+        _entered.set((self, attach_safely(self._context), outer))
+
+    def _leave_beside(self) -> None:
+        """Detach what this flow keeps the token of."""
+        skipped: list[_Entered] = []
+        entered = _entered.get()
+        while entered is not None and entered[0] is not self:
+            skipped.append(entered)
+            entered = entered[2]
+        if entered is None:
+            _report_left_elsewhere()
+            return
+        outer = entered[2]
+        for one, token, _ in reversed(skipped):
+            outer = one, token, outer
+        _entered.set(outer)
+        leave(entered[1], self._context)
 
     def run(self, f: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call ``f`` in the context, and return its result.
@@ -103,15 +136,19 @@ class HandOff:
         the result is awaited or iterated over, as with `wrap`.
         """
         context = self._context
-        token = attach_safely(context)
+        token: Any
+        try:
+            token = attach(context)
+        except Exception as error:
+            token = None
+            handoff.report_fault("attach", error)
         try:
             result = f(*args, **kwargs)
-            if type(result) in callables.SUSPENDED:
-                result = callables.carried(f, result, context)
-            returned: R = result
-            return returned
+            if type(result) in SUSPENDED:
+                result = carried(f, result, context)
+            return result
         finally:
-            callables.leave(token, context)
+            leave(token, context)
             del self, context, token  # so that a traceback with this frame keeps nothing alive
 
     def wrap(self, f: Callable[P, R]) -> Callable[P, R]:
@@ -122,8 +159,8 @@ class HandOff:
         resumption to the next ``yield``; its consumer keeps the consumer's context. Raises
         TypeError if ``f`` is not callable.
         """
-        wrapped: Callable[P, R] = callables.wrapped(f, self._context)
-        return wrapped
+        made: Callable[P, R] = wrapped(f, self._context)
+        return made
 
     def headers(self) -> dict[str, str]:
         """Return the context as text, for a message, a row of a table or a file.
@@ -174,16 +211,14 @@ def capture(policy: Literal["parent", "link"] | Policy = "parent") -> HandOff:
     """
     if policy != "parent":
         return _captured(policy)
-    made: Any = _new(HandOff)  # without the call of `__init__`
+    made: HandOff = _new(HandOff)  # without the call of `__init__`
     try:
         made._context = get_current()
     except Exception as error:
         made._context = NO_CONTEXT
         handoff.report_fault("get_current", error)
-    if _CAN_CLAIM:
-        made._free = True
-    captured: HandOff = made
-    return captured
+    made._free = True
+    return made
 
 
 def _captured(policy: object) -> HandOff:
@@ -239,7 +274,7 @@ def clean() -> HandOff:
 
 
 def _report_left_elsewhere() -> None:
-    frame = caller(1)
+    frame = caller(2)
     site = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
     faults.in_one_line(
         _logger,
