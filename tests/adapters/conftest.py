@@ -50,6 +50,7 @@ NEEDED = {
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
     "test_schedule.py": "schedule",
+    "test_streams.py": "fastapi opentelemetry.instrumentation.asgi uvicorn",
     "test_task_queues.py": "procrastinate taskiq",
     "test_tornado.py": "tornado",
     "test_trio.py": "trio",

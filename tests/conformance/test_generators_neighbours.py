@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import logging
 import os
@@ -336,6 +337,36 @@ def test_a_finished_consumers_context_is_not_kept(instrumented, tracer, no_colle
     del token
     assert reference() is None
     generator.close()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another thread"])
+def test_variables_that_are_copied_into_a_generator(elsewhere, instrumented, tracer, caplog):
+    """Agents take over all variables of a task of theirs: the context that came so is kept, too."""
+    task = contextvars.copy_context()
+    task.run(attach, trace.set_span_in_context(tracer.start_span("task")))
+
+    def copying():
+        with tracer.start_as_current_span("generator"):
+            for variable, value in task.items():
+                variable.set(value)
+            yield current_name()
+            yield current_name()
+
+    with tracer.start_as_current_span("consumer"):
+        generator = copying()
+        for _ in range(2):
+            assert [next(generator), current_name()] == ["task", "consumer"]
+        closing = threading.Thread(target=generator.close)
+        if elsewhere:
+            closing.start()
+            closing.join()
+        else:
+            generator.close()
+        assert current_name() == "consumer"
+    assert not get_current()
+    assert not caplog.records
+    assert not found().suspensions.by_frame
+    assert not found().suspensions.by_token
 
 
 PROGRAM = """

@@ -255,7 +255,7 @@ class Suspensions:
             current = variable.get()
             if back is None:  # it was resumed where no event is sent
                 return
-            if back is _NOT_YET and not known.has_attached(current):
+            if back is _NOT_YET and current is known.base and not known.has_attached(current):
                 self.forget(known)  # it holds nothing: what it attached was left by another way
                 return
             if known.by_hand:
