@@ -107,7 +107,7 @@ def test_link_is_refused_where_nothing_is_handed_off(name, read, caplog):
     message = "\n".join({record.getMessage() for record in caplog.records})
     assert message.count("'link'") == 1
     assert "parent, off" in message
-    assert "nobody hands it on" in message
+    assert "was not handed off" in message
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -214,10 +214,10 @@ def test_a_wrong_parent_fails_and_says_which_it_is():
     with testing.watch() as spans:
         place_order()
     words = failure(spans.assert_parent, "stock", "order")
-    assert words.startswith("'stock' is no child of 'order'\n")
+    assert words.startswith("'stock' is not a child of 'order'\n")
     assert "✗ should be a child of 'order': its parent is 'reserve'" in words
     words = failure(spans.assert_parent, "stock", None)
-    assert words.startswith("'stock' is not a root\n")
+    assert words.startswith("'stock' is not a root span\n")
     words = failure(spans.assert_parent, "order", "stock")
     assert "✗ should be a child of 'stock': it has no parent" in words
 
@@ -278,7 +278,7 @@ def test_spans_are_named_in_any_form():
     spans.assert_parent(spans[1], "outer")
     spans.assert_connected(outer, spans[1])
     spans.assert_linked(linked, inner)
-    assert "'inner' is no child of 'linked'" in failure(spans.assert_parent, inner, linked)
+    assert "'inner' is not a child of 'linked'" in failure(spans.assert_parent, inner, linked)
 
 
 def test_what_runs_on_is_waited_for():

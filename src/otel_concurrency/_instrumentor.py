@@ -112,7 +112,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             _settings.in_force = settings
             _switched_on_with.update({_AGAIN: settings, _METER_PROVIDER: meter_provider})
         except Exception:
-            _logger.exception("otel-concurrency could not be switched on; the program runs without")
+            _logger.exception(
+                "otel-concurrency could not be switched on; the program runs without it"
+            )
 
     def _uninstrument(self, **kwargs: Any) -> None:
         global inherited  # noqa: PLW0603

@@ -195,7 +195,9 @@ def _imported(module: ModuleType) -> None:
             if _patched:
                 _set_aside(module)
     except Exception as error:
-        _report("is left alone, since it is not as the versions from 0.49b0 to 0.66b1 are", error)
+        _report(
+            "is left alone, because its code differs from that of versions 0.49b0 to 0.66b1", error
+        )
 
 
 def _set_aside(module: ModuleType) -> None:
@@ -225,8 +227,8 @@ def _say() -> None:
         return
     _is_said = True
     _logger.info(
-        "%s is set aside while otel-concurrency is on, which carries context to the same threads, "
-        "timers and pools. %s=true keeps it as it is.",
+        "%s is set aside while otel-concurrency is on: otel-concurrency carries context to the "
+        "same threads, timers and pools. Set %s=true to keep it.",
         NAME,
         SETTING,
     )
@@ -236,9 +238,9 @@ def _warn_of_links() -> None:
     faults.in_one_line(
         _logger,
         "links",
-        "%s is kept as it is (%s), and attaches the context that it has captured itself over this "
-        "library's: under `link`, work of threads, timers and pools is a child all the same. Unset "
-        "that setting, or switch the other off: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
+        "%s is kept (%s), and attaches the context that it captured itself in the place of this "
+        "library's. So the work of threads, timers and pools is a child even under `link`. Unset "
+        "that setting, or disable that package: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
         NAME,
         SETTING,
     )

@@ -70,7 +70,7 @@ _OPT_IN = frozenset(("subprocess",))
 
 
 _NEVER_LINKED = {
-    "generators": "what a generator goes on with after a `yield` is its own, and nobody hands it on"
+    "generators": "a generator that goes on after a `yield` does work that was not handed off"
 }
 """Primitives without `link`, and why."""
 
@@ -285,8 +285,8 @@ def _chosen(name: str, given: _Given, known: tuple[str, ...]) -> tuple[str, ...]
         faults.once(
             _logger,
             (name, *unknown),
-            "%s got %s, which there is no adapter for. The adapters are: %s; '*' is all of them, "
-            "and a '-' in front leaves one out.",
+            "%s got %s: there is no such adapter. The adapters are: %s; '*' stands for all of "
+            "them, and '-' before a name excludes it.",
             given.sources[name],
             ", ".join(map(repr, unknown)),
             ", ".join(sorted(known)),
@@ -309,7 +309,7 @@ def _names(name: str, given: _Given) -> tuple[str, ...]:
             parts = (value,)
         if all(isinstance(part, str) for part in parts):
             return tuple(part.strip() for part in parts if part.strip())
-        _report_invalid(where, value, "a comma-separated string, or strings")
+        _report_invalid(where, value, "a comma-separated string or a list of strings")
     return ()
 
 
@@ -321,7 +321,7 @@ def _report_invalid(where: str, value: object, valid: str) -> None:
     faults.once(
         _logger,
         (where, spelled),
-        "%s got %s, which is not valid and is ignored: it takes %s.",
+        "%s got %s, which is not valid and is ignored; expected %s.",
         where,
         spelled,
         valid,

@@ -163,7 +163,9 @@ class Spans(Sequence[Span]):
             if (span.parent is not None if parents is None else span.parent not in parents)
         }
         if wrong:
-            expected = "is not a root" if parent is None else f"is no child of {_name(parent)}"
+            expected = (
+                "is not a root span" if parent is None else f"is not a child of {_name(parent)}"
+            )
             _fail(f"{_name(child)} {expected}", report, wrong)
 
     def assert_linked(self, span: str | Span | StartedSpan, to: str | Span | StartedSpan) -> None:

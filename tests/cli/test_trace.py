@@ -224,8 +224,8 @@ def test_the_line_at_fault_is_printed(trace, name):
     faults = shown.report["orphans"] + shown.report["leaks"]
     line = watching.line_at_fault(program)
     assert {(fault["reason"], fault["site"]) for fault in faults} == {(reason, line)}
-    told = " ".join(shown.stdout.partition("has outlived its work, or")[2].split())
-    told += " ".join(shown.stdout.partition("have lost their parent")[2].split())
+    told = " ".join(shown.stdout.partition("Leaks: ")[2].split())
+    told += " ".join(shown.stdout.partition("Orphans: ")[2].split())
     assert line in told
     for fault in faults:
         assert fault["advice"] in told
@@ -291,7 +291,7 @@ def test_fail_on_does_not_hide_a_failure(program, trace):
 @pytest.mark.parametrize(
     ("command", "status", "words"),
     [
-        ([], 2, "there is no program to run"),
+        ([], 2, "no program to run was given"),
         (["no-such-program"], 127, "there is no program no-such-program"),
         (["/"], 126, "/ cannot be run"),
     ],
@@ -307,8 +307,11 @@ def test_a_program_that_cannot_be_run(trace, command, status, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--fail-on", "orphans,lerks"], "'orphans,lerks' is not made of orphans and leaks"),
-        (["--limit", "0"], "'0' is no number of spans"),
+        (
+            ["--fail-on", "orphans,lerks"],
+            "expected orphans or leaks, or both with a comma between them, got 'orphans,lerks'",
+        ),
+        (["--limit", "0"], "expected a positive integer, got '0'"),
         (["--off", "--compare"], "not allowed with"),
         (["--html", "no/such/directory"], "no/such/directory cannot be written"),
     ],
@@ -325,7 +328,7 @@ def test_a_python_that_does_not_have_the_library(trace):
     shown = trace(sys.executable, "-I", "-c", "print('ran')")
     assert shown.status == 0
     assert shown.stdout.startswith("ran\n")
-    assert "no Python of this program could be observed" in shown.stderr
+    assert "no Python process of this program could be observed" in shown.stderr
 
 
 # --- the program is what it would be ---

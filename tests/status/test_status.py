@@ -221,10 +221,10 @@ def test_a_program_that_does_not_tell(program):
     """One that is killed, or that runs without this library, is named as such."""
     result = command("status", *program("import os\nos.kill(os.getpid(), 9)\n"))
     assert result.returncode == 128 + 9
-    assert "left no status" in result.stderr
+    assert "did not write its state" in result.stderr
     result = command("status", "--", sys.executable, "-I", "-c", "")
     assert result.returncode == 1
-    assert "left no status" in result.stderr
+    assert "did not write its state" in result.stderr
 
 
 def test_somebody_elses_patch_on_top_is_told(told, monkeypatch):
@@ -261,8 +261,8 @@ def test_a_name_that_was_bound_too_early_is_told(monkeypatch):
     finally:
         instrumentor.uninstrument()
     assert [remark for remark in remarks if remark.startswith("early.")] == [
-        "early.Channel is queue.SimpleQueue from before the library was switched on: it carries "
-        "nothing"
+        "early.Channel was bound to queue.SimpleQueue before the library was switched on, and "
+        "carries no context"
     ]
 
 

@@ -166,7 +166,7 @@ def test_an_orphan_is_marked_and_explained():
     assert lines[0].split("  ")[0] == "✗ poll ×3"
     assert lines[0].endswith("orphan: see 1")
     assert lines[2:5] == [
-        "Orphans: they have lost their parent",
+        "Orphans: spans that lost their parent",
         " 1  poll ×3: lost at app.py:3",
         "    see app.py:3",
     ]
@@ -179,7 +179,7 @@ def test_leaks_are_explained():
         span("s"), leaks=(Leak("left", "it is attached", "detach it", "x.py:1", count=4),)
     )
     assert lines[2:5] == [
-        "Leaks: what has outlived its work, or was lost",
+        "Leaks: contexts that outlived their work, and telemetry that was lost",
         " 1   ×4: it is attached (x.py:1)",
         "    detach it",
     ]

@@ -66,8 +66,8 @@ def read(headers: Any) -> Context:
     try:
         return _context_of(_texts_by_name(_pairs(headers)))
     except _NoHeadersError:
-        kind = type(headers).__name__
-        _report(kind, f"{kind} {_shown(headers)}: it takes a mapping, or pairs of names and values")
+        kind, shown = type(headers).__name__, _shown(headers)
+        _report(kind, f"expected a mapping or pairs of names and values, got {kind} {shown}")
     except Exception as error:
         handoff.report_fault("extract", error)
     return NO_CONTEXT
@@ -85,7 +85,7 @@ def _context_of(headers: dict[str, str]) -> Context:
             value = headers.get(name)
             # A B3 value of one character is only a sampling decision.
             if value is not None and not ("b3" in name and len(value) == 1):
-                _report(name, f"{_shown(value)} for {name}, which names no trace")
+                _report(name, f"{name} has the value {_shown(value)}, which names no trace")
     return context
 
 
@@ -137,7 +137,7 @@ def _texts_by_name(pairs: list[tuple[str, Any]]) -> dict[str, str]:
         elif len({*found}) == 1:
             texts[name] = found[0]
         elif found and name in spelled.values():
-            _report(name, f"{len(found)} different values for {name}")
+            _report(name, f"there are {len(found)} different values for {name}")
     return texts
 
 
@@ -158,7 +158,7 @@ def _texts(value: Any) -> Iterator[str]:
 def _report(cause: str, what: str) -> None:
     """Report headers that give no context, once for each ``cause``."""
     faults.in_one_line(
-        _logger, ("malformed", cause), "HandOff.from_headers() got %s. It is no context.", what
+        _logger, ("malformed", cause), "HandOff.from_headers() found no context: %s.", what
     )
 
 

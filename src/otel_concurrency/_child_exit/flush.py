@@ -175,7 +175,7 @@ def _report_fault(error: Exception) -> None:
     faults.once(
         _logger,
         (type(error), str(error)),
-        "What a child process records may not be exported: %s: %s",
+        "Telemetry of a child process may not have been exported: %s: %s",
         type(error).__name__,
         error,
     )

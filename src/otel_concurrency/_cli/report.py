@@ -112,9 +112,12 @@ class _Words:
         if forest.roots:
             yield "", self._traces(forest, orphans)
         if orphans:
-            yield "Orphans: they have lost their parent", self._faults(orphans, forest)
+            yield "Orphans: spans that lost their parent", self._faults(orphans, forest)
         if leaks:
-            yield "Leaks: what has outlived its work, or was lost", self._faults(leaks, forest)
+            yield (
+                "Leaks: contexts that outlived their work, and telemetry that was lost",
+                self._faults(leaks, forest),
+            )
         if report.call_sites:
             yield "Hand-offs by line", self._call_sites(report.call_sites)
 

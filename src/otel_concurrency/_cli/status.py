@@ -71,7 +71,7 @@ def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
         left = file.read_text(encoding="utf-8") if file.exists() else ""
     if not left:
         raise CommandError(
-            f"the program ended with status {exit_status}, and left no status: is "
+            f"the program ended with exit status {exit_status} and did not write its state: is "
             "otel-concurrency installed where it runs, and did it end by itself?",
             exit_status or 1,
         )

@@ -82,14 +82,14 @@ def _faults(text: str) -> tuple[str, ...]:
     unknown = [word for word in faults if word not in _FAULTS]
     if unknown or not faults:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not made of {' and '.join(_FAULTS)}, with commas between them"
+            f"expected {' or '.join(_FAULTS)}, or both with a comma between them, got {text!r}"
         )
     return faults
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of spans")
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     if command[:1] == ["--"]:
         command = command[1:]
     if not command:
-        arguments.parser.error("there is no program to run")
+        arguments.parser.error("no program to run was given")
     for file in (arguments.json, arguments.html):
         if file is not None:
             _check(file)
@@ -148,12 +148,12 @@ def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
         reader.read(collection.feed)
         reader.read(collection.feed)  # of children that had a last word
     if reader.lost:
-        say(f"{reader.lost:,} events came faster than they could be kept, and are missing")
+        say(f"{reader.lost:,} events were lost: they came faster than they could be read")
     report = collection.report(command=tuple(command), library=library, exit_status=status)
     if not report.processes:
         say(
-            "no Python of this program could be observed. Is otel-concurrency installed where it "
-            "runs, and does it start without -I, -E and -S?"
+            "no Python process of this program could be observed. Is otel-concurrency installed "
+            "where it runs, and does it start without -I, -E and -S?"
         )
     return report
 

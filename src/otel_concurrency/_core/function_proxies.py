@@ -19,8 +19,8 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 _REASONS: Mapping[str, str] = {
-    "The original reads no global but builtins and an exception, so a copy of it with others does "
-    "what it does; and a copy of ours does what ours does.": """
+    "The original reads only builtins and one exception from its globals, so a copy with other "
+    "globals behaves alike. So does a copy of the replacement.": """
         asyncio.queues.Queue._get asyncio.queues.Queue._put asyncio.queues.Queue.empty
         asyncio.queues.Queue.get asyncio.queues.Queue.task_done
         asyncio.queues.LifoQueue._get asyncio.queues.LifoQueue._put
@@ -30,24 +30,25 @@ _REASONS: Mapping[str, str] = {
         multiprocessing.queues.JoinableQueue.task_done
         concurrent.futures.thread._WorkItem.__init__ concurrent.futures.thread._WorkItem.run
     """,
-    "The original is one call of heappush or heappop, and that is all that a copy could have "
-    "otherwise: the method is there to be overridden, and who wants another order does that.": """
+    "The original only calls heappush or heappop. A program that needs another order overrides the "
+    "method, which is made for that, and does not copy it.": """
         asyncio.queues.PriorityQueue._get asyncio.queues.PriorityQueue._put
         queue.PriorityQueue._get queue.PriorityQueue._put
     """,
-    "Its one global is heapq, which keeps the events in their order; clock, waiting and events are "
-    "the scheduler's attributes, and a copy finds those.": """
+    "The original's only global is heapq, which keeps the events in order. The clock, the delay "
+    "function and the events are attributes of the scheduler, which a copy reads as well.": """
         sched.scheduler.run
     """,
-    "Its globals are the names of states and, for a callback that raises, the logger.": """
+    "The original's only globals are the names of states, and the logger for a callback that "
+    "raises.": """
         concurrent.futures._base.Future.add_done_callback
     """,
-    "Its one global is io, for the buffer that it fills. The class is reached under this name by "
-    "queues alone; copies are made, and classes derived, of multiprocessing.reduction's.": """
+    "The original's only global is io, for its buffer. Only queues use the class by this name; "
+    "programs copy and subclass it by its name in multiprocessing.reduction.": """
         multiprocessing.queues._ForkingPickler.dumps
     """,
-    "The original is written in C, or made by namedtuple(): it has no code in a file, no globals "
-    "and no closure that a program could have a use for.": """
+    "The original is written in C or made by namedtuple(), so it has no source file, globals or "
+    "closure that a program could use.": """
         multiprocessing.queues._ForkingPickler.loads
         queue.SimpleQueue.__new__ queue.SimpleQueue.get queue.SimpleQueue.get_nowait
         queue.SimpleQueue.put queue.SimpleQueue.put_nowait

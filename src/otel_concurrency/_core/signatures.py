@@ -69,7 +69,7 @@ def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
         return
     ours, theirs = _signature(function), _signature(plain)
     if ours is not None and theirs is not None and not _fits(ours, theirs, bound):
-        raise UnknownSignatureError(f"{name} takes {theirs}, and not {ours}")
+        raise UnknownSignatureError(f"{name} takes {theirs}, expected {ours}")
 
 
 def check_class(replacement: type, original: type, name: str) -> None:

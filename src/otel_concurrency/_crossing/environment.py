@@ -51,7 +51,9 @@ _base: Context | None = None
 class _Setter(Setter[MutableMapping[str, str]]):
     def set(self, carrier: MutableMapping[str, str], key: str, value: str) -> None:
         if not (value.isascii() and value.isprintable()):  # as the specification has it
-            raise ValueError(f"the value of {key} does not go into an environment: {value!r}")
+            raise ValueError(
+                f"{key} needs a printable ASCII value in the environment, got {value!r}"
+            )
         carrier[_variable(key)] = value
 
 
@@ -196,7 +198,7 @@ def _extract(variables: Mapping[str, str]) -> Context:
         faults.once(
             _logger,
             "malformed",
-            "What the environment carries makes no context, and is ignored: %s",
+            "The environment variables hold no valid context and are ignored: %s",
             ", ".join(f"{name}={variables[name]!r}" for name in sorted(ignored)),
         )
     return context

@@ -57,7 +57,7 @@ def decode(encoded: bytes) -> dict[str, str] | None:
     Raises ValueError, or another exception of the decoder, if ``encoded`` is malformed.
     """
     if type(encoded) is not bytes:
-        raise TypeError(f"headers are sent as bytes, and not as {type(encoded).__name__}")
+        raise TypeError(f"expected headers as bytes, got {type(encoded).__name__}")
     version = encoded[:1]
     if version == _VERSION:
         if encoded == _VERSION:
@@ -98,12 +98,12 @@ def _before(message: bytes | memoryview, mark: bytes) -> bytes:
     end = len(message) - len(mark) - _LENGTH
     length = int.from_bytes(message[end : end + _LENGTH], "big")
     if length > end:
-        raise ValueError("headers are said to be longer than the message that they are behind")
+        raise ValueError("the headers are longer than the message that they came with")
     return bytes(message[end - length : end])
 
 
 def _checked(headers: Any) -> dict[str, str]:
     kind = cast("Any", type(headers))
     if kind is not dict:
-        raise ValueError("what was sent as headers are none")
+        raise ValueError(f"expected headers as a dict, got {kind.__name__}")
     return {str(name): str(value) for name, value in headers.items()}

@@ -77,8 +77,8 @@ class Tool:
             faults.in_one_line(
                 _logger,
                 "no tool id",
-                "Generators do not keep their own context: all tool ids of sys.monitoring are "
-                "taken, by %s. Set OTEL_PYTHON_CONCURRENCY_GENERATORS to off, or free one.",
+                "Generators do not keep a context of their own: all tool ids of sys.monitoring are "
+                "in use, by %s. Free one, or set OTEL_PYTHON_CONCURRENCY_GENERATORS to off.",
                 ", ".join(repr(_monitoring.get_tool(one)) for one in sorted(_IDS)),
             )
             return False

@@ -193,7 +193,7 @@ def _check_provider() -> None:
         faults.once(
             _logger,
             "provider",
-            "The tracer provider %s is not the OpenTelemetry SDK's: unless it makes its spans with "
-            "that, what is to be linked to its origin starts a new trace, but without the link.",
+            "The tracer provider %s is not the OpenTelemetry SDK's. A span that should be linked "
+            "to its origin starts a new trace without the link, unless it is a span of the SDK.",
             type(provider).__qualname__,
         )

@@ -80,7 +80,7 @@ def start() -> None:
             snapshot.write_at_exit(Path(status))
         _start(directory, library=os.environ.get(LIBRARY) != "off")
     except Exception:
-        _logger.exception("otel-concurrency cannot look at process %s", os.getpid())
+        _logger.exception("otel-concurrency cannot observe process %s", os.getpid())
 
 
 def _start(directory: str | None, *, library: bool) -> None:

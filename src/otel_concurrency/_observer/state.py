@@ -46,7 +46,7 @@ def fault(step: str, error: Exception) -> None:
     faults.once(
         _logger,
         (step, type(error)),
-        "What the program does was not observed: %s failed with %s: %s. Reported once.",
+        "Part of the program was not observed: %s failed with %s: %s. Reported once.",
         step,
         type(error).__name__,
         error,

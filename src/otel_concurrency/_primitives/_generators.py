@@ -43,7 +43,7 @@ def _variable(runtime: type) -> ContextVar[Context]:
     present: Any = getattr(context_api, "_RUNTIME_CONTEXT", None)
     variable: Any = getattr(present, "_current_context", None)
     if not isinstance(present, runtime) or not isinstance(variable, _VARIABLE):
-        raise TypeError(f"the runtime context is another one: {type(present).__qualname__}")
+        raise TypeError(f"the runtime context {type(present).__qualname__} is not known")
     found: ContextVar[Context] = variable
     return found
 

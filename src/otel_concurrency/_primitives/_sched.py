@@ -28,7 +28,7 @@ from otel_concurrency._linking.rounds import Job, Round, running
 def _layers(sched: ModuleType, seam: Seam) -> list[Layer]:
     run = inspect.unwrap(sched.scheduler.run)
     if run.__globals__ is not vars(sched):
-        raise TypeError("somebody has put another function in the place of scheduler.run")
+        raise TypeError("scheduler.run is no longer the function of the module sched")
     loop = run.__code__
     return [
         Layer(sched, "Event", lambda event: _capturing(event, seam, loop)),

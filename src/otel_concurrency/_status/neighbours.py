@@ -47,24 +47,23 @@ _OWN_CONTEXT = (
     "carries a context of its own to threads and pools, by patches beside this library's; spans of "
     "OpenTelemetry have the parent that this library gives them"
 )
-_OWN_WORKERS = "its own {} are covered as far as they are the standard library's"
+_OWN_WORKERS = "its own {} are covered where they use the standard library's"
 
 NEIGHBOURS = (
     Neighbour(
         "opentelemetry-instrumentation-threading",
         _official_threading.MODULE,
-        "where this library has set it aside, it has no part in what is carried, and is back when "
-        "this library is switched off; where it is kept "
-        f"({_official_threading.SETTING}=true), it attaches what it has captured itself over this "
-        "library's context, and `link` has no effect for pools, nor for the rounds of timers. It "
-        "is not needed: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
+        "this library sets it aside, carries context in its place, and gives it back when it is "
+        f"switched off. Where it is kept ({_official_threading.SETTING}=true), it attaches the "
+        "context that it captured itself, and `link` has no effect for pools, nor for the rounds "
+        "of timers. It is not needed: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=threading",
         _instrumentor(_official_threading.MODULE, "ThreadingInstrumentor"),
         _official_threading.is_set_aside,
     ),
     Neighbour(
         "opentelemetry-instrumentation-asyncio",
         "opentelemetry.instrumentation.asyncio",
-        "makes spans and metrics of coroutines; it is not needed for what is carried here",
+        "makes spans and metrics of coroutines; context is carried without it",
         _instrumentor("opentelemetry.instrumentation.asyncio", "AsyncioInstrumentor"),
     ),
     Neighbour("sentry-sdk", "sentry_sdk", _OWN_CONTEXT),
@@ -88,8 +87,7 @@ NEIGHBOURS = (
     Neighbour(
         "uvloop",
         "uvloop",
-        "`run_in_executor` with an executor of your own, and its commands, are not covered; with a "
-        "thread pool it is",
+        "`run_in_executor` is covered with a thread pool, but not with an executor of your own",
     ),
     Neighbour("twisted", "twisted.internet", _OWN_WORKERS.format("threads and deferreds")),
     Neighbour("trio", "trio", _OWN_WORKERS.format("worker threads")),

@@ -218,7 +218,7 @@ def _covered(layers: Sequence[Layer]) -> Iterator[str]:
         if layer.is_in_place:
             yield f"{named}: {whose} has patched over it, which works"
         else:
-            yield f"{named}: {whose} has replaced it, and does not call what it was"
+            yield f"{named}: {whose} has replaced it, and does not call the original"
 
 
 def _maker(wrapper: Any) -> str:
@@ -251,8 +251,8 @@ def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
             layer = plain.get(id(value))
             if layer is not None:
                 yield (
-                    f"{name}.{key} is {_name(layer.owner)}.{layer.name} from before the library "
-                    "was switched on: it carries nothing"
+                    f"{name}.{key} was bound to {_name(layer.owner)}.{layer.name} before the "
+                    "library was switched on, and carries no context"
                 )
 
 

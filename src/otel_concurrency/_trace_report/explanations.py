@@ -134,7 +134,7 @@ def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
 
 
 def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
-    where = f": its Python begins at {suspect['at']}" if suspect["at"] else ""
+    where = f": its first Python line is {suspect['at']}" if suspect["at"] else ""
     work, wrap = _named(suspect["work"])
     return (
         f"It was started from a thread that no known primitive made{where}. C code has "
@@ -238,7 +238,7 @@ def _left_with_server(leak: Mapping[str, Any]) -> tuple[str, str]:
 
 def _left_with_task(leak: Mapping[str, Any]) -> tuple[str, str]:
     return (
-        f"A span was started as a child of `{leak['of'][2]}` in what runs on after that: "
+        f"A span was started as a child of `{leak['of'][2]}` in work that goes on after its end: "
         f"{leak['call']}, called{_where(leak)}.",
         f"Start it outside of spans, or let the library keep it out: {_ASYNCIO}.",
     )
