@@ -276,6 +276,21 @@ def test_malformed_headers_are_one_warning_and_no_context(case, caplog):
     assert not record.exc_info
 
 
+class Unshowable:
+    """What can be neither read nor shown."""
+
+    def __repr__(self):
+        raise LookupError("theirs")
+
+
+def test_what_cannot_even_be_shown_is_one_warning(caplog):
+    """The fault of somebody else's object is said once, and nothing is raised."""
+    for _ in range(2):
+        assert read(Unshowable()) == NOTHING
+    (record,) = caplog.records
+    assert "LookupError" in record.getMessage()
+
+
 def test_baggage_is_read_beside_a_malformed_parent(caplog):
     """What can be used is."""
     assert read({"traceparent": "rubbish", "baggage": BAGGAGE}) == (0, "acme")

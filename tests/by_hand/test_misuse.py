@@ -200,3 +200,24 @@ def test_a_runtime_context_that_fails_is_one_warning(monkeypatch, caplog):
     assert ran == [1, 2, 3] * 3
     assert 1 <= len(caplog.records) <= 2
     assert context_api.get_current() == {}
+
+
+class Puzzling:
+    """A callable that cannot be asked what kind it is."""
+
+    @property
+    def __class__(self):
+        raise LookupError("theirs")
+
+    def __call__(self):
+        return 5
+
+
+def test_a_callable_that_cannot_be_looked_at_is_left_as_it_is(caplog):
+    """It is one warning, and the call goes through."""
+    puzzling = Puzzling()
+    for _ in range(2):
+        assert capture().wrap(puzzling)() == 5
+        assert capture().run(puzzling) == 5
+    (record,) = caplog.records
+    assert "LookupError" in record.getMessage()

@@ -28,6 +28,8 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from otel_concurrency import HandOff, batch, capture, clean, wrap
+
 WAIT = 20
 trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))  # is flushed in children
 TRACER = trace.get_tracer("everything")
@@ -623,9 +625,64 @@ def spans() -> Any:
     return span.name, span.kind, unsampled.is_recording()
 
 
-IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans)
+async def _by_hand_in_a_loop() -> Any:
+    """Wrap what is awaited and iterated over."""
+
+    async def answer(number: int) -> int:
+        return square(number)
+
+    async def count() -> AsyncGenerator[int, int]:
+        yield 1
+        yield square(2)
+
+    wrapped = wrap(answer)
+    counted = [number async for number in wrap(count)()]
+    return await wrapped(3), await capture().run(answer, 4), counted
+
+
+def by_hand() -> Any:
+    """Hand off by hand in every way."""
+    handoff, items = capture(), queue.Queue[int]()
+    results: list[Any] = []
+    items.put(1)
+    with clean():
+        items.get()
+    for one in (handoff, capture("link"), clean(), batch([handoff, capture("link"), clean()])):
+        with one, handoff, one:
+            results.append(square(5))
+        results += [one.run(square, 6), one.wrap(square)(7), told(one.run, fail)]
+        far = HandOff.from_headers(one.headers())
+        results += [far.run(divmod, 7, 3), wrap(lambda: [*range(3)])()]
+
+    def count() -> Generator[int, int, str]:
+        results.append((yield square(9)))
+        return "end"
+
+    generator = handoff.wrap(count)()
+    results += [next(generator), told(generator.send, 10)]
+    results += [*handoff.run(count)]
+    return results, asyncio.run(_by_hand_in_a_loop())
+
+
+def mistakes() -> Any:
+    """Make every mistake by hand that is no error, and of which there is a warning."""
+    logging.disable()
+    handoff, results = capture(), []
+    for rubbish in (None, b"traceparent", {"traceparent": "rubbish"}, [("b3", "1")]):
+        with HandOff.from_headers(rubbish):  # type: ignore[arg-type]
+            results.append(square(8))
+    thread = threading.Thread(target=handoff.__enter__)
+    thread.start()
+    thread.join(WAIT)
+    handoff.__exit__(None, None, None)
+    logging.disable(logging.NOTSET)
+    return results
+
+
+IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans, by_hand)
 ACROSS = {
     "_asyncio_transports": (connections,),
+    "_by_hand": (by_hand, mistakes),
     "_clean_starts": (libraries, connections),
     "handoff": (*IN_PROCESS, connections, libraries, generators),
     "_executors": (executors,),

@@ -63,6 +63,7 @@ STAND_INS = {
     "Future": "the future that a queue of tornado's returns",
     "Queue": "a queue, to gevent",
     "Message": "is pickled as huey's own",
+    "HandOff": "the program's own object",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 
@@ -84,6 +85,12 @@ PASS_ON = {
     "_in_context": "the program's own iterator",
     "put_task": "the put of a pool's queue",
     "run_in": "the worker's function for one task",
+    "wrap": "capture() and its method wrap(), by hand",
+    "clean": "an empty hand-off, by hand",
+    "coroutine": "the program's coroutine function",
+    "generator": "the program's generator function",
+    "async_generator": "the program's asynchronous generator function",
+    "_first_step": "one question to the interpreter",
     "caller": "one question to the interpreter, whose error it expects",
     "is_called_by": "as caller",
 }

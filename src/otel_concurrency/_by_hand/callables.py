@@ -27,6 +27,14 @@ def wrapped(f: Any, context: Context) -> Any:
     if not callable(f):
         hint = "; wrap the function, not what it returns" if type(f) in SUSPENDED else ""
         raise TypeError(f"only a callable can be wrapped, got {f!r}{hint}")
+    try:
+        return _wrapped(f, context)
+    except Exception as error:
+        handoff.report_fault("wrap", error)
+        return f
+
+
+def _wrapped(f: Any, context: Context) -> Any:
     make: _Make = _function
     if type(f) is not FunctionType or f.__code__.co_flags & _SUSPENDS:
         kinds = (make for is_such, make in _KINDS if is_such(f) or is_such(_call_of(f)))
@@ -49,9 +57,12 @@ def carried(f: Any, result: Any, context: Context) -> Any:
     A generator is returned unchanged if ``f``, which returned it, is not a generator function: it
     may have been made elsewhere and belong to other work.
     """
-    is_such, make = SUSPENDED[type(result)]
-    if make is _coroutine_function or is_such(f) or is_such(_call_of(f)):
-        return make(lambda: result, context)()
+    try:
+        is_such, make = SUSPENDED[type(result)]
+        if make is _coroutine_function or is_such(f) or is_such(_call_of(f)):
+            return make(lambda: result, context)()
+    except Exception as error:
+        handoff.report_fault("wrap", error)
     return result
 
 
@@ -59,10 +70,10 @@ def leave(token: Any, context: Context) -> None:
     """Detach what :func:`attach_safely` attached, and let go of items adopted in the meantime."""
     try:
         detach(token)
+        if handoff.any_adopted:
+            adoption.end_in(context)
     except Exception as error:
         _report_not_detached(token, error)
-    if handoff.any_adopted:
-        adoption.end_in(context)
 
 
 def _report_not_detached(token: Any, error: Exception) -> None:
@@ -93,11 +104,11 @@ def _function(f: Any, context: Context) -> Any:
         finally:
             try:  # as `leave`, without a call of it
                 detach(token)
+                if handoff.any_adopted:
+                    adoption.end_in(context)
             except Exception as error:
                 _report_not_detached(token, error)
             del token
-            if handoff.any_adopted:
-                adoption.end_in(context)
         if type(result) is CoroutineType:
             return carried(f, result, context)
         return result

@@ -64,13 +64,20 @@ def write(context: Context) -> dict[str, str]:
 def read(headers: Any) -> Context:
     """Return the context in ``headers``; an empty one where they have none. Never raises."""
     try:
-        return _context_of(_texts_by_name(_pairs(headers)))
+        return _read(headers)
+    except Exception as error:
+        handoff.report_fault("extract", error)
+        return NO_CONTEXT
+
+
+def _read(headers: Any) -> Context:
+    try:
+        pairs = _pairs(headers)
     except _NoHeadersError:
         kind, shown = type(headers).__name__, _shown(headers)
         _report(kind, f"expected a mapping or pairs of names and values, got {kind} {shown}")
-    except Exception as error:
-        handoff.report_fault("extract", error)
-    return NO_CONTEXT
+        return NO_CONTEXT
+    return _context_of(_texts_by_name(pairs))
 
 
 def _context_of(headers: dict[str, str]) -> Context:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from opentelemetry import context as context_api
@@ -97,7 +98,10 @@ class HandOff:
         self._token = None
         self._free = True
         if handoff.any_adopted:
-            adoption.end_in(self._context)
+            try:
+                adoption.end_in(self._context)
+            except Exception as error:
+                handoff.report_fault("end", error)
 
     def _enter_beside(self) -> None:
         """Attach the context, and keep the token in this flow."""
@@ -121,7 +125,7 @@ class HandOff:
             skipped.append(entered)
             entered = entered[2]
         if entered is None:
-            _report_left_elsewhere()
+            _report_left_elsewhere(caller(1))
             return
         outer = entered[2]
         for one, token, _ in reversed(skipped):
@@ -225,12 +229,17 @@ def _captured(policy: object) -> HandOff:
     from otel_concurrency._linking import origins, span_start
     from otel_concurrency._linking.policies import Policy
 
-    context = handoff.current_safely() or NO_CONTEXT
-    if policy in ("link", Policy.LINK):
-        span_start.give_links()
-        context = origins.deferred(context, None)
-    elif policy is not Policy.PARENT:
+    if policy not in ("link", Policy.LINK, Policy.PARENT):
         raise ValueError(f"the policy of a hand-off is 'parent' or 'link', got {policy!r}")
+    context = NO_CONTEXT
+    try:
+        context = get_current() or context
+        if policy is not Policy.PARENT:
+            span_start.give_links()
+            context = origins.deferred(context, None)
+    except Exception as error:
+        context = NO_CONTEXT
+        handoff.report_fault("capture", error)
     return HandOff(context)
 
 
@@ -258,8 +267,12 @@ def batch(handoffs: Iterable[HandOff]) -> HandOff:
     for one in given:
         if not isinstance(one, HandOff):
             raise TypeError(f"batch() takes HandOff objects, got {one!r}")
-    merged = batches.merged(one.context for one in given)
-    span_start.give_links()
+    merged = NO_CONTEXT
+    try:
+        span_start.give_links()
+        merged = batches.merged(one.context for one in given)
+    except Exception as error:
+        handoff.report_fault("merge", error)
     return HandOff(merged)
 
 
@@ -273,14 +286,16 @@ def clean() -> HandOff:
     return HandOff(Context())
 
 
-def _report_left_elsewhere() -> None:
-    frame = caller(2)
-    site = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    faults.in_one_line(
-        _logger,
-        ("left elsewhere", site),
-        "A hand-off was left at %s in another thread or task than it was entered in: its context "
-        "stays attached there, and nothing is detached here. Enter and leave it in one function "
-        "call that no other thread or task resumes.",
-        site,
-    )
+def _report_left_elsewhere(frame: FrameType | None) -> None:
+    try:
+        site = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        faults.in_one_line(
+            _logger,
+            ("left elsewhere", site),
+            "A hand-off was left at %s in another thread or task than it was entered in: its "
+            "context stays attached there, and nothing is detached here. Enter and leave it in one "
+            "function call that no other thread or task resumes.",
+            site,
+        )
+    except Exception as error:
+        handoff.report_fault("leave", error)
