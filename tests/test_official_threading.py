@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("official")
 @pytest.fixture(autouse=True)
 def _unsaid(monkeypatch):
     """Have it not been said yet that the other one is set aside."""
-    monkeypatch.setattr(_official_threading, "_is_said", False)
+    monkeypatch.setattr(_official_threading, "_is_logged", False)
 
 
 @pytest.fixture

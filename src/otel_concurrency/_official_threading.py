@@ -92,7 +92,7 @@ class _Part:
         return staticmethod(uninstrument)
 
     def set_aside(self, module: ModuleType) -> None:
-        """Take its wrappers off, as far as nobody else has patched over them."""
+        """Take its wrappers off, as far as no other library has patched over them."""
         if self.is_aside:
             return
         self.is_aside = True
@@ -136,7 +136,7 @@ _patched: set[str] = set()
 _is_kept_beside_links = False
 _layers: list[Layer] = []
 _lock = threading.RLock()
-_is_said = False
+_is_logged = False
 
 
 def set_aside(modules: Iterable[str]) -> None:
@@ -222,10 +222,10 @@ def _layers_of(module: ModuleType) -> list[Layer]:
 
 def _say() -> None:
     """Log a line, once."""
-    global _is_said  # noqa: PLW0603
-    if _is_said:
+    global _is_logged  # noqa: PLW0603
+    if _is_logged:
         return
-    _is_said = True
+    _is_logged = True
     _logger.info(
         "%s is set aside while otel-concurrency is on: otel-concurrency carries context to the "
         "same threads, timers and pools. Set %s=true to keep it.",

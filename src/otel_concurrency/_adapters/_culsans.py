@@ -113,7 +113,7 @@ class _Queues:
             adoption.hand_over(self._seam, context, item, pairs.loans)
 
     def _letting_go(self, original: Any) -> Any:
-        """Wrap what gets an item: who asks for the next one has done with the last."""
+        """Wrap a method that gets an item: its caller is done with the last item."""
         if inspect.iscoroutinefunction(original):
 
             @functools.wraps(original)

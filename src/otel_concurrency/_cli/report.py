@@ -126,20 +126,20 @@ class _Words:
 
         traces, spans, hand_offs, _, orphans, leaks = _counts(report)
         took = self._duration(report.ended_ns - report.started_ns)
-        said = Text(f"exit status {report.exit_status}, {took}: ", "dim")
-        said.append(f"{counted(traces, 'trace')}, {counted(spans, 'span')}, ", "not dim")
-        said.append(f"{counted(hand_offs, 'hand-off')}, ", "not dim")
+        text = Text(f"exit status {report.exit_status}, {took}: ", "dim")
+        text.append(f"{counted(traces, 'trace')}, {counted(spans, 'span')}, ", "not dim")
+        text.append(f"{counted(hand_offs, 'hand-off')}, ", "not dim")
         for number, what in ((orphans, "orphan"), (leaks, "leak")):
-            said.append(counted(number, what), f"not dim bold {'red' if number else 'green'}")
-            said.append(", " if what == "orphan" else "")
+            text.append(counted(number, what), f"not dim bold {'red' if number else 'green'}")
+            text.append(", " if what == "orphan" else "")
         dropped = [
             counted(number, what.replace("_", "-").removesuffix("s"))
             for what, number in report.dropped.items()
             if number
         ]
         if dropped:
-            said.append(f"\nof these not kept (--limit): {', '.join(dropped)}", "yellow")
-        return said
+            text.append(f"\nof these not kept (--limit): {', '.join(dropped)}", "yellow")
+        return text
 
     def _processes(self, report: Report) -> Table:
         from rich.text import Text
@@ -222,10 +222,10 @@ class _Words:
         hand_offs = [forest.hand_offs.get(span.hand_off or "") for span in branch.spans]
         known = [each for each in hand_offs if each is not None]
         if known:
-            said = Text(f"{self._glyphs.hand_off}{known[0].call} ", "green")
-            said.append(self._local(known[0].site), "not green")
-            said.append(self._waited(known), "dim not green")
-            parts.append(said)
+            text = Text(f"{self._glyphs.hand_off}{known[0].call} ", "green")
+            text.append(self._local(known[0].site), "not green")
+            text.append(self._waited(known), "dim not green")
+            parts.append(text)
         if orphan:
             parts.append(Text(f"orphan: see {orphan}", "bold red"))
         elif branch.example.parent is not None and branch.example.parent not in forest.spans:
@@ -247,19 +247,19 @@ class _Words:
             spans = (forest.spans.get(each.span) for each in same if each.span is not None)
             names = sorted({_one_line(span.name) for span in spans if span is not None})
             count = sum(getattr(each, "count", 1) for each in same)
-            said = Text()
+            text = Text()
             if names:
-                said.append(
+                text.append(
                     f"{', '.join(names[:5])}{f' {self._glyphs.more}' if names[5:] else ''}", "red"
                 )
             if count > max(len(names), 1):
-                said.append(f" {self._glyphs.times}{count:,}", "bold")
-            said.append(": " if said else "")
-            said.append(self._local(fault.words))
+                text.append(f" {self._glyphs.times}{count:,}", "bold")
+            text.append(": " if text else "")
+            text.append(self._local(fault.words))
             if fault.site is not None and fault.site not in fault.words:
-                said.append(f" ({self._local(fault.site)})")
-            said.append(f"\n{self._local(fault.advice)}", "dim")
-            drawn.add_row(Text(f"{number:>2}", "bold red"), said)
+                text.append(f" ({self._local(fault.site)})")
+            text.append(f"\n{self._local(fault.advice)}", "dim")
+            drawn.add_row(Text(f"{number:>2}", "bold red"), text)
         _say_more(drawn, len(faults) - _FAULTS)
         return drawn
 

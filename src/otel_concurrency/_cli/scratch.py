@@ -22,7 +22,7 @@ except ImportError:  # Windows: whatever is left there stays
 _PREFIX = "otel-concurrency-"
 
 _IN_USE = "in-use"
-"""The file that is locked by who uses its directory, for as long as that lives."""
+"""The file that a process which uses the directory locks, for as long as it lives."""
 
 
 @contextlib.contextmanager

@@ -163,14 +163,14 @@ class _Counts:
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self._started = self._told = time.monotonic()
+        self._started = self._last_shown = time.monotonic()
         self._last: Mapping[str, int] = {}
 
     def tell(self) -> None:
         now = time.monotonic()
-        if now - self._told < _BETWEEN_COUNTS:
+        if now - self._last_shown < _BETWEEN_COUNTS:
             return
-        self._told = now
+        self._last_shown = now
         counts = dict(self._collection.counts())
         if counts == self._last:
             return

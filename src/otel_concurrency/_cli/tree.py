@@ -123,9 +123,9 @@ def table(
             name.append(glyphs.orphan + row.span.name, "red")
         else:
             name.append(row.span.name)
-        said = [_WORDS[standing]] if standing in _WORDS else []
-        said += [each for each in (remark(row.span),) if each[0]]
-        words = Text(", ").join(Text(*each) for each in said)
+        remarks = [_WORDS[standing]] if standing in _WORDS else []
+        remarks += [each for each in (remark(row.span),) if each[0]]
+        words = Text(", ").join(Text(*each) for each in remarks)
         drawn.add_row(name, duration(row.span.end_ns - row.span.start_ns), row.span.thread, words)
     return drawn
 

@@ -292,7 +292,7 @@ _THREADING: Mapping[str, PrivateName] = {
 
 _OTHER_MODULES: Mapping[str, PrivateName] = {
     "_signal": PrivateName(
-        "_primitives._signal", "the functions below `signal`'s, which nobody has patched"
+        "_primitives._signal", "the functions below those of `signal`, which no library patches"
     ),
     "atexit._ncallbacks": PrivateName(
         "_child_exit.flush", "whether exit handlers of the program are still to run"

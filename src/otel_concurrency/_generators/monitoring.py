@@ -26,7 +26,7 @@ IS_THERE: Final = _monitoring is not None
 _NAME: Final = "otel-concurrency"
 
 _IDS: Final = (4, 3, 5, 2, 1, 0)
-"""The tool ids, those first that CPython's documentation reserves for nobody."""
+"""The tool ids, beginning with those that CPython's documentation reserves for no kind of tool."""
 
 _BY_CODE: Final = ("PY_YIELD", "PY_RESUME", "PY_RETURN")
 _EXCEPTIONAL: Final = ("PY_THROW", "PY_UNWIND")

@@ -1,8 +1,8 @@
 """From the frame of a generator to the generator, which can be referred to weakly.
 
 CPython 3.13 closes a suspended generator that has no handler around its ``yield`` without resuming
-it, so nobody hears of it (``gen_close``; later versions do so only where nobody listens to
-PY_UNWIND). To keep its frame would keep its variables alive then.
+it, and sends no event (``gen_close``; later versions do so only if no tool listens to PY_UNWIND).
+To keep its frame would keep its variables alive then.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Suspension:
         self.back: Token[Context] | None = _NOT_YET
         """What leads back to the consumer's context; None while the generator is suspended.
 
-        Until its first ``yield`` nobody has seen that; it is taken for what the first attach
+        Until its first ``yield`` no event has shown that; it is taken for what the first attach
         replaced.
         """
         self.kept = base
@@ -91,8 +91,8 @@ class Suspensions:
     ) -> None:
         """Take the variable that the current context is in.
 
-        ``outlived`` is told what a generator has attached and not detached, with its token, when
-        the generator has ended: to detach that has no meaning any more.
+        When a generator ends, ``outlived`` is called with the token and the context of everything
+        that it attached and did not detach: detaching that has no meaning any more.
         """
         self._variable = variable
         self._outlived = outlived
@@ -326,5 +326,5 @@ def _before(token: Token[Context]) -> Context:
 
 @functools.cache
 def _default(variable: ContextVar[Context]) -> Context:
-    """Return what is current where nobody has attached anything."""
+    """Return the context that is current where nothing was ever attached."""
     return contextvars.Context().run(variable.get)

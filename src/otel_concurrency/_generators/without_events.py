@@ -1,8 +1,8 @@
-"""What can be done for generators where nobody hears of a suspension, or they have ended.
+"""What can be done for generators where no event tells of a suspension, or they have ended.
 
 That is on CPython before 3.12, on PyPy, and where all tool ids of ``sys.monitoring`` are taken.
 What a generator attaches there stays current in its consumer. But a token is reset only where what
-it has attached is still current: nothing fails in another thread or task, and nobody is put back
+it has attached is still current: nothing fails in another thread or task, and no flow is put back
 into a context that is over.
 """
 

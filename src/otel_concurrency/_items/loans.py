@@ -219,7 +219,7 @@ class Loans:
             if loan.is_of(key, item):
                 context = self._came_back(loan)
                 if loan.busy and loan.came_from() == loan.trace:
-                    _keep(self._things, loan.trace, None)  # who has filled the pool uses it
+                    _keep(self._things, loan.trace, None)  # the flow that filled the pool uses it
                 return None if loan.busy else context
         span = _span(current) if current else None
         if span is not None:
@@ -228,7 +228,7 @@ class Loans:
                 if other.is_new or (other.busy and other.came_from() != other.trace):
                     self._came_back(other)
                     return None
-                return current  # who has put it may put it again
+                return current  # the flow that put it may put it again
             if span.span_id in self._spans or any(
                 loan.busy and loan.is_new and loan.trace == span.trace_id for loan in mine
             ):

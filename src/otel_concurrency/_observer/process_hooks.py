@@ -294,8 +294,8 @@ def _telling_of(record: Record, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 def started_by() -> Record | None:
     """Return the hand-off that started this process, if it is a command. May raise."""
-    told = os.environ.pop(VARIABLE, None)
-    return None if told is None else Record(json.loads(told))
+    encoded = os.environ.pop(VARIABLE, None)
+    return None if encoded is None else Record(json.loads(encoded))
 
 
 # Leaving.

@@ -173,11 +173,11 @@ def _quiet_about_configurators() -> Generator[None, None, None]:
     """Suppress OpenTelemetry's warnings that an installed configurator is not used."""
     logger = logging.getLogger("opentelemetry.instrumentation.auto_instrumentation._load")
 
-    def is_told(record: logging.LogRecord) -> bool:
+    def is_wanted(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith("Configuration of %s not loaded")
 
-    logger.addFilter(is_told)
+    logger.addFilter(is_wanted)
     try:
         yield
     finally:
-        logger.removeFilter(is_told)
+        logger.removeFilter(is_wanted)

@@ -101,9 +101,9 @@ _GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, byt
 _DEPTH = 6
 """How far from ``attach`` the function is that has called ``start_as_current_span`` of a tracer.
 
-In between are the API's ``attach``, that method and ``use_span``, which are generators, and who
-resumes each of them. Whoever else stands there at the beginning of a ``with`` block: what is
-attached is that block's.
+In between are the API's ``attach``, that method and ``use_span``, which are generators, and the
+functions that resume them. If another function is there at the beginning of a ``with`` block, the
+attached context belongs to that block.
 """
 
 

@@ -1,8 +1,8 @@
 """``tkinter``: what is called after a while runs in the context in which it was asked for.
 
-Events are nobody's: whoever runs the loop, what that calls begins in no context. A callback that
-the program itself causes at once (``invoke()``, ``event_generate()``, ``variable.set()``) is an
-ordinary call, in the context of its caller.
+Events belong to no hand-off: wherever the loop runs, their callbacks begin in no context. A
+callback that the program itself causes at once (``invoke()``, ``event_generate()``,
+``variable.set()``) is an ordinary call, in the context of its caller.
 """
 
 from __future__ import annotations

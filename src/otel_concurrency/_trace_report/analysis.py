@@ -35,7 +35,7 @@ LIMIT = 200_000
 """How many spans are kept by default, and how many hand-offs."""
 
 _MOST_LINES = 10_000
-"""How many lines of the program are told apart, for each kind of entry."""
+"""How many lines of the program are counted separately, for each kind of entry."""
 
 _SAMPLE = 512
 """How many of the times that work has waited are kept of a call site."""

@@ -30,7 +30,7 @@ def _how_it_was_lost(by: Mapping[str, Any]) -> str:
     return "raw_thread" if by["call"].startswith("_thread.") else "primitive_off"
 
 
-_Said = tuple[str, str, "str | None"]
+_Explanation = tuple[str, str, "str | None"]
 
 
 def _handed_off(suspect: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def _inside(suspect: Mapping[str, Any]) -> str:
     return f" inside span `{origin[2]}`" if origin and origin[2] else ""
 
 
-def _primitive_off(suspect: Mapping[str, Any]) -> _Said:
+def _primitive_off(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     primitive = by["primitive"].upper()
     return (
@@ -53,7 +53,7 @@ def _primitive_off(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _raw_thread(suspect: Mapping[str, Any]) -> _Said:
+def _raw_thread(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     return (
         f"Its thread was started at {by['site']}{_inside(suspect)} by {by['call']}, "
@@ -64,7 +64,7 @@ def _raw_thread(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _not_carried(suspect: Mapping[str, Any]) -> _Said:
+def _not_carried(suspect: Mapping[str, Any]) -> _Explanation:
     return (
         f"It is part of work that was {_handed_off(suspect)}, and the context did not arrive: the "
         "name was bound before the library was switched on, or something has replaced the context.",
@@ -74,7 +74,7 @@ def _not_carried(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _captured_late(suspect: Mapping[str, Any]) -> _Said:
+def _captured_late(suspect: Mapping[str, Any]) -> _Explanation:
     return (
         f"The context was captured at {suspect['at']}, where the work runs already: there is no "
         f"span in it. The work was {_handed_off(suspect)}.",
@@ -85,7 +85,7 @@ def _captured_late(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _explicit_context(suspect: Mapping[str, Any]) -> _Said:
+def _explicit_context(suspect: Mapping[str, Any]) -> _Explanation:
     return (
         f"It was started with a `context=` that has no span{_while(suspect)}.",
         "Leave `context=` out, or pass one that has the span. For a trace of its own give it a "
@@ -94,7 +94,7 @@ def _explicit_context(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _context_of_another(suspect: Mapping[str, Any]) -> _Said:
+def _context_of_another(suspect: Mapping[str, Any]) -> _Explanation:
     return (
         f"It was started with the `context=` of span `{suspect['other']}`, which has ended and "
         f"belongs to another trace{_while(suspect)}.",
@@ -110,7 +110,7 @@ def _while(suspect: Mapping[str, Any]) -> str:
     return f", while span `{origin[2]}` was current" if origin and origin[2] else ""
 
 
-def _woken(suspect: Mapping[str, Any]) -> _Said:
+def _woken(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     return (
         f"Its thread was woken up by {by['call']} at {by['site']}{_inside(suspect)}; what is "
@@ -121,7 +121,7 @@ def _woken(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
+def _consumer_span(suspect: Mapping[str, Any]) -> _Explanation:
     return (
         f"It is part of an item that was {_handed_off(suspect)}. The consumer did not adopt the "
         f"item's context, since it had a span of its own: `{suspect['other']}`, started at "
@@ -133,7 +133,7 @@ def _consumer_span(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
+def _unknown_thread(suspect: Mapping[str, Any]) -> _Explanation:
     where = f": its first Python line is {suspect['at']}" if suspect["at"] else ""
     work, wrap = _named(suspect["work"])
     return (
@@ -145,7 +145,7 @@ def _unknown_thread(suspect: Mapping[str, Any]) -> _Said:
     )
 
 
-def _captured_early(suspect: Mapping[str, Any]) -> _Said:
+def _captured_early(suspect: Mapping[str, Any]) -> _Explanation:
     work, wrap = _named(suspect["work"])
     by = f" The work was {_handed_off(suspect)}." if "by" in suspect else ""
     return (
@@ -174,7 +174,7 @@ def _around(site: str | None) -> str:
     return f", around {site}" if site else ""
 
 
-def _starts_clean(suspect: Mapping[str, Any]) -> _Said:
+def _starts_clean(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     return (
         f"Its thread was started at {by['site']}{_inside(suspect)} and runs {by['work']}, which "
@@ -268,7 +268,7 @@ _WORDS_OF_LEAKS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = 
     "not_exported": _not_exported,
 }
 
-_WORDS: Mapping[str, Callable[[Mapping[str, Any]], _Said]] = {
+_WORDS: Mapping[str, Callable[[Mapping[str, Any]], _Explanation]] = {
     "primitive_off": _primitive_off,
     "raw_thread": _raw_thread,
     "not_carried": _not_carried,

@@ -98,10 +98,10 @@ class Forest:
     def tree(
         self, roots: Sequence[Span], *, depth: int = 20, rows: int = 200
     ) -> tuple[list[Branch], int]:
-        """Return the branches of ``roots``, which are alike, from above, and what is left of them.
+        """Return the branches of ``roots``, which are alike, from above, and the number left out.
 
-        What is deeper than ``depth`` is folded; of what would be more than ``rows`` the number of
-        spans is told.
+        Spans deeper than ``depth`` are folded into their branch. At most ``rows`` branches are
+        returned; the number is that of the spans in the others.
         """
         drawn: list[Branch] = []
         pending = [Branch(roots, len(roots), 0, ())]

@@ -51,7 +51,7 @@ _EXACT = 2**53
 
 
 def write(reports: Mapping[str, Report] | Report, file: str | os.PathLike[str]) -> None:
-    """Write ``reports`` to ``file``; several are told apart by their titles, the first is shown."""
+    """Write ``reports`` to ``file``; several are listed by their titles, the first is shown."""
     titled = {"": reports} if isinstance(reports, Report) else reports
     Path(file).write_text(render(titled), encoding="utf-8")
 

@@ -67,7 +67,7 @@ MODULES = {
     "concurrent.interpreters": _call_layers,
     "concurrent.interpreters._queues": _queue_layers,
 }
-if sys.version_info < (3, 14):  # nobody could say of what is not there whether it is patched
+if sys.version_info < (3, 14):  # `status` would list modules that do not exist
     MODULES.clear()
 
 
@@ -99,7 +99,7 @@ def _call(original: Any, seam: Seam, not_shareable: Any) -> Any:
 
 
 def _is_left_alone(function: Any) -> bool:
-    """Whether a callable is to be called by nobody but the interpreter. Never raises."""
+    """Whether a callable has to be passed to the interpreter as it is. Never raises."""
     try:
         if getattr(function, "__module__", None) == _POOL:
             return True

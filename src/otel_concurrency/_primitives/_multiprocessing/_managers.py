@@ -256,7 +256,7 @@ class _Consumed:
         """See to it that every consumer lets go of its last item."""
         for proxy in self._alive():
             proxy.__dict__.setdefault("_callmethod", _LastCall(proxy))
-        adoption.let_go()  # nobody will tell this flow to do it any more
+        adoption.let_go()  # no hook will make this flow do it any more
 
     def _alive(self) -> list[Any]:
         proxies = [reference() for reference in list(self._proxies.values())]
