@@ -45,7 +45,8 @@ def run(pytester, monkeypatch):
     def run(tests, *arguments):
         pytester.makepyfile(test_it=tests)
         flags = ("--strict-markers", "--strict-config", "-W", "error", "-p", "no:cacheprovider")
-        alone = ("-p", "no:ddtrace")  # its plugin imports much into every test
+        # The one's plugin imports much into every test, the other's warns where it is not set up.
+        alone = ("-p", "no:ddtrace", "-p", "no:asyncio")
         return pytester.runpytest_subprocess(*flags, *alone, *arguments)
 
     return run
@@ -274,7 +275,8 @@ def test_nobody_is_warned_where_the_library_was_imported_before_pytest(pytester)
     """As `opentelemetry-instrument` does; what installs a plugin is marked for rewriting."""
     pytester.makeconftest("import pytest\npytest.register_assert_rewrite('otel_concurrency')\n")
     pytester.makepyfile("def test_it():\n    pass\n")
-    program = "import otel_concurrency, pytest\npytest.main(['-W', 'error', '-p', 'no:ddtrace'])"
+    options = ["-W", "error", "-p", "no:ddtrace", "-p", "no:asyncio"]
+    program = f"import otel_concurrency, pytest\npytest.main({options})"
     result = pytester.run(sys.executable, "-c", program)
     result.assert_outcomes(passed=1)
 
