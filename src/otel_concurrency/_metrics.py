@@ -203,7 +203,8 @@ def meter_for(provider: Any) -> Meter:
 
 
 def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(module, "attach", _attach)]
+    # It is a function of this library's; on PyPy its parameter has another name.
+    return [Layer(module, "attach", _attach, check_signature=False)]
 
 
 MODULES = {"otel_concurrency._core.handoff": _layers, "otel_concurrency._items.adoption": _layers}

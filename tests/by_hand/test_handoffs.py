@@ -12,7 +12,6 @@ import pickle
 import random
 import sys
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,7 +20,7 @@ from opentelemetry.context import Context, attach, detach, get_current, get_valu
 from seen import NOTHING, WAIT, context_of, current, id_of, in_context, without_context
 
 import otel_concurrency
-from interpreters import measures_memory
+from interpreters import measures_memory, weak_reference
 from otel_concurrency import HandOff, Policy, batch, capture, clean, wrap
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -394,7 +393,7 @@ class Value:
 def test_a_dropped_hand_off_keeps_nothing_alive(use, no_collector):
     """With it goes the context, without a cycle, however it was used; also beside a traceback."""
     value = Value()
-    dead = weakref.ref(value)
+    dead = weak_reference(value)
     handoff = in_context(set_value("key", value), capture)
     del value
     error = None
@@ -420,7 +419,7 @@ def test_one_that_threads_were_inside_keeps_nothing_of_them(request_span, no_col
     """It does not refer to the flows that have entered and left it."""
     handoff = capture()
     value = Value()
-    dead = weakref.ref(value)
+    dead = weak_reference(value)
 
     def pick_up(value):
         token = attach(set_value("own", value))

@@ -9,12 +9,12 @@ import inspect
 import threading
 import types
 import warnings
-import weakref
 
 import pytest
 from opentelemetry.context import attach, detach, set_value
 from seen import NOTHING, WAIT, current, id_of, in_context, without_context
 
+from interpreters import weak_reference
 from otel_concurrency import capture, wrap
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -469,7 +469,7 @@ class Value:
 def test_a_generator_that_is_done_keeps_nothing_alive(no_collector):
     """An exhausted generator, one that has failed, and what was thrown into one hold no context."""
     value = Value()
-    dead = weakref.ref(value)
+    dead = weak_reference(value)
     wrapped = in_context(set_value("key", value), wrap, numbers)
     exhausted, closed, failed = wrapped([]), wrapped([]), wrapped([])
     list(exhausted)

@@ -13,7 +13,6 @@ import itertools
 import queue
 import sys
 import types
-import weakref
 from collections.abc import AsyncGenerator
 
 import anyio
@@ -22,6 +21,7 @@ from opentelemetry import baggage
 from opentelemetry import context as context_api
 from opentelemetry.context import attach, detach, get_value, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._clean_starts import functions, patches, tasks
 from otel_concurrency._core import handoff
@@ -255,7 +255,7 @@ def test_a_task_keeps_nothing_of_who_has_made_it(library, tracer):
 
         with tracer.start_as_current_span("request") as span:
             task = asyncio.create_task(library.Client().waits(forever))
-            reference = weakref.ref(span)
+            reference = weak_reference(span)
         del span
         await asyncio.sleep(0)
         gc.collect()

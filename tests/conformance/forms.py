@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from interpreters import DeathEvent
+
 WAIT = 10
 """Seconds after which something that is waited for will not happen any more."""
 
@@ -246,7 +248,7 @@ class RawThread(Form):
         stack.callback(setattr, sys, "unraisablehook", before)
 
     def hand_off(self, work: Work) -> Handle:
-        ended = threading.Event()
+        ended = DeathEvent()
         args: Any = (work, ended)
         _thread.start_new_thread(_raw_body, list(args) if self.pass_list else args)
 

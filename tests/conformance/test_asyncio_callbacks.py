@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import sys
-import weakref
 
 import pytest
 from forms import WAIT, without_context
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, get_current, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 
@@ -82,7 +82,7 @@ def test_a_reader_keeps_nothing_alive(loop, pair, instrument, no_collector):
         value = Value()
         attach(set_value("key", value))
         loop.add_reader(pair[0], print)
-        return weakref.ref(value)
+        return weak_reference(value)
 
     assert without_context(register)() is None
     loop.remove_reader(pair[0])

@@ -10,7 +10,6 @@ import gc
 import sched
 import sys
 import threading
-import weakref
 
 import pytest
 from forms import FORMS, NO_THREADS, SHUT_DOWN, WAIT, Fatal, Submit, ThreadTarget, without_context
@@ -21,6 +20,7 @@ from opentelemetry.instrumentation.utils import (
     suppress_instrumentation,
 )
 
+from interpreters import death_of
 from otel_concurrency import ConcurrencyInstrumentor
 
 OURS = "otel"
@@ -106,13 +106,6 @@ def attached(context):
         yield context
     finally:
         detach(token)
-
-
-def death_of(thing):
-    """Return an event that is set when nothing refers to ``thing`` any more."""
-    died = threading.Event()
-    weakref.finalize(thing, died.set).atexit = False
-    return died
 
 
 def hand_off_in_new_span(form, work, tracer, name="origin"):

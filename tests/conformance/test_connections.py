@@ -13,7 +13,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import weakref
 
 import pytest
 from opentelemetry import context
@@ -34,6 +33,7 @@ from connections import (
     seen,
     three_requests,
 )
+from interpreters import weak_reference
 
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -159,7 +159,7 @@ def test_a_closed_transport_keeps_no_context(instrumented, tracer):
         here, there = socket.socketpair()
         with there, tracer.start_as_current_span("request") as span:
             kept = await asyncio.get_running_loop().create_connection(Recording, sock=here)
-        reference = weakref.ref(span)
+        reference = weak_reference(span)
         transport, protocol = kept
         transport.pause_reading()
         transport.resume_reading()

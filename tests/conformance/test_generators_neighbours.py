@@ -11,13 +11,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-import weakref
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, set_value
 from test_generators import found
 
+from interpreters import weak_reference
 from otel_concurrency._generators import monitoring, suspension
 
 pytestmark = pytest.mark.skipif(
@@ -282,7 +282,7 @@ def test_what_a_generator_refers_to_dies_with_it(instrumented, tracer, no_collec
 
     for end in (list, lambda generator: generator.close(), lambda generator: None):
         references = []
-        generator = kept(Thing(), lambda thing, r=references: r.append(weakref.ref(thing)))
+        generator = kept(Thing(), lambda thing, r=references: r.append(weak_reference(thing)))
         next(generator)
         end(generator)
         del generator
@@ -300,7 +300,7 @@ def test_what_never_detaches_dies_with_its_generator(instrumented, no_collector)
     references = []
 
     def kept(thing):
-        references.append(weakref.ref(thing))
+        references.append(weak_reference(thing))
         attach(set_value("whose", "generator"))
         yield
         yield
@@ -329,7 +329,7 @@ def test_a_finished_consumers_context_is_not_kept(instrumented, tracer, no_colle
     generator = holding(tracer)
     next(generator)
     thing = Thing()
-    reference = weakref.ref(thing)
+    reference = weak_reference(thing)
     token = attach(set_value("thing", thing))
     del thing
     next(generator)

@@ -11,12 +11,13 @@ import contextlib
 import gc
 import logging
 import threading
-import weakref
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current, set_value
 from test_generators import found
+
+from interpreters import weak_reference
 
 pytestmark = pytest.mark.usefixtures("unheard")
 
@@ -131,7 +132,7 @@ def test_nothing_is_kept_of_one_that_never_detaches(unheard):
         yield
 
     thing = Thing()
-    reference = weakref.ref(thing)
+    reference = weak_reference(thing)
     generator = careless(thing)
     next(generator)
     del thing, generator

@@ -10,7 +10,6 @@ import contextlib
 import contextvars
 import queue
 import threading
-import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ from item_forms import FORMS, STOCK, Evicting, eventually
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, get_current, get_value, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -1029,7 +1029,7 @@ def test_an_item_that_finds_no_place_leaves_nothing(form, spans, no_collector):
 
     def produce():
         with spans.current("too many"):
-            gone = weakref.ref(get_current())
+            gone = weak_reference(get_current())
             with pytest.raises(form.full):
                 queue.put_nowait((2,))
             if not form.asynchronous:
@@ -1081,7 +1081,7 @@ if hasattr(queue, "ShutDown"):  # since 3.13
 
         def produce():
             with spans.current("too late"):
-                gone = weakref.ref(get_current())
+                gone = weak_reference(get_current())
                 with pytest.raises(form.shut_down):
                     queue.put_nowait((2,))
             return gone
@@ -1103,7 +1103,7 @@ if hasattr(queue, "ShutDown"):  # since 3.13
 
         def produce():
             with spans.current("a"):
-                gone.append(weakref.ref(get_current()))
+                gone.append(weak_reference(get_current()))
                 form.put(queue, (1,))
 
         def shut_down():
@@ -1231,7 +1231,7 @@ def put_in_a_context(form, queue, item):
     def put():
         attach(set_value("value", object()))
         form.put(queue, item)
-        return weakref.ref(get_current())
+        return weak_reference(get_current())
 
     return without_context(put)
 
@@ -1257,7 +1257,7 @@ def test_a_queue_that_dies_with_its_items_takes_their_contexts_along(form, no_co
     contexts = [put_in_a_context(form, queue, item), put_in_a_context(form, queue, Job(1))]
     if not form.name.endswith("Ring"):
         assert contexts[-1]() is not None or not form.exact
-    gone, item_gone = weakref.ref(queue), weakref.ref(item)
+    gone, item_gone = weak_reference(queue), weak_reference(item)
     del item
 
     del queue
@@ -1273,7 +1273,7 @@ def test_an_item_that_is_got_is_not_kept(form, no_collector):
     queue = form.make()
     item = Job()
     put_in_a_context(form, queue, item)
-    gone = weakref.ref(item)
+    gone = weak_reference(item)
     del item
 
     def consume():

@@ -11,7 +11,6 @@ import gc
 import queue
 import sys
 import threading
-import weakref
 
 import pytest
 from forms import WAIT, without_context
@@ -19,6 +18,7 @@ from item_forms import STOCK
 from opentelemetry.context import attach, get_current, get_value, set_value
 from test_items import forms, put_in_a_context
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -236,7 +236,7 @@ def test_a_putter_that_is_cancelled_leaves_nothing(form, spans, no_collector):
 
         async def produce():
             attach(set_value("value", object()))
-            contexts.append(weakref.ref(get_current()))
+            contexts.append(weak_reference(get_current()))
             await queue.put((2,))
 
         producer = asyncio.create_task(produce())
@@ -450,7 +450,7 @@ def test_no_context_is_left_in_a_loop_whose_tasks_have_ended(form, no_collector)
 
         async def produce():
             attach(set_value("value", object()))
-            contexts.append(weakref.ref(get_current()))
+            contexts.append(weak_reference(get_current()))
             await queue.put((2,))
 
         async def consume():

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 import typing
-import weakref
 from concurrent.futures import Executor, Future
 from unittest import mock
 
@@ -30,6 +29,7 @@ from item_forms import drive, eventually
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 KINDS = [queue.Queue, asyncio.Queue]
@@ -67,7 +67,7 @@ def put_value(queue, item):
         queue.put_nowait(item)
 
     without_context(inside)
-    return weakref.ref(value)
+    return weak_reference(value)
 
 
 def ask_in_vain(queue):
@@ -124,7 +124,7 @@ def test_a_class_that_a_program_drops_dies(kind, on_at_the_end, spans):
         queue = Local()
         put(spans, queue, "item", "producer")
         assert without_context(lambda: (queue.get_nowait(), spans.parent())) == ("item", "producer")
-        return weakref.ref(Local)
+        return weak_reference(Local)
 
     dropped = use()
     if not on_at_the_end:
@@ -742,7 +742,7 @@ def test_a_queue_that_was_never_asked_after_undo_dies(spans, no_collector):
     one, job = queue.Queue(), Job()
     put(spans, one, job, "a")
     ConcurrencyInstrumentor().uninstrument()
-    dead = weakref.ref(job)
+    dead = weak_reference(job)
     del one, job
     assert dead() is None
 
@@ -938,7 +938,7 @@ def test_an_error_of_the_classs_own_methods_passes_and_holds_nothing(no_collecto
 
     def produce():
         value = Job()
-        dead = weakref.ref(value)
+        dead = weak_reference(value)
         token = attach(set_value("value", value))
         del value
         try:
@@ -1047,7 +1047,7 @@ def test_a_queue_of_logging_keeps_no_record(spans):
         attach(set_value("value", 1))
         record = logging.LogRecord("name", logging.INFO, "path", 1, "message", (), None)
         handler.enqueue(record)
-        return weakref.ref(record)
+        return weak_reference(record)
 
     dead = without_context(log)
     one.get()
@@ -1071,7 +1071,7 @@ def test_an_item_whose_put_fails_in_the_end_dies():
             own.put(jobs[0])
 
     without_context(produce)
-    dead = weakref.ref(jobs.pop())
+    dead = weak_reference(jobs.pop())
     gc.collect()
     assert dead() is None
 

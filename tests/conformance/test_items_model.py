@@ -18,7 +18,6 @@ import importlib.util
 import inspect
 import queue
 import sys
-import weakref
 
 import hypothesis.strategies as st
 import item_forms
@@ -37,6 +36,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 PLAIN_SIMPLE_QUEUE = queue.SimpleQueue  # in C, except on PyPy
@@ -316,7 +316,7 @@ class Program(RuleBasedStateMachine):
 
         def put():
             with trace.use_span(span):
-                self.contexts.append(weakref.ref(get_current()))
+                self.contexts.append(weak_reference(get_current()))
                 pair.real.put_nowait(item)
 
         self.put_both(pair, put, Tagged(item, name if self.on else None))

@@ -19,6 +19,8 @@ from opentelemetry import baggage
 from opentelemetry.context import Context, attach, detach, get_current
 from test_items import forms
 
+from interpreters import weak_reference
+
 pytestmark = pytest.mark.usefixtures("instrumented")
 
 exact = [form for form in FORMS if form.exact]
@@ -357,15 +359,13 @@ def test_a_worker_that_uses_a_thing_while_it_handles_an_item(form, pool, spans):
 
 def test_nothing_of_a_thing_is_kept_alive(pool, no_collector):
     """What was taken out dies when the program drops it, and a context when its request ends."""
-    import weakref
-
     things = pool(STOCK[0])
     things.fill()
     dead = []
 
     def drop():
         thing = things.take()
-        dead.extend((weakref.ref(thing), weakref.ref(get_current())))
+        dead.extend((weak_reference(thing), weak_reference(get_current())))
         del thing
 
     things.request("request", drop)

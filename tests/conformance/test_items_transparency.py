@@ -18,7 +18,6 @@ import queue
 import sys
 import typing
 import warnings
-import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,6 +29,7 @@ from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, set_value
 from test_items import container, forms, handle
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor, _primitives
 from otel_concurrency._items import known_queues
 from otel_concurrency._linking import policies
@@ -203,7 +203,7 @@ def test_a_simple_queue_has_what_it_has_without():
 
     def traits():
         waiting = queue.SimpleQueue()
-        assert weakref.ref(waiting)() is waiting
+        assert weak_reference(waiting)() is waiting
         found = [hasattr(waiting, "__dict__"), dir(waiting)]
         for use in (
             lambda: setattr(waiting, "name", 1),

@@ -7,7 +7,6 @@ import functools
 import gc
 import sched
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -21,6 +20,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import attach
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._linking import rounds as _rounds
 from otel_concurrency._primitives import _sched
@@ -312,7 +312,7 @@ def test_the_action_that_has_run_is_not_kept(instrument, tracer, no_collector):
         times.append(1)
 
     action = Action()
-    reference = weakref.ref(action)
+    reference = weak_reference(action)
     times = [0]
     scheduler = sched.scheduler(lambda: len(times), wait)
     scheduler.enterabs(1, 1, action)

@@ -6,13 +6,13 @@ import logging
 import logging.handlers
 import queue
 import threading
-import weakref
 
 import pytest
 from forms import WAIT, without_context
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach, get_current, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import handoff
 from otel_concurrency._primitives import _logging
@@ -83,7 +83,7 @@ class Journal:
         attach(baggage.set_baggage("tenant", f"of {name}"))
         with self.spans.current(name):
             self.logger.warning("a record")
-            return weakref.ref(get_current())
+            return weak_reference(get_current())
 
     def __enter__(self):
         self.listener.start()
@@ -277,7 +277,7 @@ def test_the_sentinel_is_nobodys(spans, instrumented, no_collector):
 
     def stop():
         token = attach(set_value("key", "value"))
-        reference = weakref.ref(get_current())
+        reference = weak_reference(get_current())
         journal.listener.stop()
         detach(token)
         return reference

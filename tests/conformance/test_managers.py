@@ -11,7 +11,6 @@ import queue
 import subprocess
 import sys
 import threading
-import weakref
 from multiprocessing import managers
 
 import pytest
@@ -20,6 +19,7 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, get_current, set_value
 from pool_work import NOTHING, look
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -400,6 +400,6 @@ def test_a_call_keeps_no_context_alive(forked, no_collector):
         attach(set_value("own", value))
         attach(baggage.set_baggage("key", "acme"))
         items.put(1)
-        return weakref.ref(value)
+        return weak_reference(value)
 
     assert without_context(request)() is None

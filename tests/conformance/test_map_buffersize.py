@@ -5,13 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import threading
-import weakref
 
 import pytest
 from forms import WAIT, OwnWorker, ThreadPerCall, without_context
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, get_current, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 
@@ -165,7 +165,7 @@ def test_nothing_is_kept_alive(instrument, no_collector):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for end in (list, lambda results: [next(results)]):
             value = Value()
-            dead = weakref.ref(value)
+            dead = weak_reference(value)
 
             def request(value):
                 attach(set_value("key", value))
@@ -177,7 +177,7 @@ def test_nothing_is_kept_alive(instrument, no_collector):
             end(results)
             if end is not list:
                 result = next(results)
-                reference = weakref.ref(result)
+                reference = weak_reference(result)
                 del result
                 assert reference() is None
                 del results

@@ -17,7 +17,6 @@ import sys
 import textwrap
 import threading
 import traceback
-import weakref
 from multiprocessing import pool as pools
 
 import pool_work
@@ -28,6 +27,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.context import attach, detach, get_current
 from pool_work import NOTHING, look
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._child_exit import flush
 
@@ -305,7 +305,7 @@ def test_nothing_that_is_over_keeps_a_context(method, instrumented):
                 kept.append(pool.map_async(work, [], callback=id, error_callback=id))
                 kept.append(pool.imap(work, range(3)))
                 kept.append(pool.imap(work, [], 2))
-        return weakref.ref(value)
+        return weak_reference(value)
 
     with opened(method, 1) as pool:
         pool.apply(pool_work.pid)
@@ -335,7 +335,7 @@ def test_a_call_that_is_refused_keeps_no_context(instrumented):
             try:
                 getattr(pool, method)(look, *args, callback=id, error_callback=id)
             except ValueError as error:
-                return weakref.ref(value), error
+                return weak_reference(value), error
         raise AssertionError("the pool is closed")
 
     for method in ("fork", "threads"):

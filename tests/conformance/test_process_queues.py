@@ -20,7 +20,6 @@ import sys
 import textwrap
 import threading
 import traceback
-import weakref
 from multiprocessing.reduction import ForkingPickler
 
 import pool_work
@@ -32,6 +31,7 @@ from opentelemetry.context import attach, detach, get_current
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from pool_work import NOTHING, look
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._crossing import trailers, wire_format
 from otel_concurrency._linking import policies
@@ -370,7 +370,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
             try:
                 items.put(pool_work.Unpicklable())
             except RuntimeError as error:
-                return weakref.ref(value), error
+                return weak_reference(value), error
         raise AssertionError("it does not raise")
 
     gc.collect()
@@ -564,7 +564,7 @@ def test_nothing_keeps_a_context_when_the_item_is_gone(name, make, instrumented)
         value = Value()
         with attached(context.set_value("value", value, baggage.set_baggage("key", "value"))):
             items.put("item")
-        return weakref.ref(value)
+        return weak_reference(value)
 
     gc.collect()
     gc.disable()

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from pathlib import Path
 
 import process_work
@@ -31,6 +30,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from process_work import NOTHING, Sight
 
+from interpreters import death_of
 from otel_concurrency import ConcurrencyInstrumentor, _settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -507,9 +507,8 @@ def test_nothing_keeps_the_span_alive(form, instrumented, tracer):
     gc.collect()
     gc.disable()
     try:
-        died = threading.Event()
         with tracer.start_as_current_span("origin") as span:
-            weakref.finalize(span, died.set).atexit = False
+            died = death_of(span)
             wait = form.hand_off(process_work.returns, 42)
         del span
         assert died.is_set()

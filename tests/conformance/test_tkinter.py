@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import weakref
 
 import pytest
 from forms import WAIT, without_context
@@ -21,6 +20,7 @@ from links import assert_linked, named
 from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 _HAS_DISPLAY = sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY")
@@ -345,7 +345,7 @@ def test_nothing_is_kept_alive(end, root, instrument, no_collector):
         else:
             posted = root.after(1 if end == "runs" else 10_000, done.append, 1)
         detach(token)
-        return weakref.ref(value), posted
+        return weak_reference(value), posted
 
     dead, posted = without_context(request)
     if end == "is cancelled":

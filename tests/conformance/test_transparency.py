@@ -12,7 +12,6 @@ import pickle
 import sched
 import threading
 import types
-import weakref
 from asyncio.base_events import BaseEventLoop
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
@@ -20,6 +19,7 @@ import pytest
 from forms import WAIT, OwnWorker, ThreadPerCall, without_context
 from opentelemetry.context import attach, detach, get_value, set_value
 
+from interpreters import death_of
 from otel_concurrency import ConcurrencyInstrumentor
 
 CALLABLES = {
@@ -424,8 +424,7 @@ def test_cancelling_an_equal_event_lets_go_of_the_context(in_a):
         pass
 
     held = Held()
-    died = threading.Event()
-    weakref.finalize(held, died.set).atexit = False
+    died = death_of(held)
     token = attach(set_value("held", held))
     event = scheduler.enterabs(1, 2, value)
     detach(token)

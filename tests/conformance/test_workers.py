@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import threading
-import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from forms import WAIT, OwnWorker, without_context
 from opentelemetry import trace
 from opentelemetry.context import attach, detach, get_current, get_value, set_value
 
+from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 pytestmark = pytest.mark.usefixtures("instrumented")
@@ -501,7 +501,7 @@ def test_a_failed_task_is_freed_with_its_future_without_gc():
                     detach(token)
                 assert isinstance(future.exception(WAIT), LookupError)
                 pool.submit(int).result(WAIT)  # the worker is done with the one before
-                freed = [weakref.ref(argument), weakref.ref(future)]
+                freed = [weak_reference(argument), weak_reference(future)]
                 del argument, future
                 assert [reference() for reference in freed] == [None, None]
     finally:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import weakref
 from contextvars import Token
 
 import pytest
@@ -19,6 +18,7 @@ from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
+from interpreters import weak_reference
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Call, Seam
 
@@ -300,7 +300,7 @@ def test_users_own_detach_inside_is_undisturbed(context, caplog):
 def test_spent_call_keeps_no_context(end):
     """A hand-off that is over refers to its context no more; no garbage collector is needed."""
     value = Value()
-    gone = weakref.ref(value)
+    gone = weak_reference(value)
     call = Call(Context({"key": value}), add)
     del value
     gc.disable()
@@ -350,7 +350,7 @@ def test_traceback_of_a_raising_call_holds_neither_context_nor_token(context):
 def test_kept_exception_keeps_no_context(whose):
     """An exception that is kept with its traceback keeps neither context of its call alive."""
     value = Value()
-    gone = weakref.ref(value)
+    gone = weak_reference(value)
     contexts = {"hand-off": Context({"key": 1}), "worker": Context({"key": 2})}
     contexts[whose] = Context({"key": value})
     del value

@@ -390,7 +390,7 @@ def wrapped_len():
 def test_wrapped_builtin_goes_through_the_advice(wrapped_len):
     """The advice is given the builtin itself and the arguments as they were passed."""
     assert wrapped_len([1, 2]) == 4
-    with pytest.raises(TypeError, match="exactly one argument"):
+    with pytest.raises(TypeError, match="argument"):
         wrapped_len()
 
 
