@@ -284,3 +284,51 @@ def test_the_sentinel_is_nobodys(spans, instrumented, no_collector):
 
     reference = without_context(stop)
     assert reference() is None
+
+
+# --- records that a MemoryHandler holds back ---
+
+
+class Seeing(logging.Handler):
+    """Keeps the message of each record, and what is current while it is handled."""
+
+    def __init__(self, spans):
+        super().__init__()
+        self._spans = spans
+        self.seen = []
+
+    def emit(self, record):
+        current = self._spans.parent(), baggage.get_baggage("tenant")
+        self.seen.append((record.getMessage(), *current))
+
+
+def in_request(spans, logger, name):
+    """Log in a span of this name, with baggage."""
+
+    def request():
+        attach(baggage.set_baggage("tenant", f"of {name}"))
+        with spans.current(name):
+            logger.warning(name)
+
+    without_context(request)
+
+
+def test_what_is_held_back_is_handled_where_the_buffer_is_flushed(spans, instrumented):
+    """A `MemoryHandler` is no queue: its target sees the context of whoever fills the buffer."""
+    behind = Seeing(spans)
+    logger = logging.Logger("memory")
+    logger.addHandler(logging.handlers.MemoryHandler(2, target=behind))
+    for name in ("a", "b"):
+        in_request(spans, logger, name)
+    assert behind.seen == [("a", "b", "of b"), ("b", "b", "of b")]
+
+
+def test_in_front_of_the_buffer_each_record_has_its_own_context(spans, instrumented):
+    """A handler beside it, as OpenTelemetry's, sees the context of whoever logs."""
+    before = Seeing(spans)
+    logger = logging.Logger("memory")
+    logger.addHandler(before)
+    logger.addHandler(logging.handlers.MemoryHandler(2, target=logging.NullHandler()))
+    for name in ("a", "b"):
+        in_request(spans, logger, name)
+    assert before.seen == [("a", "a", "of a"), ("b", "b", "of b")]

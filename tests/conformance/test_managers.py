@@ -306,6 +306,79 @@ def test_a_caller_without_the_library_is_served_all_the_same(tracer):
         assert [items.get(), items.get()] == [1, 2]
 
 
+HOST = """
+import sys
+sys.path[:] = {path!r}
+{instrument}
+import os, threading
+from multiprocessing.managers import SyncManager
+server = SyncManager(("127.0.0.1", 0), authkey=b"key").get_server()
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(server.address[1], flush=True)
+os.read(0, 1)  # without its lock, which a forked worker would find held
+"""
+
+CONSUMER = """
+import sys
+sys.path[:] = {path!r}
+{instrument}
+from multiprocessing.managers import BaseManager
+from pool_work import look
+class Manager(BaseManager):
+    pass
+Manager.register("get_items")
+manager = Manager(address=("127.0.0.1", {port}), authkey=b"key")
+manager.connect()
+items = manager.get_items()
+print([(items.get(timeout={patience}), look()) for _ in range(2)])
+"""
+
+
+def test_items_cross_to_a_consumer_on_another_host(instrument, tracer):
+    """The server, who puts and who gets are three programs, and know the server's address alone."""
+    instrument()
+    with remote_items() as items:
+        expected = put_under(tracer, items.put, 1)
+        without_context(items.put, 2)
+        _, port = items._token.address
+        source = CONSUMER.format(
+            path=sys.path, instrument=INSTRUMENTED, port=port, patience=PATIENCE
+        )
+        consumer = subprocess.run(
+            [sys.executable, "-c", source],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert consumer.stdout == f"{[(1, expected), (2, NOTHING)]}\n", consumer.stderr
+
+
+def test_pools_and_queues_of_another_host_work_for_whoever_asks_them(instrument, tracer):
+    """They are made on request in a server that was not started by the program that asks."""
+    instrument()
+    source = HOST.format(path=sys.path, instrument=INSTRUMENTED)
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:  # which ends when its standard input does
+        address = ("127.0.0.1", int(server.stdout.readline()))
+        manager = managers.SyncManager(address, authkey=b"key")
+        manager.connect()
+        pool = manager.Pool(1)
+        for tenant in ("acme", "other"):
+            seen = []
+            expected = put_under(
+                tracer, lambda _, seen=seen: seen.append(pool.apply(look)), None, tenant
+            )
+            assert seen == [expected]
+        assert without_context(pool.apply, look) == NOTHING
+        pool.terminate()
+        for name in QUEUES:
+            items = getattr(manager, name)()
+            expected = put_under(tracer, items.put, 1)
+            assert get_and_look(items.get, 1) == [(1, expected)]
+
+
 # --- what a program may notice ---
 
 
