@@ -39,6 +39,13 @@ EXPECTED = (
         ("3.13", "3.14", "3.15"),
     ),
     Expected(
+        "test.test_generators.SignalAndYieldFromTest.test_raise_and_yield_from+spans",
+        "A signal that is there when a generator is resumed is handled in what it delegates to by "
+        "`yield from`; where anything written in Python hears of PY_RESUME it is handled in that, "
+        "and the outer generator is interrupted.",
+        ("3.12", "3.13", "3.14", "3.15"),
+    ),
+    Expected(
         "test.test_concurrent_futures.test_interpreter_pool.InterpreterPoolExecutorTest"
         ".test_import_interpreter_pool_executor",
         "It takes `_interpreters` away and expects `concurrent.futures` to be imported after that; "

@@ -1,7 +1,8 @@
 """Runs one module of the interpreter's own tests, and writes a line for each test to a file.
 
 ``python run_module.py OUTCOMES SECONDS PATH MODULE [TEST ...]``: the package ``test`` is in PATH. A
-test that is only started has hung, or has taken the interpreter with it.
+test that is only started has hung, or has taken the interpreter with it. The generators of a module
+with ``+spans`` behind its name hold spans; its tests' names end so, too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ class Outcomes(unittest.TextTestResult):
     """Writes what becomes of each test at once: what comes after may be a crash."""
 
     file = None
+    suffix = ""
 
     def write(self, outcome, test):
-        self.file.write(f"{outcome} {test.id()}\n")
+        self.file.write(f"{outcome} {test.id()}{self.suffix}\n")
         self.file.flush()
 
     def startTest(self, test):
@@ -66,12 +68,18 @@ def main(outcomes, seconds, path, module, *names):
     if path not in sys.path:
         sys.path.insert(0, path)
     faulthandler.dump_traceback_later(float(seconds), exit=True)
+    module, plus, _ = module.partition("+spans")
+    Outcomes.suffix = plus
     try:
+        if plus:
+            import holding  # and what it imports, where no other module is tested
+
+            holding.load(module)
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
     except unittest.SkipTest:  # not for this platform
         suite = unittest.TestSuite()
     if names:
-        suite = unittest.TestSuite(test for test in tests_in(suite) if test.id() in names)
+        suite = unittest.TestSuite(test for test in tests_in(suite) if test.id() + plus in names)
     with open(outcomes, "w") as Outcomes.file, tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         unittest.TextTestRunner(verbosity=2, resultclass=Outcomes).run(suite)
