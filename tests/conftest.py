@@ -164,3 +164,37 @@ def official(pytestconfig):
                 setattr(owner, name, attribute)
             elif name in vars(owner):
                 delattr(owner, name)
+
+
+@pytest.fixture
+def instrument():
+    """Return what switches the library on, for the length of the test."""
+    yield ConcurrencyInstrumentor().instrument
+    ConcurrencyInstrumentor().uninstrument()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a function that lets time pass, in nanoseconds, for who asks whether a span is old."""
+    from otel_concurrency._linking import origins, span_start
+
+    passed = []
+    real = origins.time.time_ns
+
+    class Clock:
+        @staticmethod
+        def time_ns():
+            return real() + sum(passed)
+
+    monkeypatch.setattr(origins, "time", Clock)
+    monkeypatch.setattr(span_start, "time", Clock)
+    return passed.append
+
+
+@pytest.fixture
+def no_collector():
+    """Switch the collector off: what dies then dies because nothing refers to it any more."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._linking import origins, span_start
+from otel_concurrency._linking import span_start
 
 
 @pytest.fixture(autouse=True)
@@ -28,38 +26,6 @@ def library(request):
         ConcurrencyInstrumentor().uninstrument()
     else:
         yield request.param
-
-
-@pytest.fixture
-def instrument():
-    """Return what switches the library on, for the length of the test."""
-    yield ConcurrencyInstrumentor().instrument
-    ConcurrencyInstrumentor().uninstrument()
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Return a function that lets time pass, in nanoseconds, for who asks whether a span is old."""
-    passed = []
-    real = origins.time.time_ns
-
-    class Clock:
-        @staticmethod
-        def time_ns():
-            return real() + sum(passed)
-
-    monkeypatch.setattr(origins, "time", Clock)
-    monkeypatch.setattr(span_start, "time", Clock)
-    return passed.append
-
-
-@pytest.fixture
-def no_collector():
-    """Switch the collector off: what dies then dies because nothing refers to it any more."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture

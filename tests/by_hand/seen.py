@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
-
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach
 
-WAIT = 10
-"""Seconds after which something that is waited for will not happen any more."""
+from flows import WAIT, without_context
+
+__all__ = ["NOTHING", "WAIT", "context_of", "current", "id_of", "in_context", "without_context"]
 
 NOTHING = (0, None)
 
@@ -21,11 +20,6 @@ def id_of(span):
 def current():
     """Return the id of the current span, 0 for none, and the tenant in the baggage."""
     return id_of(trace.get_current_span()), baggage.get_baggage("tenant")
-
-
-def without_context(function, *args):
-    """Call ``function`` where nothing is attached, whatever is attached here."""
-    return contextvars.Context().run(function, *args)
 
 
 def context_of(span, tenant=None):

@@ -12,7 +12,6 @@ import abc
 import asyncio
 import collections
 import contextlib
-import contextvars
 import functools
 import logging
 import sched
@@ -24,10 +23,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from flows import WAIT, without_context
 from interpreters import DeathEvent
-
-WAIT = 10
-"""Seconds after which something that is waited for will not happen any more."""
 
 NO_THREADS = "can't start new thread"
 SHUT_DOWN = "shut down"
@@ -37,11 +34,6 @@ Work = Callable[[], Any]
 
 class Fatal(BaseException):
     """An exception that ``except Exception`` does not catch."""
-
-
-def without_context(function: Callable[..., Any], *args: Any) -> Any:
-    """Call ``function`` where nothing is attached, whatever is attached here."""
-    return contextvars.Context().run(function, *args)
 
 
 @contextlib.contextmanager

@@ -5,41 +5,28 @@ The interpreters are real. What work was run in is told by a span that it makes 
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent import interpreters
 
 import process_work
 import pytest
+from interpreter_forms import TIMEOUT, open_interpreter
 from process_work import NOTHING, Sight
-from test_processes import baggage_only, no_context, span_and_baggage
+from test_processes import no_context, span_and_baggage
 
 from otel_concurrency import ConcurrencyInstrumentor
-
-TIMEOUT = 60
 
 
 @pytest.fixture
 def interpreter():
     """Return an interpreter that imports from where this one does."""
-    made = interpreters.create()
-    made.call(exec, "import sys; sys.path[:] = path", {"path": sys.path})
-    yield made
-    made.close()
+    with open_interpreter() as opened:
+        yield opened
 
 
-def seen_in(interpreter, work=process_work.look):
+def seen_in(interpreter):
     """Return what work sees in another interpreter."""
-    return Sight(*interpreter.call(work))
-
-
-@pytest.mark.parametrize("first", [no_context, span_and_baggage, baggage_only])
-def test_a_call_runs_in_the_context_of_its_caller(first, interpreter, instrumented, tracer):
-    """Each call sees its own parent and baggage, or nothing, whatever the first was called in."""
-    for situation in (first, span_and_baggage, no_context, baggage_only, span_and_baggage):
-        with situation(tracer) as expected:
-            assert seen_in(interpreter) == expected
-            assert seen_in(interpreter, process_work.look_and_forget) == expected
+    return Sight(*interpreter.call(process_work.look))
 
 
 def test_a_call_in_a_thread_runs_in_the_context_of_its_caller(interpreter, instrumented, tracer):
@@ -51,22 +38,6 @@ def test_a_call_in_a_thread_runs_in_the_context_of_its_caller(interpreter, instr
         thread.join(TIMEOUT)
         seen = Sight(*queue.get(timeout=TIMEOUT))
     assert seen == expected
-
-
-def test_a_policy_crosses(interpreter, instrument, tracer):
-    """Under `link` the work starts a new trace that is linked to the origin."""
-    instrument(multiprocessing="link")
-    with span_and_baggage(tracer) as origin:
-        seen = seen_in(interpreter)
-    link = (origin.parent, "policy", "multiprocessing")
-    assert seen == Sight(baggage=origin.baggage, links=(link,))
-
-
-def test_off_is_off(interpreter, instrument, tracer):
-    """Where the primitive is off the other interpreter gets nothing."""
-    instrument(multiprocessing="off")
-    with span_and_baggage(tracer):
-        assert seen_in(interpreter) == NOTHING
 
 
 def outcomes(interpreter):
@@ -106,13 +77,6 @@ def test_what_cannot_cross_fails_as_without_us(interpreter, tracer):
         ConcurrencyInstrumentor().uninstrument()
     assert ours[:-1] == plain[:-1]
     assert (plain[-1], ours[-1]) == (1, 2)
-
-
-def test_stateless_functions_and_keywords_cross_as_before(interpreter, instrumented, tracer):
-    """A function that needs nothing around it is run though it cannot be imported there."""
-    with span_and_baggage(tracer):
-        assert interpreter.call(lambda value, *, other: value + other, 40, other=2) == 42
-        assert interpreter.call(len, [1, 2]) == 2
 
 
 def test_builtins_use_the_namespace_of_the_interpreter(interpreter, instrumented, tracer):

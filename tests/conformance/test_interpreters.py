@@ -14,31 +14,11 @@ import sys
 
 import process_work
 import pytest
+from interpreter_forms import TIMEOUT, pool_of_one
 from process_work import NOTHING, Sight
 from test_processes import baggage_only, no_context, span_and_baggage
 
 from otel_concurrency import ConcurrencyInstrumentor, _settings
-
-TIMEOUT = 60
-"""Seconds after which a test gives up waiting; nothing asserts a time."""
-
-
-@pytest.fixture
-def instrument():
-    """Return what switches the library on, with settings of the test's own."""
-    instrumentor = ConcurrencyInstrumentor()
-    yield instrumentor.instrument
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
-
-
-def pool_of_one(initializer=""):
-    """Return a pool of one interpreter that imports from where this one does."""
-    # It takes over none of what was put into this one's path.
-    source = f"import sys; sys.path[:] = path; {initializer}"
-    return concurrent.futures.InterpreterPoolExecutor(
-        1, initializer=exec, initargs=(source, {"path": sys.path})
-    )
 
 
 @pytest.fixture
@@ -115,34 +95,6 @@ def test_interpreters_hand_off_in_turn(pool, instrumented, tracer):
         assert seen_in(pool, process_work.look_from_a_thread) == expected
 
 
-def test_policy_link_crosses(pool, instrument, tracer):
-    """Under the policy `link` the work starts a new trace that is linked to the origin."""
-    instrument(multiprocessing="link")
-
-    with span_and_baggage(tracer) as origin:
-        seen = seen_in(pool)
-
-    link = (origin.parent, "policy", "multiprocessing")
-    assert seen == Sight(baggage=origin.baggage, links=(link,))
-
-
-def test_excluded_work_starts_clean(pool, instrument, tracer):
-    """Work that the user excludes runs without a context."""
-    instrument(excluded="process_work.look_alone")
-
-    with span_and_baggage(tracer) as expected:
-        assert seen_in(pool, process_work.look_alone) == NOTHING
-        assert seen_in(pool) == expected
-
-
-def test_off_is_off(pool, instrument, tracer):
-    """Where the primitive is off the other interpreter gets nothing."""
-    instrument(multiprocessing="off")
-
-    with span_and_baggage(tracer):
-        assert seen_in(pool) == NOTHING
-
-
 def failures(pool):
     """Return how work fails that cannot cross, before the call and after it."""
     here = object()
@@ -187,12 +139,6 @@ def test_what_cannot_cross_fails_as_without_us(tracer):
 def without(pattern, text):
     """Return ``text`` with what differs from run to run taken out."""
     return re.sub(pattern, "", text)
-
-
-def test_stateless_functions_cross_as_before(pool, instrumented, tracer):
-    """A function that needs nothing around it is run though it cannot be imported there."""
-    with span_and_baggage(tracer):
-        assert run(pool, lambda value: value + 1, 41) == 42
 
 
 def test_pools_outlive_the_switch(pool, tracer):

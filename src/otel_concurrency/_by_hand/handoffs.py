@@ -78,6 +78,7 @@ class HandOff:
         return self._context
 
     def __enter__(self) -> HandOff:
+        """Attach the context, and return this object."""
         try:
             del self._free
             self._token = _claim(self._context)
@@ -90,6 +91,7 @@ class HandOff:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object, /) -> None:
+        """Detach the context, and all that was attached on top of it. Exceptions pass."""
         try:
             detach(self._token)
         except Exception:  # it is not this flow's
