@@ -16,6 +16,7 @@ from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
 from commands import command
 from otel_concurrency import ConcurrencyInstrumentor, _primitives, _settings
+from otel_concurrency._generators import monitoring
 from otel_concurrency._status import neighbours, snapshot
 
 README = Path(__file__).parents[2] / "README.md"
@@ -58,7 +59,9 @@ def test_it_tells_what_would_be_patched_here():
     assert (result.returncode, result.stderr) == (0, "")
     assert [each["name"] for each in told["primitives"]] == [*_primitives.NAMES]
     for each in told["primitives"]:
-        assert (each["failures"], each["remarks"], each["set_by"]) == ({}, [], None)
+        assert (each["failures"], each["set_by"]) == ({}, None)
+        if each["name"] != "generators" or monitoring.IS_THERE:
+            assert each["remarks"] == []
         assert bool(each["patched"]) == (each["policy"] == "parent")
     assert of(told, "subprocess")["policy"] == "off"
     assert told["versions"]["otel-concurrency"] == version("otel-concurrency")
@@ -295,3 +298,25 @@ def test_switched_off_nothing_is_told_to_be_patched(instrumented):
 def test_the_readme_names_it():
     """The command stands in the README."""
     assert "otel-concurrency status" in README.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_done_for_generators_is_told(program):
+    """Where nobody hears of a suspension: on an older Python, or where all tool ids are taken."""
+    told, _ = status(
+        *program(
+            "import sys\n"
+            "from opentelemetry import context\n"
+            "if hasattr(sys, 'monitoring'):\n"
+            "    for tool in range(6):\n"
+            "        sys.monitoring.use_tool_id(tool, 'other')\n"
+            "def stream():\n"
+            "    with_value = context.attach(context.set_value('key', 'value'))\n"
+            "    yield\n"
+            "    context.detach(with_value)\n"
+            "list(stream())\n"
+        )
+    )
+    (remark,) = of(told, "generators")["remarks"]
+    taken = "all tool ids of sys.monitoring are taken"
+    assert remark.startswith(taken if monitoring.IS_THERE else "this Python has no sys.monitoring")
+    assert "Nothing is logged" in remark

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from types import CodeType, FrameType, ModuleType
 from typing import Any
@@ -73,6 +74,13 @@ class Generators:
             self.suspensions.tool.stop()
             self.suspensions.forget_all()
 
+    def limits(self) -> Iterator[str]:
+        """Yield what cannot be done for generators in this process, for who asks how things are."""
+        if self.suspensions is None:
+            yield f"this Python has no sys.monitoring (CPython 3.12 and later has): {_UNHEARD}"
+        elif self.suspensions.tool.refused:
+            yield f"all tool ids of sys.monitoring are taken by others: {_UNHEARD}"
+
     def look_from(self, api: FrameType | None, token: Token[Context], context: Context) -> None:
         """Look for a generator that has attached ``context``. Never raises.
 
@@ -93,6 +101,12 @@ class Generators:
         except Exception as error:
             handoff.report_fault("attach", error)
 
+
+_UNHEARD = (
+    "what a generator has attached stays current in its consumer when it yields. Nothing is logged "
+    "where it is closed in another thread or task, and no consumer is put back into a context that "
+    "is over"
+)
 
 _API_ATTACH = context_api.attach.__code__
 

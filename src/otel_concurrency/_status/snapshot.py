@@ -168,8 +168,19 @@ def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]
             module for module in in_use.modules if module not in sys.modules and _exists(module)
         ),
         "failures": in_use.failures,
-        "remarks": [*_covered(layers), *_bound_too_early(layers)],
+        "remarks": [
+            *_limits(in_use.layers.values()),
+            *_covered(layers),
+            *_bound_too_early(layers),
+        ],
     }
+
+
+def _limits(patches: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield what patches cannot do in this process, as far as they know."""
+    for group in patches:
+        for patch in group:
+            yield from getattr(patch, "limits", tuple)()
 
 
 def _exists(module: str) -> bool:
