@@ -50,3 +50,7 @@ def death_of(thing):
     died = DeathEvent()
     weakref.finalize(thing, died.set).atexit = False
     return died
+
+
+THREADS_INHERIT = bool(getattr(sys.flags, "thread_inherit_context", False))
+"""Whether CPython itself starts threads in a copy of the context, as builds without the GIL do."""

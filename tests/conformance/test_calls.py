@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import sched
-import sys
 import threading
 
 import pytest
@@ -20,14 +19,13 @@ from opentelemetry.instrumentation.utils import (
     suppress_instrumentation,
 )
 
-from interpreters import death_of
+from interpreters import THREADS_INHERIT, death_of
 from otel_concurrency import ConcurrencyInstrumentor
 
 OURS = "otel"
 """What every name that the library puts into somebody else's object contains."""
 
 
-THREADS_INHERIT = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether CPython itself (3.14+, by a flag) starts threads in a copied context."""
 
 

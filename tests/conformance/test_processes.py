@@ -30,7 +30,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 from process_work import NOTHING, Sight
 
-from interpreters import death_of
+from interpreters import THREADS_INHERIT, death_of
 from otel_concurrency import ConcurrencyInstrumentor, _settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -705,7 +705,8 @@ def test_off_primitives_are_off_in_children(form, instrument, tracer):
     instrument(threading="off")
 
     with span_and_baggage(tracer):
-        assert form.run(process_work.look_from_a_thread) == [NOTHING]
+        seen = form.run(process_work.look_from_a_thread)
+    assert seen == [NOTHING] or THREADS_INHERIT
 
 
 @every([Process, PoolSubmit], ["forkserver", "spawn"])

@@ -28,6 +28,7 @@ import wrapt
 from forms import FORMS, WAIT, ThreadTarget, Timer, without_context
 from opentelemetry.context import attach, detach, get_current, get_value, set_value
 
+from interpreters import THREADS_INHERIT
 from otel_concurrency import ConcurrencyInstrumentor, _instrumentor
 from otel_concurrency._core.function_proxies import FunctionProxy, function_of
 
@@ -117,6 +118,12 @@ def are_on():
     }
 
 
+def carried_with(settings):
+    """Return the settings, with those of what CPython carries where it starts threads itself."""
+    by_cpython = THREADS_INHERIT and "threading" not in settings
+    return settings | ({"threading", "futures"} if by_cpython else set())
+
+
 def owners():
     """Return all that may be patched: the list above, and what the library says that it patches."""
     found = list(OWNERS)
@@ -189,11 +196,11 @@ def test_everything_is_as_before_by_identity(instrumentor, untouched):
 def test_one_primitive_is_switched_on_by_itself(setting, instrumentor, untouched):
     """Only the primitive that is on carries context, and undoes its own patches."""
     instrumentor.instrument(policy="off", **{setting: "parent"})
-    assert are_on() == {setting}
+    assert are_on() == carried_with({setting})
     instrumentor.uninstrument()
 
     assert differences(untouched) == []
-    assert are_on() == set()
+    assert are_on() == carried_with(set())
 
 
 @pytest.mark.alone
@@ -210,7 +217,7 @@ def test_one_primitive_is_off_and_not_patched(setting, instrumentor, untouched):
         assert patched
         assert patched.isdisjoint(differences(untouched))
         # A pool is covered by asyncio's own patch only where futures is off.
-        assert are_on() == {*SETTINGS} - {setting}
+        assert are_on() == carried_with({*SETTINGS} - {setting})
     finally:
         instrumentor.uninstrument()
 
@@ -236,10 +243,10 @@ def test_instrumenting_twice_is_instrumenting_once(instrumentor, untouched, capl
     ConcurrencyInstrumentor().instrument()
 
     assert differences(once) == []
-    assert are_on() == {*SETTINGS}
+    assert are_on() == carried_with({*SETTINGS})
     instrumentor.uninstrument()
     ConcurrencyInstrumentor().uninstrument()
-    assert are_on() == set()
+    assert are_on() == carried_with(set())
 
 
 def test_instrumenting_from_eight_threads(instrumentor, untouched):
@@ -257,7 +264,7 @@ def test_instrumenting_from_eight_threads(instrumentor, untouched):
         for thread in threads:
             thread.join(WAIT)
         if switch == "instrument":
-            assert are_on() == {*SETTINGS}
+            assert are_on() == carried_with({*SETTINGS})
             assert layers_of_ours(concurrent.futures.Future, "add_done_callback") == 1
     assert not instrumentor.is_instrumented_by_opentelemetry
 
@@ -331,7 +338,7 @@ def test_a_module_that_cannot_be_patched_whole_is_not_patched(
         instrumentor.uninstrument()
 
     instrumentor.instrument()
-    assert are_on() == {*SETTINGS}
+    assert are_on() == carried_with({*SETTINGS})
     instrumentor.uninstrument()
 
 
@@ -418,10 +425,10 @@ def test_a_patch_that_was_there_before_is_there_after(owner, name, patch, instru
     setattr(owner, name, theirs)
     try:
         instrumentor.instrument()
-        assert are_on() == {*SETTINGS}
+        assert are_on() == carried_with({*SETTINGS})
         instrumentor.uninstrument()
         assert vars(owner)[name] is theirs
-        assert are_on() == set()
+        assert are_on() == carried_with(set())
     finally:
         setattr(owner, name, original)
 
@@ -437,16 +444,16 @@ def test_a_patch_that_came_later_stays_over_us(owner, name, patch, instrumentor,
     theirs = patch(ours)
     setattr(owner, name, theirs)
     try:
-        assert are_on() == {*SETTINGS}
+        assert are_on() == carried_with({*SETTINGS})
         layers = layers_of_ours(owner, name)
         for _ in range(2):
             instrumentor.uninstrument()
             assert vars(owner)[name] is theirs
-            assert are_on() == set()
+            assert are_on() == carried_with(set())
 
             instrumentor.instrument()
             assert vars(owner)[name] is theirs
-            assert are_on() == {*SETTINGS}
+            assert are_on() == carried_with({*SETTINGS})
             assert layers_of_ours(owner, name) == layers
 
         setattr(owner, name, ours)  # they undo theirs first
@@ -471,10 +478,10 @@ def test_a_patch_that_goes_after_us_leaves_a_pass_through(
     try:
         instrumentor.uninstrument()
         setattr(owner, name, ours)
-        assert are_on() == set()
+        assert are_on() == carried_with(set())
 
         instrumentor.instrument()
-        assert are_on() == {*SETTINGS}
+        assert are_on() == carried_with({*SETTINGS})
         instrumentor.uninstrument()
         assert vars(owner)[name] is original
     finally:
@@ -493,7 +500,7 @@ def test_beside_the_official_instrumentor(on, off, instrumentor, untouched, offi
     for name in on:
         both[name].instrument()
         assert {seen_by(form) for form in shared} == {"a"}
-    assert are_on() == {*SETTINGS}
+    assert are_on() == carried_with({*SETTINGS})
     assert next_on_a_worker_first_used_in_a_context() == {}
 
     both[off[0]].uninstrument()
@@ -501,10 +508,10 @@ def test_beside_the_official_instrumentor(on, off, instrumentor, untouched, offi
     assert are_on() >= ({"threading", "futures"} if off[0] == "ours" else {*SETTINGS})
 
     both[off[1]].uninstrument()
-    assert are_on() == set()
+    assert are_on() == carried_with(set())
 
     both["ours"].instrument()
-    assert are_on() == {*SETTINGS}
+    assert are_on() == carried_with({*SETTINGS})
     assert layers_of_ours(concurrent.futures.Future, "add_done_callback") == 1
     assert layers_of_ours(threading.Thread, "start") == 1
     both["ours"].uninstrument()
