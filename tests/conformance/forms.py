@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 from flows import WAIT, without_context
 from interpreters import DeathEvent
+from otel_concurrency import capture, wrap
 
 NO_THREADS = "can't start new thread"
 SHUT_DOWN = "shut down"
@@ -367,6 +368,38 @@ class ExecutorMap(Submit):
         )
 
 
+class BufferedMap(Submit):
+    """The iterator keeps the context for the items that are still to be submitted."""
+
+    name = "Executor.map(buffersize=1)"
+    cancels = False
+    ways_to_fail = (NO_THREADS,)
+
+    def hand_off(self, work: Work) -> Handle:
+        results = self.pool.map(_call, [work], timeout=WAIT, buffersize=1)
+        outcome: Future[Any] = Future()
+
+        def wait() -> None:
+            _complete(outcome, _only, (results,), {})
+
+        def of_outcome(method: Callable[..., Any]) -> Any:
+            if not outcome.done():
+                wait()
+            return method(WAIT)
+
+        return Handle(
+            held=(results, outcome),
+            wait=wait,
+            error=lambda: of_outcome(outcome.exception),
+            result=lambda: of_outcome(outcome.result),
+        )
+
+
+def _only(results: Iterator[Any]) -> Any:
+    (result,) = results
+    return result
+
+
 def _call(work: Work) -> Any:
     return work()
 
@@ -684,6 +717,48 @@ class EnterAbs(Enter):
         return self.scheduler.enterabs(0, 1, work)
 
 
+class RunByHand(_RunInPool):
+    """The program hands off by hand, to a worker that no hook sees being handed anything."""
+
+    name = "HandOff.run"
+    setting = None
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        self.pool = stack.enter_context(OwnWorker())
+
+    def bind(self, work: Work) -> Work:
+        return functools.partial(capture().run, work)
+
+    def hand_off(self, work: Work) -> Handle:
+        future = self.pool.submit(self.bind(work))
+        return Handle(
+            held=(future,),
+            wait=functools.partial(_wait_for, future),
+            error=functools.partial(future.exception, WAIT),
+            result=functools.partial(future.result, WAIT),
+        )
+
+
+class WrapByHand(RunByHand):
+    name = "wrap"
+
+    def bind(self, work: Work) -> Work:
+        return wrap(work)
+
+
+class WithByHand(RunByHand):
+    name = "with capture()"
+
+    def bind(self, work: Work) -> Work:
+        handoff = capture()
+
+        def call() -> Any:
+            with handoff:
+                return work()
+
+        return call
+
+
 FORMS: tuple[type[Form], ...] = (
     ThreadTarget,
     ThreadRun,
@@ -708,4 +783,8 @@ FORMS: tuple[type[Form], ...] = (
     CallLater,
     Enter,
     EnterAbs,
+    RunByHand,
+    WrapByHand,
+    WithByHand,
+    *([BufferedMap] if sys.version_info >= (3, 14) else []),
 )

@@ -65,6 +65,7 @@ def _in_context(context: Context, results: Any) -> Generator[Any, None, None]:
                 return
             yield result.pop()  # keep no reference to a result that has been yielded
     finally:
+        del context  # so that a traceback with this frame keeps nothing alive
         close = getattr(results, "close", None)
         if close is not None:
             close()
