@@ -21,6 +21,7 @@ from commands import command, environment
 from otel_concurrency import __version__
 from otel_concurrency._cli import CommandError, demo, tree
 from otel_concurrency._cli.spans import ExportedSpan, SpanId, Standing, parse, plant, summary
+from otel_concurrency._generators import monitoring
 
 HANDED_OFF = Counter(
     ["reserve_stock"] * 3
@@ -28,7 +29,10 @@ HANDED_OFF = Counter(
 )
 """The spans that the order service starts on the far side of a hand-off."""
 
-EVERYTHING = HANDED_OFF + Counter(["POST /orders", "validate_payment", "print_label"])
+STREAMED = ["stream_updates"] + ["look_up", "send_update"] * 2
+"""The spans of the answer, and of the generator that it is streamed from."""
+
+EVERYTHING = HANDED_OFF + Counter(["POST /orders", "validate_payment", "print_label", *STREAMED])
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ def test_demo_without_the_library_loses_every_hand_off(shown):
     assert orphans(off) == HANDED_OFF
     for row in off:
         assert row.guides == "✗ " or row.name not in HANDED_OFF
-        seen = "tenant=acme" if row.name in ("POST /orders", "validate_payment") else "baggage lost"
-        assert row.remarks.endswith(seen)
+        here = ("POST /orders", "validate_payment", *STREAMED)
+        assert row.remarks.endswith("tenant=acme" if row.name in here else "baggage lost")
 
 
 def test_demo_with_the_library_is_one_trace(shown):
@@ -123,7 +127,16 @@ def test_demo_with_the_library_is_one_trace(shown):
         "validate_payment": 1,
         "print_label": 3,
         "reminder": 0,
+        "stream_updates": 1,
+        "look_up": 2,
+        "send_update": 1 if monitoring.IS_THERE else 2,
     }
+
+
+def test_demo_without_the_library_confuses_a_stream_and_its_reader(shown):
+    """With the library off what is done with each chunk is a child of the stream."""
+    off, _ = two_trees(shown.stdout)
+    assert {len(row.guides) // 3 for row in off if row.name == "send_update"} == {2}
 
 
 def test_demo_links_what_arms_itself_again(shown):
@@ -149,7 +162,7 @@ def test_demo_crosses_threads(shown):
 def test_demo_sums_up(shown):
     """The last line says in a few words how the two runs differ."""
     last = shown.stdout.splitlines()[-1]
-    assert last == "off: 1 trace + 10 orphans; on: 2 traces, 13 spans, 0 orphans"
+    assert last == "off: 1 trace + 10 orphans; on: 2 traces, 18 spans, 0 orphans"
 
 
 def test_demo_fits_the_terminal(narrow, wide):
@@ -198,7 +211,8 @@ def test_demo_in_ascii():
     result = command("demo", PYTHONIOENCODING="ascii")
     assert result.returncode == 0
     assert result.stdout.isascii()
-    assert "`- validate_payment" in result.stdout
+    assert "|- validate_payment" in result.stdout
+    assert "`- stream_updates" in result.stdout
 
 
 def test_demo_shows_why_the_service_failed(tmp_path):

@@ -163,11 +163,12 @@ def _post_order(port: int) -> None:
     try:
         headers = {"Content-Type": "application/json", "Baggage": f"{_BAGGAGE}={_TENANT}"}
         connection.request("POST", "/orders", json.dumps(_ORDER), headers)
-        status = connection.getresponse().status
+        answer = connection.getresponse()
+        answer.read()
     finally:
         connection.close()
-    if status != http.client.ACCEPTED:
-        raise http.client.HTTPException(f"HTTP status {status}")
+    if answer.status != http.client.ACCEPTED:
+        raise http.client.HTTPException(f"HTTP status {answer.status}")
 
 
 def _environment(*, library: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The order service of ``otel-concurrency demo``: one HTTP endpoint that hands work around.
+"""The order service of ``otel-concurrency demo``: an HTTP endpoint that hands work on and streams.
 
 Written as a service that has never heard of this library: it starts spans and reads baggage where
 it needs them, with OpenTelemetry's API alone, and carries no context anywhere by hand. The pauses
@@ -15,6 +15,7 @@ import sched
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,7 +40,7 @@ def step(name: str, kind: SpanKind = SpanKind.INTERNAL) -> AbstractContextManage
 
 
 class OrderHandler(BaseHTTPRequestHandler):
-    """Takes an order, validates its payment, and has the rest done by others."""
+    """Takes an order, validates its payment, has the rest done by others, and streams updates."""
 
     def do_POST(self) -> None:
         """Answer ``POST /orders``."""
@@ -50,6 +51,9 @@ class OrderHandler(BaseHTTPRequestHandler):
                 accept(order)
                 self.send_response(202)
                 self.end_headers()
+                for update in updates(order):
+                    with step("send_update"):
+                        self.wfile.write(update)
         finally:
             context.detach(token)
 
@@ -65,6 +69,15 @@ def accept(order: dict[str, Any]) -> None:
         receipts.put("receipt")
         bookkeeping.enter(0.12, 1, reconcile)
         time.sleep(0.01)
+
+
+def updates(order: dict[str, Any]) -> Iterator[bytes]:
+    """Stream how far an order has come."""
+    with step("stream_updates"):
+        for state in ("accepted", "reserved"):
+            with step("look_up"):
+                time.sleep(0.005)
+            yield f"{len(order['items'])} items {state}\n".encode()
 
 
 def reserve_stock(_item: str) -> None:
