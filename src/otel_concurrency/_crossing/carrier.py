@@ -60,26 +60,49 @@ def capture_packed(seam: Seam, work: object) -> bytes | None:
 
     May raise.
     """
-    global _packed  # noqa: PLW0603
     context = seam.capture(work)
-    if not context:
-        return None
+    return encoded(context) if context else None
+
+
+def encoded(context: Context) -> bytes | None:
+    """Return the result of :func:`pack` as bytes, which are the same for the same context.
+
+    May raise.
+    """
+    global _encoded  # noqa: PLW0603
     ended = getattr(context.get(_SPAN_KEY), origins.END, None)
     propagator = propagate.get_global_textmap()
-    last = _packed
+    last = _encoded
     if last is not None and last[0]() is context and last[1] is propagator and last[2] == ended:
         return last[3]
-    headers = pack(context)
-    message = None if headers is None else wire_format.encode(headers)
-    if _is_pure(propagator) and _LINK not in (headers or ()):
-        _packed = ref(context), propagator, ended, message
+    named, note = named_in(context)
+    headers = _written(named, propagator)
+    message = None
+    if headers:
+        headers.update(note)
+        message = wire_format.encode(headers)
+    if _LINK not in note and _is_pure(propagator):
+        _encoded = ref(context), propagator, ended, message
     return message
 
 
-def unpack_packed(message: bytes) -> Context:
-    """Return the context from which :func:`capture_packed` made ``message``. May raise."""
+def decoded(message: bytes) -> Context | None:
+    """Return the context from which :func:`encoded` made ``message``.
+
+    None if the version of the headers is unknown. May raise.
+    """
+    global _decoded  # noqa: PLW0603
+    propagator = propagate.get_global_textmap()
+    last = _decoded
+    if last is not None and last[0] == message and last[1] is propagator:
+        return last[2]
     headers = wire_format.decode(message)
-    return NO_CONTEXT if headers is None else unpack(headers)
+    if headers is None:
+        return None
+    context = noted(_read(headers, propagator), headers)
+    if _LINK not in headers and _ENDED not in headers and _is_pure(propagator):
+        _decoded = message, propagator, context
+    return context
 
 
 def pack(context: Context) -> Headers | None:
@@ -150,7 +173,8 @@ results are cached, since much work is often handed off in one span."""
 
 _STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
-_packed: tuple[ref[Context], object, int | None, bytes | None] | None = None
+_encoded: tuple[ref[Context], object, int | None, bytes | None] | None = None
+_decoded: tuple[bytes, object, Context] | None = None
 
 _FIELDS = ("traceparent", "tracestate", "baggage")
 
@@ -158,11 +182,20 @@ _injected: tuple[object, ref[Context], Headers] | None = None
 _extracted: tuple[object, tuple[str | None, ...], Context] | None = None
 """The last arguments and results of the default propagators: a cache of one entry each."""
 
+_purity: tuple[object, bool] = None, False
+"""The last propagator that was looked at, and whether it is pure."""
+
 
 def _is_pure(propagator: Any) -> bool:
     """Whether a propagator adds nothing to W3C trace context and baggage."""
+    global _purity  # noqa: PLW0603
+    last = _purity
+    if last[0] is propagator:
+        return last[1]
     parts = getattr(propagator, "_propagators", (propagator,))
-    return type(propagator) is CompositePropagator and all(type(part) in _PURE for part in parts)
+    pure = type(propagator) is CompositePropagator and all(type(part) in _PURE for part in parts)
+    _purity = propagator, pure
+    return pure
 
 
 def _inject(context: Context) -> Headers:
@@ -201,12 +234,16 @@ def _extract(headers: Mapping[str, str]) -> Context:
     last = _extracted
     if last is not None and last[0] is propagator and last[1] == fields:
         return last[2]
-    context = _STANDARD.extract(headers, Context())
+    context = _read(headers, propagator)
     if _is_pure(propagator):
         _extracted = propagator, fields, context
-    else:
-        context = _with_what_is_added(context, headers, propagator)
     return context
+
+
+def _read(headers: Mapping[str, str], propagator: Any) -> Context:
+    """Return the context of the W3C headers, and what ``propagator`` finds in addition."""
+    context = _STANDARD.extract(headers, Context())
+    return context if _is_pure(propagator) else _with_what_is_added(context, headers, propagator)
 
 
 def _with_what_is_added(context: Context, headers: Mapping[str, str], propagator: Any) -> Context:

@@ -23,7 +23,6 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import StandIn
 from otel_concurrency._crossing import carrier, wire_format
-from otel_concurrency._crossing.carrier import Headers
 
 _sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
@@ -36,9 +35,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_receiving.clear)
 
 
-def pack(headers: Headers) -> bytes:
-    """Return ``headers`` as a trailer, which can follow a pickle. May raise."""
-    return wire_format.trailer(wire_format.encode(headers))
+def pack(context: Context) -> bytes | None:
+    """Return ``context`` as a trailer, which can follow a pickle; None if nothing of it crosses.
+
+    May raise.
+    """
+    headers = carrier.encoded(context)
+    return None if headers is None else wire_format.trailer(headers)
 
 
 def unpack(trailer: bytes | None) -> Context | None:
@@ -49,8 +52,7 @@ def unpack(trailer: bytes | None) -> Context | None:
     if trailer is None:
         return None
     try:
-        headers = wire_format.decode(trailer)
-        return None if headers is None else carrier.unpack(headers)
+        return carrier.decoded(trailer)
     except Exception as error:
         handoff.report_fault("extract", error)
         return None
@@ -150,8 +152,8 @@ def _take_part(stand_in: Any) -> None:
         if pending is None or pending[0] is not obj:
             return message
         try:
-            headers = carrier.pack(pending[1])
-            return message if headers is None else b"".join((message, pack(headers)))
+            trailer = pack(pending[1])
+            return message if trailer is None else b"".join((message, trailer))
         except Exception as error:
             handoff.report_fault("pickle", error)
             return message

@@ -237,7 +237,7 @@ class _CallQueue:
                 headers = item.__dict__.pop(_HEADERS, None)
                 if headers is not None:
                     if headers != self._last[0]:
-                        self._last = headers, carrier.unpack_packed(headers)
+                        self._last = headers, carrier.decoded(headers) or NO_CONTEXT
                     context = self._last[1]
                     turn.token, bodies[turn.thread] = attach(context), context
                 if type(item.fn) is _PARTIAL and _is_chunk(item.fn, self._process_chunk):

@@ -21,7 +21,7 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, adopted
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._crossing import carrier, trailers, wire_format
+from otel_concurrency._crossing import trailers, wire_format
 from otel_concurrency._items import adoption
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
@@ -93,8 +93,7 @@ def _is_plain(connection: Any) -> bool:
 
 def _trailer(context: Context) -> bytes | None:
     try:
-        headers = carrier.pack(context)
-        return None if headers is None else trailers.pack(headers)
+        return trailers.pack(context)
     except Exception as error:
         handoff.report_fault("call", error)
         return None

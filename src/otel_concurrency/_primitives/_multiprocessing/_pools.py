@@ -29,7 +29,7 @@ from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer
-from otel_concurrency._crossing import carrier, trailers
+from otel_concurrency._crossing import trailers
 from otel_concurrency._primitives._multiprocessing._turns import Turn
 
 _LOOK_EVERY = 0.05
@@ -80,8 +80,8 @@ class _WithHeaders(Call):
 
 
 def _with_headers(function: Callable[..., Any], context: Context) -> _WithHeaders | None:
-    headers = carrier.pack(context) if context else None
-    return None if headers is None else _WithHeaders(function, trailers.pack(headers))
+    trailer = trailers.pack(context) if context else None
+    return None if trailer is None else _WithHeaders(function, trailer)
 
 
 def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
