@@ -10,15 +10,17 @@ import importlib
 import importlib.util
 import json
 import os
+import sys
 import warnings
 
 import pytest
 from servers import INSTALLED
 from suite import IMPORT_FIRST, INSTRUMENT_FIRST, run_program
+from task_programs import PROGRAMS as MORE_PROGRAMS
 
 import watching
 from otel_concurrency._clean_starts import patches
-from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES
+from otel_concurrency._clean_starts.functions import FLOWS, IMPORTED_BY, ROUNDS, SOURCES
 from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import Layer, apply_all, undo_all
@@ -458,7 +460,9 @@ run(main)
 """
 
 PROGRAMS = {
+    **MORE_PROGRAMS,
     "socketio": ("socketio", None, SOCKETIO),
+    "socketio, polling": ("socketio", None, SOCKETIO.replace("websocket", "polling")),
     "valkey": (
         "valkey.asyncio",
         "redis",
@@ -640,6 +644,16 @@ def test_what_a_listener_accepts_is_in_no_context(name, order):
     assert json.loads(printed) == [None] * count
 
 
+def importers(functions, home):
+    """Return the names of the loaded modules that have one of ``functions``, except ``home``."""
+    package = home.__name__.partition(".")[0]
+    for name, module in list(sys.modules.items()):
+        if module is not home and name.partition(".")[0] == package:
+            values = list(getattr(module, "__dict__", {}).values())
+            if any(value is function for value in values for function in functions):
+                yield name
+
+
 TABLES = (FLOWS, TASKS, ROUNDS, SOURCES)
 
 
@@ -665,6 +679,10 @@ def test_entries_name_functions_of_the_library(module):
         undo_all(layers)
         del handoff.seams["tests"]
     assert {owner: dict(vars(owner)) for owner in owners} == before
+    for owner, attributes in before.items():
+        if owner is there:  # others of the library may have it by name
+            functions = [attributes[layer.name] for layer in layers if layer.owner is owner]
+            assert set(importers(functions, there)) <= {*IMPORTED_BY}
     named = {name for table in TABLES for name in table.get(module, ())}
     assert len(layers) == len(named), [(layer.owner, layer.name) for layer in layers]
 

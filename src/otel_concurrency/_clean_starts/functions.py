@@ -104,6 +104,8 @@ context of an ended span switches to the empty context: the message has nothing 
 request of that span."""
 
 IMPORTED_BY: Final[Mapping[str, Mapping[str, str]]] = {
+    "telegram.ext._application": {"network_retry_loop": "telegram.ext._utils.networkloop"},
+    "telegram.ext._updater": {"network_retry_loop": "telegram.ext._utils.networkloop"},
     "watchfiles": {"arun_process": "watchfiles.run", "awatch": "watchfiles.main"},
     "watchfiles.run": {"awatch": "watchfiles.main"},
 }

@@ -48,7 +48,7 @@ TASKS: Final[Table] = {
     "azure.eventhub.aio._eventprocessor.event_processor": ("EventProcessor._receive",),
     # azure-servicebus 7.15.0
     "azure.servicebus._pyamqp.aio._client_async": ("AMQPClientAsync._keep_alive_async",),
-    # bullmq 3.4.4
+    # bullmq 2.15.0, 3.4.4
     "bullmq.lock_manager": ("LockManager._renewal_loop",),
     "bullmq.timer": ("Timer._job",),
     "bullmq.worker": ("Worker.run",),
