@@ -92,7 +92,9 @@ def test_an_exporter_that_hangs_is_terminated_with_its_worker(tmp_path):
         executor.terminate_workers()
         for worker in workers:
             worker.join(PATIENCE)
-        assert None not in [worker.exitcode for worker in workers]
+        ends = [worker.exitcode for worker in workers]
+        assert -signal.SIGTERM in ends  # one that has done no work leaves by itself
+        assert set(ends) <= {0, -signal.SIGTERM}
         assert lines(path) == []
     finally:
         instrumentor.uninstrument()

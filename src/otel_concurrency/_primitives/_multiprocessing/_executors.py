@@ -191,6 +191,10 @@ def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
         manager.join(min(left, _LOOK_EVERY))
     if manager.is_alive():
         executor._processes = processes
+        if not manager.pending_work_items:
+            # It joins them and meanwhile holds the lock that the original takes since 3.14.10.
+            for process in list(processes.values()):
+                process.terminate()
 
 
 # In the worker process.
