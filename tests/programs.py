@@ -20,6 +20,11 @@ BROKEN = {
     "context_without_span": ("explicit_context", {}),
     "thread_of_a_library": ("starts_clean", {}),
     "started_server": ("left_with_server", {"library": False}),
+    "worker_task": ("left_with_worker", {"library": False}),
+    "worker_thread": ("left_with_worker", {"OTEL_PYTHON_CONCURRENCY_QUEUE": "off"}),
+    "scheduled_action": ("left_with_worker", {"OTEL_PYTHON_CONCURRENCY_SCHED": "off"}),
+    "streaming_generator": ("left_by_generator", {"library": False}),
+    "streaming_async_generator": ("left_by_generator", {"library": False}),
     "pipelined_requests": ("left_with_task", {"library": False}),
 }
 """Programs that lose their context: what is said of each, and how it is run to be broken."""

@@ -164,6 +164,33 @@ def test_what_is_not_broken_raises_no_alarm(tmp_path):
     assert len(report.spans) > 50
 
 
+@pytest.mark.parametrize("settings", [{}, {"library": False}], ids=["on", "off"])
+def test_a_parent_that_a_span_belongs_to_is_not_wrong(tmp_path, settings):
+    """Context managers, background work and pools that look like a wrong parent raise no alarm."""
+    report = watching.run(tmp_path, "belonging.py", **settings)
+    assert report.leaks == ()
+    assert len(report.spans) > 30
+
+
+WRONG_PARENTS = (
+    "scheduled_action",
+    "streaming_async_generator",
+    "streaming_generator",
+    "worker_task",
+    "worker_thread",
+)
+
+
+@pytest.mark.parametrize("name", WRONG_PARENTS)
+def test_the_library_makes_wrong_parents_right(tmp_path, name):
+    """What is wrong without the library, or with a primitive off, is no leak with all of it on."""
+    if "generator" in name and sys.version_info < (3, 12):
+        pytest.skip("generators keep a context of their own from Python 3.12 on")
+    report = watching.run(tmp_path, f"broken/{name}.py")
+    assert (report.orphans, report.leaks) == ((), ())
+    assert len(report.spans) > 1
+
+
 def test_without_the_library_only_what_it_would_carry_is_lost(tmp_path):
     """The same patterns with the library off lose what primitives would carry, and leak nothing."""
     report = watching.run(tmp_path, "innocent.py", library=False, **EXCLUDED)

@@ -52,6 +52,7 @@ class Flow:
         "began_ns",
         "beneath",
         "captured",
+        "found",
         "is_item",
         "record",
         "source",
@@ -79,6 +80,8 @@ class Flow:
         self.attached: list[Any] = []
         """The contexts that it has attached and not yet detached (see ``context_hooks``)."""
         self.began_ns = now()
+        self.found = origin_of(handoff.get_current())
+        """The span that was current when its work began."""
         self.captured: str | None = None
         """The line at which the program asked for the current context, which had no span."""
 
@@ -272,6 +275,7 @@ def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flo
     try:
         beneath = threads.get(get_ident())
         flow = Flow(record, FLOW.get(), beneath, source=source, adopted=adopted)
+        at_begin(flow)
         FLOW.set(flow)
         if flow.adopted and not (flow.is_item and _in_a_loop()):
             threads[get_ident()] = flow
@@ -312,8 +316,11 @@ def _has_arrived(record: Record) -> bool:
 
 
 def look_at_nothing(flow: Flow) -> None:
-    """Do not check what the work has left attached."""
+    """Check nothing: neither whom this thread works for, nor what it has left attached."""
 
+
+at_begin: Callable[[Flow], None] = look_at_nothing
+"""Is called when a flow begins, to note whom its thread or task works for."""
 
 at_end: Callable[[Flow], None] = look_at_nothing
 """Is called at the end of a flow's work to check what it has left attached."""

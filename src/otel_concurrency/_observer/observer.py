@@ -32,6 +32,7 @@ from otel_concurrency._observer import (
     state,
     suspicions,
     wake_hooks,
+    worker_hooks,
 )
 
 _PARTS: Any = (
@@ -40,6 +41,7 @@ _PARTS: Any = (
     item_hooks,
     process_hooks,
     connection_hooks,
+    worker_hooks,
     context_hooks,
     span_hooks,
     export_hooks,
@@ -68,6 +70,7 @@ def start(
     state.emit = emit
     _library = library
     process_hooks.reaches = reaches
+    flows.at_begin = worker_hooks.at_begin
     flows.at_end = context_hooks.at_end
     _announce(os.getppid())
     try:

@@ -17,6 +17,7 @@ from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
 
+from otel_concurrency._core.callers import caller
 from otel_concurrency._linking import origins
 from otel_concurrency._observer import (
     by_hand,
@@ -24,10 +25,13 @@ from otel_concurrency._observer import (
     context_hooks,
     flows,
     frames,
+    generator_spans,
     item_hooks,
     state,
     wake_hooks,
+    worker_hooks,
 )
+from otel_concurrency._observer.connection_hooks import Left
 from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import Origin
 
@@ -51,13 +55,15 @@ _LONG = 60_000_000_000
 class Seen:
     """What was seen of the start of a span."""
 
-    __slots__ = ("began_ns", "flow", "name", "site", "thread", "traces")
+    __slots__ = ("began_ns", "flow", "generator", "name", "site", "thread", "traces")
 
     def __init__(self, span: Any, site: str | None, flow: Flow | None) -> None:
         self.name: str = span.name
         self.site = site
         self.flow = flow
         self.thread = get_ident()
+        self.generator = generator_spans.generator_of(caller())
+        """The generator in which it was made current."""
         self.began_ns = flows.now()
         self.traces: set[str] = set()
         """The traces of the items that were got while it was current."""
@@ -99,7 +105,7 @@ def about(
     parent: Any = context.get(_SPAN_KEY)
     if span.parent is not None:
         above: Seen | None = getattr(parent, SEEN, None)
-        left = None if explicit else connection_hooks.about(span, parent)
+        left = None if explicit else _left(span, parent, above, here, flow)
         if left is not None:
             _tell_of(left, span)
         if above is None or left is not None:
@@ -116,7 +122,28 @@ def about(
     return by_hand.explained(suspect, here)
 
 
-def _tell_of(left: connection_hooks.Left, span: Any) -> None:
+def _left(
+    span: Any, parent: Any, above: Seen | None, here: Context, flow: Flow | None
+) -> Left | None:
+    """Return where the context of ``parent`` was left, if ``span`` belongs to other work."""
+    left = connection_hooks.about(span, parent)
+    if left is not None or above is None:
+        return left
+    return worker_hooks.about(span, parent, above.flow, flow) or _suspended(above, here, flow)
+
+
+def _suspended(above: Seen, here: Context, flow: Flow | None) -> Left | None:
+    """Return the line that started the span of ``here``, if a suspended generator holds that."""
+    generator = above.generator
+    if generator is None or above.flow is not flow or context_hooks.attached_here(here) is not None:
+        return None
+    origin = flows.origin_of(here)
+    if origin is None or not generator_spans.is_suspended(generator, caller()):
+        return None
+    return Left("left_by_generator", generator[1].co_name, above.site, origin, if_over=False)
+
+
+def _tell_of(left: Left, span: Any) -> None:
     """Report a context that was left behind, and has now become the parent of ``span``."""
     own = flows.identify(span.get_span_context())
     state.tell(

@@ -252,6 +252,26 @@ def _left_with_rounds(leak: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
+def _left_with_worker(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span was started on thread {leak['thread']} as a child of `{leak['of'][2]}`, which had "
+        "ended and belongs to another request: the thread or task was started inside that span"
+        f"{_where(leak)}, by {leak['call']}, and now works for others.",
+        "Start long-lived threads and tasks outside of spans, or let the library carry the context "
+        "of each item and action: OTEL_PYTHON_CONCURRENCY_THREADING, _QUEUE, _SCHED and "
+        "_ASYNCIO=parent.",
+    )
+
+
+def _left_by_generator(leak: Mapping[str, Any]) -> tuple[str, str]:
+    return (
+        f"A span was started as a child of `{leak['of'][2]}`, which generator `{leak['call']}` has "
+        f"made current{_where(leak)} and holds over its `yield`: the span is its consumer's.",
+        "End or detach the span before each `yield`, or let the library keep the contexts apart "
+        "(Python 3.12 and later): OTEL_PYTHON_CONCURRENCY_GENERATORS=parent.",
+    )
+
+
 def _where(leak: Mapping[str, Any]) -> str:
     return f" at {leak['site']}" if leak["site"] else ""
 
@@ -260,10 +280,12 @@ _ASYNCIO = "OTEL_PYTHON_CONCURRENCY_ASYNCIO=parent"
 
 _WORDS_OF_LEAKS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
     "left_attached": _left_attached,
+    "left_by_generator": _left_by_generator,
     "left_with_connection": _left_with_connection,
     "left_with_rounds": _left_with_rounds,
     "left_with_server": _left_with_server,
     "left_with_task": _left_with_task,
+    "left_with_worker": _left_with_worker,
     "ended_parent": _ended_parent,
     "not_exported": _not_exported,
 }
