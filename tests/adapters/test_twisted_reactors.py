@@ -68,6 +68,35 @@ task.LoopingCall(beat).start(0.005)
 
 @REACTORS
 @IN_BOTH_ORDERS
+@pytest.mark.parametrize("answer", ["None", "task.deferLater(reactor, 0.001)"])
+def test_each_round_that_a_request_starts_is_a_trace_of_its_own(first, kind, answer):
+    """It has a link to the request and its baggage; a first round at once is part of the call."""
+    program = """
+from opentelemetry import baggage, trace
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider().get_tracer("program")
+def beat():
+    with tracer.start_as_current_span("round") as span:
+        links = [link.context.span_id == parent.span_id for link in span.links]
+        reasons = [link.attributes["otel_concurrency.link.reason"] for link in span.links]
+        child = span.parent is not None and span.parent.span_id == parent.span_id
+        seen.append((child, span.parent is None, links, reasons, baggage.get_baggage("tenant")))
+    if len(seen) == 4:
+        reactor.stop()
+    return ANSWER
+token = context.attach(baggage.set_baggage("tenant", "acme"))
+with tracer.start_as_current_span("request") as span:
+    parent = span.get_span_context()
+    task.LoopingCall(beat).start(0.005)
+context.detach(token)
+"""
+    linked = (False, True, [True], ["periodic"], "acme")
+    found = run(first, kind, program.replace("ANSWER", answer) + "\nset = list\n")
+    assert found == str(sorted([(True, False, [], [], "acme"), *[linked] * 3], key=str))
+
+
+@REACTORS
+@IN_BOTH_ORDERS
 def test_calls_that_were_made_outside_of_requests_run_outside(first, kind):
     """Though the reactor itself runs inside one."""
     program = """

@@ -6,6 +6,9 @@ registered without a context runs without a context, since the code that calls i
 request. Threads of the reactor's pool, coroutines and ``inlineCallbacks`` carry context by
 themselves.
 
+Each round that a ``LoopingCall`` schedules starts a trace of its own, with a link to the span in
+which the ``LoopingCall`` was started. The first round is often part of that call, and stays so.
+
 The reactor serves the whole program, but parts of it are set up in the middle of a request, and
 would keep that request's context. On asyncio these are its only timer and its readers and writers
 (PEP 567). On any reactor they are the delayed call that all cooperative tasks share, and the
@@ -20,6 +23,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
+from otel_concurrency._clean_starts import wrappers
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
@@ -50,6 +54,7 @@ def _task_layers(task: ModuleType, seam: Seam) -> list[Patch]:
     cooperative = task.CooperativeTask
     return [
         _outside(task.Cooperator, "_reschedule", seam),
+        Layer(task.LoopingCall, "_scheduleFrom", lambda raw: wrappers.rounds(raw, seam, seam.name)),
         Layer(cooperative, "__init__", lambda raw: _start_task(raw, seam)),
         Layer(cooperative, "_oneWorkUnit", _step),
         Layer(cooperative, "_completeWith", _complete),

@@ -130,12 +130,15 @@ def _coroutine_of_task() -> Any:
         return None
 
 
-def rounds(original: Any, seam: Seam) -> Any:
-    """Wrap a function that starts periodic work, whose root spans link to the starting span."""
+def rounds(original: Any, seam: Seam, primitive: str = "asyncio") -> Any:
+    """Wrap a function that starts periodic work, whose root spans link to the starting span.
+
+    The links say that the work was handed off through ``primitive``.
+    """
 
     @functools.wraps(original)
     def start(*args: Any, **kwargs: Any) -> Any:
-        context = _of_rounds() if seam.active else None
+        context = _of_rounds(primitive) if seam.active else None
         if context is None:
             return original(*args, **kwargs)
         return handoff.as_flow_that_begins(context, original, *args, **kwargs)
@@ -143,11 +146,11 @@ def rounds(original: Any, seam: Seam) -> Any:
     return start
 
 
-def _of_rounds() -> Context | None:
+def _of_rounds(primitive: str) -> Context | None:
     """Return the context for periodic work that is started now; None to keep the current one."""
     try:
         current = get_current()
-        context = origins.deferred(current, "asyncio", "periodic")
+        context = origins.deferred(current, primitive, "periodic")
     except Exception as error:
         handoff.report_fault("start periodic work", error)
         return None
