@@ -401,6 +401,94 @@ def run(program):
     )
 
 
+READ = """
+def read():
+    values = []
+    stream = holding()
+    for number in range(3):
+        with tracer.start_as_current_span("consumer"):
+            values += [next(stream), trace.get_current_span().name]
+    stream.close()
+    assert values == ["generator", "consumer"] * 3, values
+    assert not get_current()
+read()
+"""
+
+
+def test_beside_coverage_by_monitoring(tmp_path):
+    """Coverage that measures by `sys.monitoring` counts the lines, and generators keep their own.
+
+    From Python 3.14 on it does so by default.
+    """
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + READ + "print(sys.monitoring.get_tool(1))")
+    coverage = [sys.executable, "-m", "coverage"]
+    environment = {**os.environ, "COVERAGE_CORE": "sysmon", "COVERAGE_FILE": str(tmp_path / "data")}
+    # The tests may run under coverage themselves.
+    environment.pop("COVERAGE_PROCESS_START", None)
+
+    def run(*arguments):
+        return subprocess.run(
+            [*coverage, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            env=environment,
+            cwd=tmp_path,
+        ).stdout
+
+    assert run("run", str(program)) == "coverage.py\n"
+    assert "100%" in run("report")
+
+
+@pytest.mark.parametrize("first", ["debugger", "library"])
+def test_beside_a_debugger(first):
+    """A debugger traces a thread by `sys.monitoring`, from before a generator is found or after."""
+    traces = """
+    import debugpy
+    debugpy.listen(("127.0.0.1", 0))
+    debugpy.trace_this_thread(True)
+    assert sys.monitoring.get_tool(sys.monitoring.DEBUGGER_ID)
+    """
+    ends = "generator.close(); print('end', flush=True); os._exit(0)"
+    traces = textwrap.dedent(traces)
+    program = PROGRAM.replace("generator = holding()", f"{traces}\ngenerator = holding()")
+    if first == "library":
+        program = PROGRAM + traces
+    ended = subprocess.run(
+        [sys.executable, "-Xfrozen_modules=off", "-c", f"{program}\n{READ}\n{ends}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "end\n"), ended.stderr
+
+
+def test_resumed_by_greenlets(instrumented, tracer):
+    """Each greenlet has a flow of its own; the generator keeps its context in all of them."""
+    from greenlet import greenlet
+
+    def step():
+        with tracer.start_as_current_span("greenlet"):
+            value = next(generator)
+            back.switch()
+            return value, current_name()
+
+    back, generator = greenlet.getcurrent(), holding(tracer)
+    with tracer.start_as_current_span("consumer"):
+        greenlets = [greenlet(step) for _ in range(3)]
+        for one in greenlets:
+            one.switch()
+            assert current_name() == "consumer"
+        seen = [one.switch() for one in reversed(greenlets)]
+        assert list(generator) == []
+        assert current_name() == "consumer"
+    assert seen == [("generator", "greenlet")] * 3
+    assert not found().suspensions.by_frame
+
+
 def test_at_interpreter_exit_nothing_is_said():
     """A generator that is suspended when the program ends is closed in silence."""
     ended = run("print('end')")
