@@ -29,7 +29,7 @@ from item_forms import drive, eventually
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, set_value
 
-from interpreters import weak_reference
+from interpreters import counts_references, weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 KINDS = [queue.Queue, asyncio.Queue]
@@ -569,6 +569,7 @@ assert seen == ["item"], seen
     inherits(program)
 
 
+@counts_references
 def test_a_thread_that_inherits_its_starters_context_holds_no_item():
     """A thread that was started clean, in an item's work, outlives that without its context."""
     program = """

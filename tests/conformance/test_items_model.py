@@ -36,7 +36,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
 
-from interpreters import weak_reference
+from interpreters import PYPY, weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 PLAIN_SIMPLE_QUEUE = queue.SimpleQueue  # in C, except on PyPy
@@ -601,7 +601,7 @@ class Program(RuleBasedStateMachine):
         for pair in getattr(self, "queues", ()):
             assert pair.real.qsize() == pair.twin.qsize()
             real, twin = container(pair.real), container(pair.twin)
-            if twin is not None:
+            if twin is not None and not (PYPY and self.form is SIMPLE):  # it is written in Python
                 assert type(real) is type(twin)
                 assert [*map(stored, real)] == [stored(one) for one in twin]
 
