@@ -116,7 +116,7 @@ class HandOff:
         else:
             self._token = None
             outer = self, attach_safely(self._context), outer
-            attach_safely(here or NO_CONTEXT)
+            attach_safely(NO_CONTEXT if here is None else here)
         _entered.set((self, attach_safely(self._context), outer))
 
     def _leave_beside(self) -> None:
