@@ -883,7 +883,7 @@ def test_an_executors_thread_that_ran_a_consumer_holds_nothing(no_collector):
     assert gone
 
 
-def test_a_flow_that_lets_another_task_get_holds_nothing(no_collector):
+def test_a_flow_that_lets_another_task_get_holds_nothing(no_collector, spans):
     """``create_task(queue.get())`` is the end of the last item's work, also in its record."""
 
     async def main():
@@ -891,6 +891,7 @@ def test_a_flow_that_lets_another_task_get_holds_nothing(no_collector):
         value = put_value(one, 1)
         put_value(one, 2)
         await one.get()
+        assert spans.parent() is None
         await asyncio.create_task(one.get())
         await asyncio.sleep(0)
         return value() is None
@@ -1110,6 +1111,7 @@ def test_asking_in_vain_in_a_context_of_the_works_own(look_up, spans):
 
     def consume():
         one.get_nowait()
+        assert spans.parent() == "a"
         token = attach(Context())
         ask_in_vain(one)
         detach(token)

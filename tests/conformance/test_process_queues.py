@@ -469,6 +469,7 @@ def test_a_consumer_lets_go_before_it_waits(name, make, instrumented, tracer):
         items.get()
         seen = [look()]
         seen.append(items.get())
+        look()
         if name != "SimpleQueue":
             for get in (items.get_nowait, functools.partial(items.get, timeout=0.01)):
                 with pytest.raises(queue.Empty):

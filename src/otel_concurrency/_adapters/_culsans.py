@@ -118,17 +118,20 @@ class _Queues:
 
             @functools.wraps(original)
             async def get_in_task(queue: Any, /) -> Any:
-                adoption.let_go()
+                adoption.ask(lambda: not queue._qsize())
                 return await original(queue)
 
             return get_in_task
 
+        waits = not original.__name__.endswith("_nowait")
+
         @functools.wraps(original)
         def get(queue: Any, /, *args: Any, **kwargs: Any) -> Any:
-            adoption.let_go()
+            adoption.ask(lambda: waits and not queue._qsize())
             try:
                 return original(queue, *args, **kwargs)
             except self._culsans.SyncQueueEmpty:
+                adoption.found_none()
                 self._asked_in_vain(queue)
                 raise
 

@@ -167,7 +167,7 @@ def _put(original: Any, incoming: Incoming) -> Any:
 def _get(original: Any, outgoing: Outgoing) -> Any:
     @functools.wraps(original)
     def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
-        adoption.let_go()
+        adoption.ask(lambda: block and not self.qsize())
         item = original(self, block, timeout)
         taken = outgoing.taken(item)
         if taken is not None:

@@ -199,10 +199,11 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.get)
         def get(self, block: bool = True, timeout: Any = None) -> Any:
-            adoption.let_go()
+            adoption.ask(lambda: block and not len(self.queue))
             try:
                 return plain.get(self, block, timeout)
             except module.Empty:
+                adoption.found_none()
                 _asked_in_vain(self)
                 raise
 

@@ -129,7 +129,7 @@ def _put_nowait(original: Any, incoming: Incoming, outgoing: Outgoing, put: Any)
 def _get(original: Any) -> Any:
     @functools.wraps(original)
     def get(self: Any, timeout: Any = None) -> Any:
-        adoption.let_go()
+        adoption.ask(self.empty)
         return original(self, timeout)
 
     return get
@@ -140,7 +140,7 @@ def _get_nowait(original: Any, outgoing: Outgoing, get: Any) -> Any:
     def get_nowait(self: Any) -> Any:
         if is_called_by(get):
             return original(self)
-        adoption.let_go()
+        adoption.ask(lambda: False)  # it raises if there is none
         item = original(self)
         taken = outgoing.taken(item)
         if taken is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -60,16 +61,90 @@ attach: Callable[[Context], Token[Context]]
 detach: Callable[[Token[Context]], None]
 get_current, attach, detach = _runtime()
 
-Record = tuple[ref[Context], Context, "tuple[tuple[ref[Context], Context], ...]"]
-"""The adopted context, the idle context, and the same pair for each earlier adoption on top of
-which another context was attached.
+Record = list[Any]
+"""What a flow has adopted. It is changed only in its fourth place.
 
-The references to adopted contexts are weak: this record must not keep a context alive that the flow
-has left in another way.
+1. The adopted context (a weak reference).
+2. The idle context.
+3. The same pair for each earlier adoption on top of which another context was attached.
+4. The stage of the work (below).
+5. What several items have in common that the flow has got since it last started a span, an object
+   with ``is_of(flow)`` and ``merged(current)``; None for a single item.
+
+The references to contexts are weak: this record must not keep a context alive that the flow has
+left in another way.
+"""
+
+FRESH, SEVERAL, TOLD, TOLD_SEVERAL, BEGUN, OVER = 0, -1, -2, -3, 1, 2
+"""Stages of the work on adopted items. As long as no span was started for them, they are not
+positive.
+
+``FRESH``, ``SEVERAL``: one item was got, or several. ``TOLD``, ``TOLD_SEVERAL``: after that, the
+consumer found out once that there is no other. ``BEGUN``: a span was started for one item.
+``OVER``: a span was started for a batch; the next span does not belong to the batch.
 """
 
 adopted: ContextVar[Record | None] = ContextVar("otel_concurrency_adopted", default=None)
 """What this flow has adopted with an item; it may still be current (see ``_items.adoption``)."""
+
+
+def pop(record: Record) -> None:
+    """Forget the adoption of ``record``, and remember the one before it, if any."""
+    earlier = record[2]
+    adopted.set([*earlier[0], earlier[1:], BEGUN, None] if earlier else None)
+
+
+def flow_here() -> Any:
+    """Return the present task, greenlet or thread: an object, or the number of the thread."""
+    for name, find in _FINDERS:
+        module = sys.modules.get(name)
+        if module is not None:
+            try:
+                flow = find(module)
+            except (AttributeError, RuntimeError):  # the module is being imported, or no loop runs
+                continue
+            if flow is not None:
+                return flow
+    return get_ident()
+
+
+_FINDERS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("asyncio", lambda asyncio: asyncio.current_task()),
+    ("trio", lambda trio: trio.lowlevel.current_task()),
+    ("greenlet", lambda greenlet: greenlet.getcurrent()),
+)
+
+
+def begin_span(current: Context, *, implicit: bool) -> Context:
+    """Note that a span starts in ``current``; return the context that it is to start in. May raise.
+
+    That is another one in two cases, and then it is attached as well. If the flow has got several
+    items since its last span, the span starts in the context that they have in common. If a batch
+    of items had its span before, the span starts in the flow's idle context. ``implicit`` says that
+    the caller of ``start_span`` has passed no context.
+    """
+    record = adopted.get()
+    if record is None or record[0]() is not current or get_current() is not current:
+        return current  # another context is on top
+    stage, together = record[3], record[4]
+    if stage == OVER and implicit:
+        idle: Context = record[1]
+        attach(idle)
+        pop(record)
+        return idle
+    if stage > FRESH:
+        return current
+    if together is None:
+        record[3] = OVER if stage <= TOLD else BEGUN
+        return current
+    if not together.is_of(flow_here()):
+        return current  # a task that was started for the last item
+    merged: Context = together.merged(current)
+    # A new record, because tasks that were started for one of the items share the present one.
+    adopted.set([ref(merged), record[1], record[2], OVER, None])
+    attach(merged)
+    return merged
+
 
 any_adopted = False
 """Whether any flow has ever adopted a context. Until then, :data:`adopted` need not be read."""

@@ -83,7 +83,7 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "_observer.connection_hooks _primitives._asyncio_transports", "a layer: it starts to read"
     ),
     "asyncio.queues.Queue._unfinished_tasks": PrivateName(
-        "_items.pairing", "how many items have been taken and are not done"
+        "_items.pairing _items.queue_hooks", "how many items have been taken and are not done"
     ),
     "asyncio.selector_events._SelectorTransport._call_connection_lost": PrivateName(
         "_primitives._asyncio_transports", "a layer: the connection ends"

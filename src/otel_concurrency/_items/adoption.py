@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from _thread import get_ident
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -25,19 +26,25 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import (
+    BEGUN,
+    FRESH,
     NO_CONTEXT,
+    SEVERAL,
+    TOLD,
+    TOLD_SEVERAL,
     Record,
     Seam,
     adopted,
     attach,
     bodies,
     capture_nothing,
+    flow_here,
     get_current,
 )
 from otel_concurrency._items.loans import Loans
-from otel_concurrency._linking import origins
+from otel_concurrency._linking import batches, origins
 
-ABSTAINS: Record = (ref(Context()), Context(), ())
+ABSTAINS: Record = [ref(Context()), Context(), (), BEGUN, None]
 """A record that marks a flow which adopts nothing, since it gets items for library code."""
 
 _DEEPEST = 8
@@ -47,29 +54,40 @@ _DEEPEST = 8
 def adopt(context: Context | None) -> bool | None:
     """Make ``context`` current until :func:`let_go`, unless a span of the flow's own is running.
 
-    Return True where one is. ``context`` is None for an item that was put without a context. May
-    raise.
+    Return True where one is. ``context`` is None for an item that was put without a context. If no
+    span was started for the item before, the two are a batch. May raise.
     """
     current = get_current()
     record = adopted.get()
+    together, stage = False, FRESH
     buried: Any
     if record is None:
         if current and is_busy(current):
             return True
         idle, buried = current, ()
+    elif record[0]() is current:
+        if context is current:
+            record[3] = SEVERAL
+            return None
+        _, idle, buried, so_far, earlier = record
+        if earlier is not None:
+            known = earlier.find(id(context))
+            if known is not None and known() is context:
+                adopted.set([known, idle, buried, SEVERAL, earlier])
+                attach(context)
+                return None
+        # What is called in the place of a part of other work is no part of that.
+        together = so_far <= FRESH and current is not bodies.get(get_ident())
     elif current is record[1]:  # the flow has let go since, and is in its idle context
         if context and context is record[0]():
             attach(context)
+            record[3] = FRESH
             return None
         idle, buried = current, record[2]
-    elif record[0]() is current:
-        if context is current:
-            return None
-        _, idle, buried = record
     else:
         found = _dig(record, current)
         if found is not None:
-            _, idle, buried = found
+            idle, buried = found[1], found[2]
         elif record is ABSTAINS:
             return None
         elif current and is_busy(current):
@@ -81,22 +99,40 @@ def adopt(context: Context | None) -> bool | None:
         buried = tuple((below, NO_CONTEXT) for below, _ in buried)
         if not context and record is not None:
             adopted.set(None)
+    if together and record is not None:
+        _adopt_together(record[4], current, context, idle, buried)
+        return None
     if not context:
         if not idle:
             if current is not idle:
                 attach(idle)
             return None
-        context = NO_CONTEXT
-    if (
-        record is None
-        or record[0]() is not context
-        or record[1] is not idle
-        or record[2] is not buried
-    ):
-        handoff.any_adopted = True
-        adopted.set((ref(context), idle, buried))
+        context, stage = NO_CONTEXT, BEGUN  # where no span is noted, nothing is a batch
+    handoff.any_adopted = True
+    adopted.set([ref(context), idle, buried, stage, None])
     attach(context)
     return None
+
+
+def _adopt_together(
+    together: batches.Together | None,
+    current: Context,
+    context: Context | None,
+    idle: Context,
+    buried: Any,
+) -> None:
+    """Adopt the ``context`` of one more item, which may belong to a batch. May raise.
+
+    Whether it does is known when the flow starts its next span. Until then the context of the last
+    item is current, since a program may have a task of its own for each item.
+    """
+    flow = flow_here()
+    if together is None or not together.is_of(flow):
+        together = batches.Together(current, flow)
+    context = context or Context()  # one that is current nowhere else
+    together.add(current, context)
+    adopted.set([ref(context), idle, buried, SEVERAL, together])
+    attach(context)
 
 
 def _is_strangers(context: Context | None, idle: Context) -> bool:
@@ -131,7 +167,7 @@ def _dig(record: Record, current: Context) -> Record | None:
     """
     for depth, (context, idle) in enumerate(record[2]):
         if context() is current:
-            return context, idle, record[2][depth + 1 :]
+            return [context, idle, record[2][depth + 1 :], BEGUN, None]
     return None
 
 
@@ -140,7 +176,7 @@ def _bury(record: Record) -> tuple[tuple[ref[Context], Context], ...]:
 
     They are still alive, and another context was attached on top of them.
     """
-    layers = (record[:2], *record[2])
+    layers = ((record[0], record[1]), *record[2])
     return tuple(layer for layer in layers if layer[0]() is not None)[:_DEEPEST]
 
 
@@ -159,9 +195,57 @@ def let_go() -> None:
                 return
             record = found
         attach(record[1])
-        adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
+        handoff.pop(record)
     except Exception as error:
         handoff.report_fault("let go of an item", error)
+
+
+def ask(is_empty: Callable[[], object]) -> None:
+    """Note that the flow asks for an item. Never raises.
+
+    It lets go of the last one, unless it has started no span for that and does not have to wait: if
+    not ``is_empty()``, the items are a batch.
+    """
+    record = adopted.get()
+    if record is None:
+        return
+    try:
+        if record[3] <= FRESH and record[0]() is get_current() and not is_empty():
+            return
+    except Exception as error:
+        handoff.report_fault("get", error)
+    let_go()
+
+
+def found_none() -> None:
+    """Note that a consumer that does not wait has found no other item. Never raises.
+
+    It lets go if it has started a span for those that it has, or was told before. Otherwise these
+    are a batch, and what they have in common becomes current.
+    """
+    record = adopted.get()
+    if record is None or record is ABSTAINS:
+        return
+    try:
+        current = get_current()
+        if record[0]() is current and record[3] in (FRESH, SEVERAL):
+            together: batches.Together | None = record[4]
+            if together is None or not together.is_of(flow_here()):
+                record[3] = TOLD if record[3] == FRESH else TOLD_SEVERAL
+                return
+            merged = together.merged(current)
+            adopted.set([ref(merged), record[1], record[2], TOLD_SEVERAL, None])
+            attach(merged)
+            return
+    except Exception as error:
+        handoff.report_fault("get", error)
+    let_go()
+
+
+def is_batch() -> bool:
+    """Whether the flow has several items, and has started no span for them."""
+    record = adopted.get()
+    return record is not None and record[3] in (SEVERAL, TOLD_SEVERAL)
 
 
 def hand_over(
@@ -197,14 +281,15 @@ def end_in(context: Context) -> None:
     """Forget the adoption whose idle context is ``context``, which this flow has just detached."""
     record = adopted.get()
     if record is not None and record[1] is context:
-        adopted.set((*record[2][0], record[2][1:]) if record[2] else None)
+        handoff.pop(record)
 
 
 def asked_in_vain(loans: Loans) -> None:
     """Note that the present flow has found nothing in the queue of ``loans``. May raise."""
-    current = get_current()
+    current, record = get_current(), adopted.get()
     if current:
-        loans.asked_in_vain(busy=is_busy(current))
+        has_item = record is not None and record[0]() is current
+        loans.asked_in_vain(busy=not has_item and is_busy(current))
 
 
 def abstaining(function: Any) -> Any:

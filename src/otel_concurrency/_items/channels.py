@@ -299,10 +299,11 @@ class Channels:
                 item = original(self_)
                 self._keep(self_._state, item)
                 return item
-            adoption.let_go()
+            adoption.ask(_never)
             try:
                 item = original(self_)
             except Exception:
+                adoption.found_none()
                 self._asked_in_vain(self_._state)
                 raise
             self._deliver(self_._state, item)
@@ -313,7 +314,7 @@ class Channels:
     def _receive(self, original: Any) -> Any:
         @functools.wraps(original)
         async def receive(self_: Any) -> Any:
-            adoption.let_go()
+            adoption.ask(lambda: not self._kind.size(self_._state))
             way = self._begin_to_receive(self_._state)
             coroutine = original(self_)
             key = id(getattr(coroutine, "cr_frame", None))
@@ -398,6 +399,11 @@ class Channels:
 def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return the only argument of ``send``, whose name differs between libraries."""
     return next(iter((*args, *kwargs.values())), None)
+
+
+def _never() -> bool:
+    """Return False: a method that does not wait has an item, or raises."""
+    return False
 
 
 def _code(function: Any) -> CodeType:

@@ -255,10 +255,13 @@ class Pairing:
                 break
             code = frame.f_code
             if code in self._consumers or code.co_name in self._own_consumers:
-                adoption.let_go()
+                if _waits(frame):
+                    adoption.let_go()
+                else:
+                    adoption.found_none()
                 if pairs:
                     pairs.forget(0)  # the queue is empty, so it was cleared without the hooks
-                if get_current() and _may_give_up(frame):
+                if get_current() and not _waits(frame, for_ever=True):
                     adoption.asked_in_vain(self.loans_of(queue))
                 return
             if frame.f_globals is vars(self.module) or frame.f_globals is globals():
@@ -288,12 +291,12 @@ def _is_stored(item: object, items: Any, pairs: Pairs) -> bool:
     return type(items) not in (deque, list) or any(item is one for one in reversed(items))
 
 
-def _may_give_up(consumer: FrameType) -> bool:
-    """Whether a consumer's method goes on without an item where there is none."""
-    if consumer.f_code.co_name.endswith("_nowait"):
-        return True
+def _waits(consumer: FrameType, *, for_ever: bool = False) -> bool:
+    """Whether a consumer's method waits for an item if there is none, or does so ``for_ever``."""
     given = consumer.f_locals
-    return not given.get("block", True) or given.get("timeout") is not None
+    if consumer.f_code.co_name.endswith("_nowait") or not given.get("block", True):
+        return False
+    return not for_ever or given.get("timeout") is None
 
 
 def _code(function: Any) -> CodeType:

@@ -31,10 +31,26 @@ def task_done(original: Any) -> Any:
 
     @functools.wraps(original)
     def task_done(self: Any) -> Any:
-        adoption.let_go()
-        return original(self)
+        if not adoption.is_batch():
+            adoption.let_go()
+            return original(self)
+        try:
+            return original(self)
+        finally:
+            if _is_all_done(self):
+                adoption.let_go()
 
     return task_done
+
+
+def _is_all_done(queue: Any) -> bool:
+    """Whether all items that were taken out of ``queue`` are done."""
+    try:
+        unfinished = getattr(queue, "unfinished_tasks", getattr(queue, "_unfinished_tasks", 0))
+        return bool(unfinished <= queue.qsize())
+    except Exception as error:
+        handoff.report_fault("task_done", error)
+        return True
 
 
 def shutdown_layers(stock: type) -> list[Layer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import ref
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
@@ -37,6 +38,67 @@ def merged(contexts: Iterable[Context | None]) -> Context:
     return origins.without_span(agreed, _distinct_links(given))
 
 
+class Together:
+    """What the items have in common that a flow has got one after another, without a span between.
+
+    It refers to no context: the context of the last item is current, and has all that is common.
+    """
+
+    __slots__ = ("_entries", "_flow", "_keys", "_known", "_origin", "_spans", "find")
+
+    def __init__(self, first: Context, flow: Any) -> None:
+        """Take the context of the first item, and the flow: a task, a greenlet or a thread."""
+        self._flow = flow if isinstance(flow, int) else ref(flow)
+        self._origin: tuple[object, ...] | None = _origin_of(first)
+        self._spans = {_key(span): span for span in _spans(first)}
+        self._keys = first.keys() - origins.keys_of_origin(first).keys()
+        self._entries = set(baggage.get_all(first))
+        self._known: dict[int, ref[Context]] = {id(first): ref(first)}
+        self.find = self._known.get
+        """Takes the ``id`` of a context that may have been added; returns a weak reference to it.
+
+        None if there is no such context. The one that is found may be another, or be gone.
+        """
+
+    def is_of(self, flow: Any) -> bool:
+        """Whether it is ``flow`` that has got the items."""
+        return bool(flow == self._flow if isinstance(flow, int) else ref(flow) == self._flow)
+
+    def add(self, before: Context, context: Context) -> None:
+        """Add an item with ``context``; ``before`` is that of the item before it. May raise."""
+        if len(self._known) < _MOST_LINKS:
+            self._known[id(context)] = ref(context)
+        if self._keys:
+            self._keys = {key for key in self._keys if context.get(key, _MISSING) is before[key]}
+        if self._entries:
+            old, new = baggage.get_all(before), baggage.get_all(context)
+            self._entries = {name for name in self._entries if new.get(name) == old[name]}
+        if self._origin is None or self._origin != _origin_of(context):
+            self._origin = None
+            for span in _spans(context):
+                if len(self._spans) == _MOST_LINKS:
+                    return
+                self._spans.setdefault(_key(span), span)
+
+    def merged(self, last: Context) -> Context:
+        """Return what :func:`merged` returns for all items. ``last`` is that of the last item.
+
+        May raise.
+        """
+        agreed = Context({key: last[key] for key in self._keys})
+        entries = baggage.get_all(last)
+        for name in self._entries:
+            agreed = baggage.set_baggage(name, entries[name], agreed)
+        if self._origin is None:
+            return origins.without_span(agreed, _links(self._spans.values()))
+        merged = Context({**agreed, **origins.keys_of_origin(last)})
+        return last if merged == last else merged
+
+
+_MOST_LINKS = 128
+"""How many origins of a batch are linked: as many as the SDK has a span keep, if not set."""
+
+
 def _spans(context: Context) -> tuple[SpanContext, ...]:
     """Return the span of a context, or the origins that it has in place of a span."""
     span = get_current_span(context).get_span_context()
@@ -58,7 +120,11 @@ def _distinct_links(contexts: Sequence[Context]) -> Links:
     for context in contexts:
         for span in _spans(context):
             spans.setdefault(_key(span), span)
-    links = (origins.link_to(span, None, REASON) for span in spans.values())
+    return _links(spans.values())
+
+
+def _links(spans: Iterable[SpanContext]) -> Links:
+    links = (origins.link_to(span, None, REASON) for span in spans)
     return tuple(link for link in links if link is not None)
 
 

@@ -20,7 +20,14 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Seam, capture_nothing, get_current, seams
+from otel_concurrency._core.handoff import (
+    Seam,
+    adopted,
+    begin_span,
+    capture_nothing,
+    get_current,
+    seams,
+)
 from otel_concurrency._core.imports import when_imported
 from otel_concurrency._core.patching import Layer, Patch, apply_all, undo_all
 from otel_concurrency._linking import flows, origins
@@ -59,6 +66,8 @@ def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
 
 
 MODULES = {"opentelemetry.sdk.trace": _layers}
+
+adopted_by_flow = adopted.get
 
 _BY_HAND = "links by hand"
 
@@ -142,6 +151,11 @@ def _exactly(original: Any, seam: Seam) -> Any:
         if seam.capture is not capture_nothing:
             try:
                 current = get_current() if context is None else context
+                if handoff.any_adopted:
+                    record = adopted_by_flow()
+                    if record is not None and record[0]() is current:
+                        current = begin_span(current, implicit=context is None)
+                        context = context and current
                 if current:
                     parent = current.get(_SPAN_KEY)
                     # A parent that still runs needs no link, so this skips the common case.
@@ -183,6 +197,12 @@ def _as_called(original: Any, seam: Seam) -> Any:
                 given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
                 context, links = given.get("context"), given.get("links")
                 current = get_current() if context is None else context
+                record = adopted_by_flow()
+                if record is not None and record[0]() is current:
+                    current = begin_span(current, implicit=context is None)
+                    if context is not None and current is not context:
+                        args, kwargs = _with("context", current, args, kwargs)
+                        context = current
                 parent = current.get(_SPAN_KEY)
                 linked = _linked(current, parent, context, links, given.get("start_time"))
                 for name, before, value in zip(_LINKED, (context, links), linked, strict=True):

@@ -18,7 +18,15 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import BodyCall, Call, Seam, adopted, attach, get_current
+from otel_concurrency._core.handoff import (
+    FRESH,
+    BodyCall,
+    Call,
+    Seam,
+    adopted,
+    attach,
+    get_current,
+)
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.adoption import adopt
@@ -120,11 +128,10 @@ def _get(original: Any) -> Any:
                     pass
                 elif not self._queue:
                     adoption.let_go()
-                elif get_current() is record[0]():
+                elif record[3] > FRESH and get_current() is record[0]():
                     attach(record[1])  # the record stays, since the next item overwrites it
             except Exception:
                 adoption.let_go()
-            record = None
         return original(self)
 
     return _as_coroutine_function(get)

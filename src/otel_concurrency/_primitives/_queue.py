@@ -199,7 +199,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def asked_in_vain(queue: Any) -> None:
         try:
-            let_go()
+            adoption.found_none()
             loans = queue._otel_concurrency_loans
             if loans is not None and seam.capture is not capture_nothing and get_current():
                 if not loans:
@@ -254,7 +254,8 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                         return deliver(self, plain_get(self, False))
                     except module.Empty:
                         pass
-                let_go()
+                if block:
+                    let_go()
             try:
                 return deliver(self, plain_get(self, block, timeout))
             except module.Empty:
@@ -263,8 +264,6 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
         @functools.wraps(plain.get_nowait)
         def get_nowait(self) -> Any:
-            if adopted.get() is not None:
-                let_go()
             try:
                 return deliver(self, plain_get(self, False))
             except module.Empty:

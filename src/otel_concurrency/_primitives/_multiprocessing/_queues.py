@@ -197,12 +197,13 @@ def _get(original: Any, consumed: _Consumed) -> Any:
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
         if _is_plumbing(self.__class__):
             return original(self, block, timeout)
-        adoption.let_go()
+        adoption.ask(lambda: block and self.empty())
         if not consumed.seam.active:
             return original(self, block, timeout)
         try:
             item, trailer = trailers.receive(original, self, block, timeout)
         except consumed.empty:
+            adoption.found_none()
             consumed.asked_in_vain(self)
             raise
         consumed.adopt(self, item, trailer)
@@ -215,7 +216,7 @@ def _get(original: Any, consumed: _Consumed) -> Any:
 def _simple_get(original: Any, consumed: _Consumed) -> Any:
     @functools.wraps(original)
     def get(self: Any) -> Any:
-        adoption.let_go()
+        adoption.ask(self.empty)
         if not consumed.seam.active or trailers.is_received():
             return original(self)
         item, trailer = trailers.receive(original, self)
