@@ -17,10 +17,10 @@ c = ctypes.CDLL(None)
 Callback = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
 
 
-def on_data(_: int | None) -> None:
-    """Take what the C library has to say."""
+def on_data(_: int | None) -> int:
+    """Take what the C library has to say; return what its thread returns."""
     with tracer.start_as_current_span("on_data"):
-        pass
+        return 0
 
 
 def main() -> None:

@@ -83,6 +83,48 @@ def test_the_readmes_example_fails_where_the_trace_breaks(run, monkeypatch):
     assert len(example().strip().splitlines()) <= 8
 
 
+def test_a_test_names_the_call_to_write_where_no_hook_can_carry(run):
+    """The line that hands off by a list, and the function that was wrapped too early."""
+    result = run(
+        """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        from otel_concurrency import wrap
+        from shop import send_receipt, tracer
+
+        send = wrap(send_receipt)
+
+        def test_wrapped_early(spans):
+            with tracer.start_as_current_span("order"), ThreadPoolExecutor(1) as pool:
+                pool.submit(send).result()
+            spans.assert_no_orphans()
+
+        def test_list(spans):
+            receipts, there_are, sent = [], threading.Event(), threading.Semaphore(0)
+
+            def work():
+                while there_are.wait(30):
+                    there_are.clear()
+                    while receipts:
+                        receipts.pop()()
+                        sent.release()
+
+            threading.Thread(target=work, daemon=True).start()
+            for _ in range(2):
+                with tracer.start_as_current_span("order"):
+                    receipts.append(send_receipt)
+                    there_are.set()
+                sent.acquire(timeout=30)
+            spans.assert_no_orphans()
+        """
+    )
+    result.assert_outcomes(failed=2)
+    words = re.sub(r"\s*\nE\s*[│└├─ ]*", " ", result.stdout.str())
+    assert re.search(r"`send_receipt` at \S*shop\.py:\d+, which was wrapped where no span", words)
+    assert "`otel_concurrency.wrap(send_receipt)`" in words
+    assert re.search(r"put `otel_concurrency\.capture\(\)` .* before \S*test_it\.py:\d+", words)
+
+
 def test_nothing_is_imported_until_it_is_used(run):
     """A run that has nothing to do with it imports the plugin and the package's name, no more."""
     result = run(
