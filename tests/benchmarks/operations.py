@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import multiprocessing
 import queue
 import sched
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -433,6 +435,79 @@ def _unsampled_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
 
     tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("benchmark")
     yield run
+
+
+def _values() -> Iterator[int]:
+    yield from range(100)
+
+
+def _holding() -> Iterator[int]:
+    with TRACER.start_as_current_span("stream"):
+        yield from range(100)
+
+
+def _swapping() -> Iterator[int]:
+    """Do the same by hand: detach before each `yield`, and attach after it."""
+    span = TRACER.start_span("stream")
+    context = trace.set_span_in_context(span)
+    token = attach(context)
+    for value in range(100):
+        detach(token)
+        yield value
+        token = attach(context)
+    detach(token)
+    span.end()
+
+
+@types.coroutine
+def _turn() -> Generator[None, bool, bool]:
+    return (yield)
+
+
+async def _waiting_for_ever() -> AsyncGenerator[None, None]:
+    with TRACER.start_as_current_span("stream"):
+        while True:
+            if await _turn():
+                yield
+
+
+@timed("generator, 100 values", at_most=1.02, variants=(PLAIN, OURS))
+def _generator(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            for _value in _values():
+                pass
+
+    other = _holding()  # there is one that the library knows
+    next(other)
+    yield run
+    other.close()
+
+
+@timed("the same, holding a span", at_most=None, variants=WITHOUT_OFFICIAL)
+def _generator_with_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            for _value in generator():
+                pass
+
+    generator = _swapping if by_hand else _holding
+    yield run
+
+
+@timed("await in such a generator, 100", at_most=1.02, variants=(PLAIN, OURS))
+def _generator_that_waits(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        send = waiting.send
+        for _ in range(loops):
+            for _ in range(100):
+                send(None)
+
+    flow, waiting = contextvars.copy_context(), _waiting_for_ever().__anext__()
+    flow.run(waiting.send, None)
+    yield lambda loops: flow.run(run, loops)
+    with contextlib.suppress(GeneratorExit):
+        flow.run(waiting.throw, GeneratorExit)
 
 
 def attached(context: Context, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
