@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 
@@ -33,25 +32,31 @@ if not (_HAS_DISPLAY or shutil.which("Xvfb")):
 tkinter = importlib.import_module("tkinter")
 
 
-@pytest.fixture(scope="module", autouse=True)
+_XVFB = "Xvfb -screen 0 640x480x24 -nolisten tcp"
+
+
+@pytest.fixture(scope="session")
 def _display():
-    """Have a display for the length of these tests."""
+    """Have a display for as long as this process lives: Xlib ends a process that loses its own."""
     if _HAS_DISPLAY:
-        yield
         return
-    reading, writing = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writing), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
-    with subprocess.Popen(command, pass_fds=[writing], stderr=subprocess.DEVNULL) as server:
-        os.close(writing)
-        with os.fdopen(reading) as told:
-            os.environ["DISPLAY"] = f":{told.readline().strip()}"
-        yield
-        del os.environ["DISPLAY"]
-        server.terminate()
+    displays, into = os.pipe()
+    alive, _until_the_end = os.pipe()
+    os.set_inheritable(into, True)
+    os.posix_spawnp(
+        "sh",
+        ["sh", "-c", f"{_XVFB} -displayfd {into} 2>/dev/null & read end; kill $!"],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, alive, 0)],
+    )
+    os.close(alive)
+    os.close(into)
+    with os.fdopen(displays) as told:
+        os.environ["DISPLAY"] = f":{told.readline().strip()}"
 
 
 @pytest.fixture
-def root():
+def root(_display):
     """Return a window; what its callbacks raise fails the test."""
     made = without_context(tkinter.Tk)
     errors = []
