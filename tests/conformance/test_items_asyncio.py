@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import queue
-import sys
 import threading
 
 import pytest
@@ -25,8 +24,6 @@ pytestmark = pytest.mark.usefixtures("instrumented")
 
 every_queue = forms([form for form in STOCK if form.asynchronous])
 QUEUE = next(form for form in STOCK if form.asynchronous)
-runs_get_in_another_task = sys.version_info < (3, 12)
-"""``wait_for`` makes a task of what it waits for."""
 
 
 async def settle():
@@ -260,7 +257,7 @@ def test_a_putter_that_is_cancelled_leaves_nothing(form, spans, no_collector):
 
 @every_queue
 def test_a_get_with_a_time_limit(form, spans):
-    """A limit before 3.12: ``wait_for`` gets in a task of its own, so the caller adopts nothing."""
+    """The caller adopts the item's context, also before 3.12, when a task of its own gets it."""
 
     async def main():
         queue = form.make()
@@ -268,7 +265,7 @@ def test_a_get_with_a_time_limit(form, spans):
         item = await asyncio.wait_for(queue.get(), WAIT)
         return item, spans.parent()
 
-    assert run(main) == ((1,), None if runs_get_in_another_task else "a")
+    assert run(main) == ((1,), "a")
 
 
 @every_queue
@@ -529,3 +526,175 @@ def test_a_consumer_that_waits_while_it_is_switched_off(form, spans):
         (("c",), "c"),
         (("none",), None),
     ]
+
+
+# `get` in a task of its own.
+
+
+async def _with_stop(queue, stop):
+    """Yield items until ``stop`` is set."""
+    stopped = asyncio.create_task(stop.wait())
+    while True:
+        got = asyncio.create_task(queue.get())
+        done, _ = await asyncio.wait({got, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if got not in done:
+            got.cancel()
+            return
+        yield got.result()
+
+
+async def _with_timeout(queue, stop):
+    """Yield items until ``stop`` is set."""
+    while not stop.is_set():
+        try:
+            item = await asyncio.wait_for(queue.get(), 0.01)
+        except asyncio.TimeoutError:
+            continue
+        yield item
+
+
+@every_queue
+@pytest.mark.parametrize("items_of", [_with_stop, _with_timeout])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_flow_that_waits_for_a_task_of_get_adopts_the_items_context(items_of, busy, form, spans):
+    """For each item its own, and none for an item without; whether or not it waits long."""
+
+    async def main():
+        queue, stop, seen = form.make(), asyncio.Event(), []
+
+        async def consume():
+            items = items_of(queue, stop)
+            async for item in items:
+                seen.append((item, spans.parent()))
+                with spans.current("work"):
+                    pass
+                queue.task_done()
+                if len(seen) == 4:
+                    stop.set()
+            seen.append(get_current())
+
+        consumer = asyncio.create_task(consume())
+        await settle()
+        for number, producer in enumerate(("a", None, "b", "c")):
+            if producer is None:
+                queue.put_nowait((number,))
+            else:
+                form.put_under(spans, producer, queue, (number,))
+            if not busy:
+                await queue.join()
+        await consumer
+        return seen
+
+    *seen, left = run(main)
+    assert sorted(seen) == [((0,), "a"), ((1,), None), ((2,), "b"), ((3,), "c")]
+    assert left == {}
+
+
+@every_queue
+def test_a_flow_with_a_span_keeps_it_when_it_waits_for_a_task_of_get(form, spans):
+    """Its own span comes before the item's context, as for ``await queue.get()``."""
+
+    async def main():
+        queue = form.make()
+        form.put_under(spans, "a", queue, (1,))
+        with spans.current("request"):
+            await asyncio.wait({asyncio.create_task(queue.get())})
+            return spans.parent()
+
+    assert run(main) == "request"
+
+
+@every_queue
+def test_of_several_tasks_of_get_none_is_adopted(form, spans):
+    """It is not known which of them the flow looks at first."""
+
+    async def main():
+        queue = form.make()
+        for producer in ("a", "b"):
+            form.put_under(spans, producer, queue, (1,))
+        await asyncio.wait({asyncio.create_task(queue.get()) for _ in range(2)})
+        return get_current()
+
+    assert run(main) == {}
+
+
+@every_queue
+def test_a_task_of_get_is_adopted_once(form, spans):
+    """A flow that waits for it again, beside another task, has handled its item."""
+
+    async def main():
+        queue = form.make()
+        form.put_under(spans, "a", queue, (1,))
+        got, seen = asyncio.create_task(queue.get()), []
+        for _ in range(2):
+            await asyncio.wait({got})
+            seen.append(spans.parent())
+            queue.task_done() if len(seen) == 1 else None
+        return seen
+
+    assert run(main) == ["a", None]
+
+
+@every_queue
+def test_other_tasks_that_end_in_an_items_context_leave_it_there(form, spans):
+    """A worker has handled its item itself: the flow that waits for the worker adopts nothing."""
+
+    async def main():
+        queue = form.make()
+        form.put_under(spans, "a", queue, (1,))
+
+        async def work():
+            return await queue.get()
+
+        await asyncio.wait({asyncio.create_task(work())})
+        return get_current()
+
+    assert run(main) == {}
+
+
+@every_queue
+def test_waiting_for_a_task_of_get_that_fails_or_is_cancelled(form, spans):
+    """``wait`` and ``wait_for`` do what they do without the library, and nothing is adopted."""
+
+    async def main():
+        queue = form.make()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(queue.get(), 0.001)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(queue.get(), 0)
+        got = asyncio.create_task(queue.get())
+        await settle()
+        got.cancel()
+        assert await asyncio.wait({got}) == ({got}, set())
+        assert get_current() == {}
+        form.put_under(spans, "a", queue, (1,))
+        assert await asyncio.wait_for(queue.get(), None) == (1,)
+        return spans.parent()
+
+    assert run(main) == "a"
+
+
+@every_queue
+def test_nothing_refers_to_a_context_after_waiting_for_a_task_of_get(form, no_collector):
+    """Once the flow waits for the next item, the context of the one before is gone."""
+
+    async def main():
+        queue, stop = form.make(), asyncio.Event()
+
+        async def consume():
+            async for _ in _with_stop(queue, stop):
+                await asyncio.sleep(0)
+
+        consumer = asyncio.create_task(consume())
+        await settle()
+        context = put_in_a_context(form, queue, (1,))
+        await settle()
+        put_in_a_context(form, queue, (2,))
+        await settle()
+        await settle()
+        gone = context() is None
+        stop.set()
+        await consumer
+        return gone
+
+    assert run(main)

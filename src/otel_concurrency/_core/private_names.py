@@ -99,6 +99,9 @@ _ASYNCIO: Mapping[str, PrivateName] = {
     "asyncio.sslproto.SSLProtocol._transport": PrivateName(
         "_primitives._asyncio_transports", "the transport below TLS", since=(3, 11)
     ),
+    "asyncio.tasks._wait": PrivateName(
+        "_primitives._asyncio_waits", "a layer: `wait` has found tasks that are done"
+    ),
     "asyncio.transports._FlowControlMixin": PrivateName(
         "_primitives._asyncio_transports", "layers of the transports with flow control"
     ),

@@ -72,7 +72,7 @@ def adopt(context: Context | None) -> bool | None:
         _, idle, buried, so_far, earlier = record
         if earlier is not None:
             known = earlier.find(id(context))
-            if known is not None and known() is context:
+            if context and known is not None and known() is context:
                 adopted.set([known, idle, buried, SEVERAL, earlier])
                 attach(context)
                 return None

@@ -20,7 +20,7 @@ from otel_concurrency._core.patching import Patch
 FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "threading": ("_threading", "_signal", "_weakref"),
     "futures": ("_futures", "_futures_map"),
-    "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports"),
+    "asyncio": ("_asyncio", "_asyncio_callbacks", "_asyncio_transports", "_asyncio_waits"),
     "sched": ("_sched", "_tkinter"),
     "queue": ("_queue", "_logging"),
     "multiprocessing": ("_multiprocessing",),
