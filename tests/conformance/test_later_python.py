@@ -27,6 +27,7 @@ import pytest
 from forms import WAIT
 from opentelemetry.context import attach, detach, set_value
 
+from interpreters import PYPY
 from layers import PLACES
 from otel_concurrency import ConcurrencyInstrumentor, _instrumentor
 from otel_concurrency._status import snapshot
@@ -367,6 +368,8 @@ def switch():
 @pytest.mark.parametrize(("place", "change"), CASES)
 def test_a_changed_signature_is_never_noticed(place, change, switch, monkeypatch, caplog):
     """What cannot take it is left alone, with one line of log, and ``status`` says so."""
+    if PYPY and str(place) == "queue.SimpleQueue.__new__":
+        pytest.skip("PyPy's class is written in Python, and takes its arguments by __init__")
     use, raw = use_of(place), place.raw
     expected = use()
     changed, callers = CHANGES[change](place.function)

@@ -272,6 +272,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     for name in ("put", "put_nowait", "get", "get_nowait"):
         SimpleQueue.__dict__[name].__annotations__ = {}
+    SimpleQueue.__qualname__ = "SimpleQueue"  # PyPy's has another, by which this is not found
     return SimpleQueue
 
 
