@@ -163,6 +163,14 @@ threads = [threading.Thread(target=contextvars.Context().run, args=(work, barrie
 for thread in threads: thread.start()
 for thread in threads: thread.join(30)
 handoff.__exit__(None, None, None)
+
+def fail(context):
+    raise ValueError("theirs")
+
+Own.attach = lambda self, context: fail(context)
+assert handoff.run(int) == handoff.wrap(int)() == 0
+with handoff:
+    pass
 print("done")
 """
 
@@ -174,7 +182,8 @@ def test_it_works_with_another_runtime_context():
     )
     assert done.stdout == "done\n"
     assert done.stderr.count("in another thread or task") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("ValueError: theirs") == 2  # in one message, and its traceback
+    assert "Failed to detach" not in done.stderr
 
 
 def test_a_runtime_context_that_fails_is_one_warning(monkeypatch, caplog):

@@ -68,16 +68,13 @@ def carried(f: Any, result: Any, context: Context) -> Any:
 
 def leave(token: Any, context: Context) -> None:
     """Detach what :func:`attach_safely` attached, and let go of items adopted in the meantime."""
+    if token is None:  # it could not be attached, which was reported
+        return
     try:
         detach(token)
         if handoff.any_adopted:
             adoption.end_in(context)
     except Exception as error:
-        _report_not_detached(token, error)
-
-
-def _report_not_detached(token: Any, error: Exception) -> None:
-    if token is not None:  # what could not be attached was reported then
         handoff.report_fault("detach", error)
 
 
@@ -102,12 +99,13 @@ def _function(f: Any, context: Context) -> Any:
         try:
             result = f(*args, **kwargs)
         finally:
-            try:  # as `leave`, without a call of it
-                detach(token)
-                if handoff.any_adopted:
-                    adoption.end_in(context)
-            except Exception as error:
-                _report_not_detached(token, error)
+            if token is not None:  # as `leave`, without a call of it
+                try:
+                    detach(token)
+                    if handoff.any_adopted:
+                        adoption.end_in(context)
+                except Exception as error:
+                    handoff.report_fault("detach", error)
             del token
         if type(result) is CoroutineType:
             return carried(f, result, context)
