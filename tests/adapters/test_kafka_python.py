@@ -145,6 +145,59 @@ print(span.parent, *(f"{{link.context.span_id:x}}" for link in span.links))
     assert run_program(program).split() == ["None", "2" * 16]
 
 
+POLLS = """
+from opentelemetry import baggage, context
+from opentelemetry.sdk.trace import TracerProvider
+tracer = TracerProvider().get_tracer("tests")
+
+def headers(number):
+    parent = b"00-" + number * 32 + b"-" + number * 16 + b"-01"
+    return [("traceparent", parent), ("baggage", b"all=yes,tenant=" + number)]
+
+def poll(*numbers):
+    for number in numbers:
+        producer.send("orders", b"", headers=headers(number) if number else None)
+    polled = {"orders": log[:1], "others": log[1:]}
+    kafka.KafkaConsumer._poll_once = lambda *args, **kwargs: polled
+    log.clear()
+    assert consumer.poll() is polled
+    with tracer.start_as_current_span("work") as span:
+        found = sorted(baggage.get_all().items())
+    after = tracer.start_span("after")
+    print(
+        f"{span.parent.span_id:x}" if span.parent else None,
+        [f"{link.context.span_id:x}"[0] for link in span.links],
+        found,
+        after.parent, len(after.links),
+    )
+
+consumer.config["max_poll_records"] = 500
+poll(b"1")
+poll(b"1", b"1", b"1")
+poll(b"1", b"2", b"1")
+poll(b"", b"1")
+poll(b"", b"")
+kafka.KafkaConsumer._poll_once = lambda *args, **kwargs: {}
+consumer.poll()
+print(dict(context.get_current()))
+"""
+
+
+@IN_BOTH_ORDERS
+def test_what_poll_returns_is_a_batch(first):
+    """Its span is a child of the only origin, or linked to each; the next one is a root span."""
+    program = first.format(module="kafka") + LOG + POLLS
+    of_one = f"{'1' * 16} [] [('all', 'yes'), ('tenant', '1')] None 0"
+    assert run_program(program).splitlines() == [
+        of_one,
+        of_one,
+        "None ['1', '2'] [('all', 'yes')] None 0",
+        "None ['1'] [] None 0",
+        "None [] [] None 0",
+        "{}",
+    ]
+
+
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
     check_undo(kafka.KafkaConsumer)

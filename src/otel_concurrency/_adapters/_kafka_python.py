@@ -2,8 +2,8 @@
 
 The setting QUEUE covers it, and a record is treated as an item: its context stays attached until
 the consumer asks for the next record. OpenTelemetry's own instrumentor sends the headers; its
-receive span has ended when the consumer gets the record. ``poll`` returns records in batches, and
-the context of none of them is adopted.
+receive span has ended when the consumer gets the record. What ``poll`` returns is a batch: it is
+handled in the context that its records have in common.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from types import ModuleType
 from typing import Any
 
 from opentelemetry import propagate
+from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption
+from otel_concurrency._linking import batches
 
 TESTED = ("2.1.5", "3.0.12")
 
@@ -26,7 +29,7 @@ def _layers(group: ModuleType, seam: Seam) -> list[Patch]:
     consumer = vars(group)["KafkaConsumer"]
     return [
         Layer(consumer, "__next__", lambda raw: _next(raw, seam)),
-        Layer(consumer, "poll", _poll),
+        Layer(consumer, "poll", lambda raw: _poll(raw, vars(group), seam)),
     ]
 
 
@@ -48,17 +51,47 @@ def _next(original: Any, seam: Seam) -> Any:
     return __next__
 
 
-def _poll(original: Any) -> Any:
+def _poll(original: Any, library: dict[str, Any], seam: Seam) -> Any:
     @functools.wraps(original)
     def poll(self: Any, *args: Any, **kwargs: Any) -> Any:
+        frame = caller()
+        if frame is not None and frame.f_globals is library:  # `__next__`, which polls itself
+            return original(self, *args, **kwargs)
         adoption.let_go()
-        return original(self, *args, **kwargs)
+        polled = original(self, *args, **kwargs)
+        try:
+            if polled and seam.active:
+                _arrive_together([one.headers for some in polled.values() for one in some], seam)
+        except Exception as error:
+            handoff.report_fault("get", error)
+        return polled
 
     return poll
 
 
 def _arrive(headers: Any, seam: Seam) -> None:
     """Make the consumer adopt the context in ``headers``. May raise."""
+    adoption.hand_over(seam, _context_in(headers))
+
+
+def _arrive_together(all_headers: list[Any], seam: Seam) -> None:
+    """Make the consumer adopt what the contexts in the headers have in common. May raise."""
+    known: dict[Any, Context] = {}  # records of one request mostly have the same headers
+    contexts: list[Context] = []
+    for headers in all_headers:
+        key = tuple(map(tuple, headers or ()))
+        if key not in known:
+            known[key] = _context_in(headers)
+        contexts.append(known[key])
+    if any(contexts):
+        adoption.hand_over(seam, batches.merged(contexts))
+        adoption.found_none()  # the batch is complete: its span is the only one
+
+
+def _context_in(headers: Any) -> Context:
+    """Return the context in the headers of a record. May raise.
+
+    The record may come from another service, so the configured propagators read it.
+    """
     texts = {key: value.decode("utf-8", "replace") for key, value in headers or () if value}
-    # The record may come from another service, so the configured propagators read it.
-    adoption.hand_over(seam, propagate.extract(texts, NO_CONTEXT))
+    return propagate.extract(texts, NO_CONTEXT) if texts else NO_CONTEXT
