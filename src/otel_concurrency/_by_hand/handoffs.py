@@ -217,14 +217,15 @@ def capture(policy: Literal["parent", "link"] | Policy = "parent") -> HandOff:
     """
     if policy != "parent":
         return _captured(policy)
-    made: HandOff = _new(HandOff)  # without the call of `__init__`
+    made: Any = _new(HandOff)  # without the call of `__init__`
     try:
         made._context = get_current()
     except Exception as error:
         made._context = NO_CONTEXT
         handoff.report_fault("get_current", error)
     made._free = True
-    return made
+    captured: HandOff = made
+    return captured
 
 
 def _captured(policy: object) -> HandOff:
