@@ -215,6 +215,13 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
                 handoff.report_fault("get", error)
             return item
 
+        @functools.wraps(plain.empty)
+        def empty(self) -> Any:
+            is_empty = plain.empty(self)
+            if is_empty:
+                _asked_in_vain(self)  # a pool looks before it makes a thing
+            return is_empty
+
         if hasattr(plain, "task_done"):
 
             @functools.wraps(plain.task_done)
