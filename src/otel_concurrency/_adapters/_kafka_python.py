@@ -79,7 +79,8 @@ def _arrive_together(all_headers: list[Any], seam: Seam) -> None:
     known: dict[Any, Context] = {}  # records of one request mostly have the same headers
     contexts: list[Context] = []
     for headers in all_headers:
-        key = tuple(map(tuple, headers or ()))
+        pairs: list[Any] = headers or []
+        key = tuple(tuple(pair) for pair in pairs)
         if key not in known:
             known[key] = _context_in(headers)
         contexts.append(known[key])
