@@ -388,3 +388,22 @@ def test_it_can_be_switched_off(run):
     result = run("def test_it(spans):\n    pass\n", "-p", "no:otel_concurrency")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*fixture 'spans' not found*"])
+
+
+def test_an_unknown_keyword_of_the_marker_fails_the_test(run):
+    """A misspelled setting is no setting: the test fails, and the keyword is named."""
+    result = run(
+        """
+        import pytest
+
+        @pytest.mark.otel_concurrency(quue="off")
+        def test_misspelled(spans):
+            pass
+
+        @pytest.mark.otel_concurrency(queue="off", library=True, skip_dep_check=True)
+        def test_spelled(spans):
+            pass
+        """
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*does not know 'quue'*"])

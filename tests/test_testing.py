@@ -563,3 +563,26 @@ def test_an_outline_of_what_is_not_all_there():
         "✗ lost             2.0 s  ✗ orphan: a trace of its own",
         "     Nobody knows why. Ask.",
     ]
+
+
+def test_a_wrong_parent_is_shown_in_the_tree():
+    """A span under a span of other work fails the assertion, which marks it in the tree."""
+
+    def stream():
+        with tracer.start_as_current_span("stream"):
+            yield
+
+    with testing.watch(library=False) as spans:
+        tracer = trace.get_tracer(__name__)
+        for _ in stream():
+            tracer.start_span("consumer's").end()
+    words = failure(spans.assert_no_wrong_parents)
+    assert "generator `stream`" in words
+    assert re.search(r"└─ consumer's .*✗ wrong parent$", words, re.MULTILINE)
+
+
+def test_right_parents_pass():
+    """Where every span is under its own work the assertion holds."""
+    with testing.watch() as spans:
+        place_order()
+    spans.assert_no_wrong_parents()

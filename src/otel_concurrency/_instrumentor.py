@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,11 @@ def _brings_something_new(keywords: Mapping[str, Any]) -> bool:
     if not given:
         return False
     return _settings.read(_primitives.NAMES, given, _adapters.ADAPTERS) != _settings.in_force
+
+
+def unknown_keywords(keywords: Iterable[str]) -> list[str]:
+    """Return those of ``keywords`` that ``instrument()`` does not take, in their order."""
+    return _settings.unknown(_primitives.NAMES, keywords)
 
 
 _KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}

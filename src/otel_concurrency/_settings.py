@@ -56,8 +56,26 @@ _PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 
 _WORDS = {policy.value: policy for policy in Policy}
 
+_BESIDE_PRIMITIVES = (
+    "policy",
+    "excluded",
+    "link_after",
+    "flush_timeout",
+    "metrics",
+    "adapters",
+    "keep_official_threading",
+)
+"""The settings that are not the policy of a primitive."""
+
 _OF_ANY_INSTRUMENTOR = frozenset(
-    ("tracer_provider", "meter_provider", "logger_provider", "event_logger_provider")
+    (
+        "tracer_provider",
+        "meter_provider",
+        "logger_provider",
+        "event_logger_provider",
+        "skip_dep_check",
+        "raise_exception_on_conflict",
+    )
 )
 """Keywords that are passed to every instrumentor. They are no settings of this library."""
 
@@ -151,19 +169,16 @@ def variable(name: str) -> str:
     return _PREFIX + name.upper()
 
 
+def unknown(primitives: Iterable[str], keywords: Iterable[str]) -> list[str]:
+    """Return those of ``keywords`` that ``instrument()`` does not take, in their order."""
+    known = {*primitives, *_BESIDE_PRIMITIVES, *_OF_ANY_INSTRUMENTOR}
+    return [keyword for keyword in keywords if keyword not in known]
+
+
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (
-        *primitives,
-        "policy",
-        "excluded",
-        "link_after",
-        "flush_timeout",
-        "metrics",
-        "adapters",
-        "keep_official_threading",
-    )
-    for keyword in keywords:
-        if keyword not in known and keyword not in _OF_ANY_INSTRUMENTOR | {DECLARED}:
+    known = (*primitives, *_BESIDE_PRIMITIVES)
+    for keyword in unknown(primitives, keywords):
+        if keyword != DECLARED:
             faults.once(
                 _logger,
                 ("keyword", keyword),

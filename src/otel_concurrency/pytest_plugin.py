@@ -53,6 +53,13 @@ def spans(request: pytest.FixtureRequest) -> Iterator[Spans]:
     item: Any = request.node
     marker = item.get_closest_marker(_SETTINGS)
     settings: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    unknown = testing.unknown_settings(settings)
+    if unknown:
+        pytest.fail(
+            f"@pytest.mark.{_SETTINGS} does not know {', '.join(map(repr, unknown))}: its keywords "
+            "are `library` and those of `ConcurrencyInstrumentor().instrument()`",
+            pytrace=False,
+        )
     with testing.watch(**settings) as watched:
         yield watched
 

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
@@ -195,6 +195,23 @@ class Spans(Sequence[Span]):
         report = self.report()
         if report.leaks:
             raise AssertionError(_leaks(report.leaks))
+
+    def assert_no_wrong_parents(self) -> None:
+        """Fail if a span is the child of a span that belongs to other work.
+
+        That is another request, connection, item or round, or the consumer of a generator.
+        """
+        __tracebackhide__ = True
+        report = self.report()
+        leaks = [leak for leak in report.leaks if leak.is_wrong_parent]
+        if leaks:
+            marked = {leak.span: "wrong parent" for leak in leaks if leak.span}
+            _fail(f"a span has the parent of other work\n{_leaks(leaks)}", report, marked)
+
+
+def unknown_settings(given: Iterable[str]) -> list[str]:
+    """Return those of the keywords ``given`` that :func:`watch` does not take, in their order."""
+    return _instrumentor.unknown_keywords(keyword for keyword in given if keyword != "library")
 
 
 @contextmanager

@@ -905,3 +905,123 @@ def test_calls_are_seen_beside_other_instrumentors(trace):
     requests = {"request": None, "request of a loop": None}
     assert seen == requests | {name: name for name in seen.keys() - requests}
     assert len(seen) == 11
+
+
+# --- what the command says ---
+
+
+def test_off_advises_to_switch_the_library_on(program, trace):
+    """Where the run had the library off, the advice is to switch it on, not one primitive."""
+    shown = trace(sys.executable, program(REQUEST), options=["--off"])
+    (orphan,) = shown.report["orphans"]
+    assert "this run had the library off" in orphan["words"]
+    assert "switch it on" in orphan["advice"]
+    assert "OTEL_PYTHON_CONCURRENCY" not in orphan["words"] + orphan["advice"]
+
+
+def test_a_primitive_that_is_off_is_named(program, trace):
+    """Where one primitive was off, the advice names its setting."""
+    shown = trace(sys.executable, program(REQUEST), OTEL_PYTHON_CONCURRENCY_THREADING="off")
+    (orphan,) = shown.report["orphans"]
+    assert "primitive THREADING is off" in orphan["words"]
+    assert "OTEL_PYTHON_CONCURRENCY_THREADING=parent" in orphan["advice"]
+
+
+def test_a_root_is_not_annotated_with_a_hand_off_without_context(program, trace):
+    """A thread that was started outside any span says nothing of how its root span came to be."""
+    shown = trace(sys.executable, program('hand_off("work")'))
+    assert shown.names == {"work": 1}
+    assert [span["hand_off"] for span in shown.report["spans"]] == [None]
+    assert "waited" not in next(row for row in shown.stdout.splitlines() if row.startswith("work "))
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [([], 0), (["--fail-on", "orphans"], 3), (["--fail-on", "leaks"], 3)]
+)
+def test_a_program_without_spans(program, trace, options, status):
+    """A program that starts no span is no success: the command says so, with its own status."""
+    shown = trace(sys.executable, program("print('nothing')"), options=options)
+    assert shown.status == status
+    assert "No span was started" in shown.stdout
+    assert ("no span was started" in shown.stderr) == bool(status)
+
+
+def test_a_script_is_no_program(program, trace):
+    """Where a script is given without its interpreter, the command asks whether that was meant."""
+    path = program(REQUEST)
+    shown = trace(path, "--with", "an argument")
+    assert shown.status == 126
+    assert f"did you mean `python {path} --with 'an argument'`?" in shown.stderr
+
+
+def test_spans_that_failed_are_marked(program, trace):
+    """A span with an error status is marked in its tree, and others are not."""
+    text = """
+    for fails in (True, True, False):
+        span = tracer.start_span("fails" if fails else "works")
+        if fails:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end()
+    """
+    shown = trace(sys.executable, program(text))
+    assert re.search(r"^fails .2 .* error .2", shown.stdout, re.MULTILINE)
+    assert not re.search(r"^works .*error", shown.stdout, re.MULTILINE)
+
+
+def test_a_trace_that_the_limit_cut_is_marked(program, trace):
+    """With --limit the traces of which spans are missing say so, and complete ones do not."""
+    text = """
+    with tracer.start_as_current_span("complete"):
+        work("child")
+    with tracer.start_as_current_span("cut"):
+        work("child")
+    """
+    shown = trace(sys.executable, program(text), options=["--limit", "3"])
+    assert re.search(r"^cut .*incomplete \(--limit\)", shown.stdout, re.MULTILINE)
+    assert not re.search(r"^complete .*incomplete", shown.stdout, re.MULTILINE)
+
+
+COUNTS_INTERRUPTS = """
+import os, pathlib, signal, time
+got = []
+def count(*_):
+    got.append(1)
+    os.write(1, b"got\\n")
+signal.signal(signal.SIGINT, count)
+with pathlib.Path("runs").open("a") as file:
+    file.write("run\\n")
+os.write(1, b"ready\\n")
+while len(got) < int(sys.argv[1]):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("times", "soon", "runs"), [(2, "1e9", 1), (2, "-1", 2), (1, "1e9", 2)])
+def test_a_second_ctrl_c_ends_a_comparison(program, tmp_path, times, soon, runs):
+    """If Ctrl-C comes twice in quick succession, --compare does not run the program again."""
+    command = (
+        "import sys; from otel_concurrency import _cli; from otel_concurrency._cli import trace; "
+        f"trace._SOON = float('{soon}'); sys.exit(_cli.main())"
+    )
+    path = program(COUNTS_INTERRUPTS)
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, "trace", "--compare", sys.executable, path, str(times)],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(runs):
+            while process.stdout.readline() != "ready\n":
+                assert process.poll() is None
+            for _ in range(times):
+                process.send_signal(signal.SIGINT)
+                assert process.stdout.readline() == "got\n"
+        _, stderr = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+    assert (tmp_path / "runs").read_text() == "run\n" * runs
+    assert ("not run again" in stderr) == (runs == 1)

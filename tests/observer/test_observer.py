@@ -12,6 +12,7 @@ import queue
 import sched
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 import watching
 from interpreters import measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._observer import observer
+from otel_concurrency._observer import frames, observer
 from otel_concurrency._trace_report.analysis import Collection
 from programs import BROKEN
 
@@ -537,3 +538,23 @@ def test_a_worker_that_is_pinned_to_another_request_is_a_leak(tracer):
     (leak,) = report.leaks
     assert leak.span == spans["work"].id
     assert (leak.reason, leak.site) == ("ended_parent", spans["first request"].site)
+
+
+def test_a_console_script_is_not_a_line_of_the_program():
+    """Where a command of a package runs, the line is the package's own, and not the command's."""
+
+    def defined_in(file):
+        scope = {}
+        exec(compile("def call(function, *args): return function(*args)", file, "exec"), scope)
+        return scope["call"]
+
+    command = defined_in(os.path.join(sysconfig.get_path("scripts"), "serve"))
+    package = defined_in(os.path.join(sysconfig.get_path("purelib"), "server", "main.py"))
+    found = []
+    thread = threading.Thread(
+        target=command, args=(package, lambda: found.append(frames.site(sys._getframe(1))))
+    )
+    thread.start()
+    thread.join()
+    (site,) = found
+    assert site.line.endswith(os.path.join("server", "main.py:1"))

@@ -41,6 +41,12 @@ _NARROW = 100
 
 _UNKNOWN = "-"
 
+_NO_SPANS = (
+    "No span was started: is the code with spans reached, and are its tracers of OpenTelemetry's "
+    "SDK? Frameworks start spans only if their instrumentation is installed: "
+    "opentelemetry-bootstrap -a install."
+)
+
 _INSTALLED = re.compile(r"[^\s`'\"]*[/\\](?:site|dist)-packages[/\\]")
 
 _Fault = TypeVar("_Fault", Orphan, Leak)
@@ -64,6 +70,8 @@ def show(console: Console, report: Report) -> None:
             console.print(title, style="bold")
         console.print(part)
     console.print()
+    if report.processes and not report.spans:
+        console.print(_NO_SPANS, style="yellow")
     console.print(words.summary(report))
 
 
@@ -226,6 +234,14 @@ class _Words:
             text.append(self._local(known[0].site), "not green")
             text.append(self._waited(known), "dim not green")
             parts.append(text)
+        failed = sum(span.status == "ERROR" for span in branch.spans)
+        if failed:
+            times = f" {self._glyphs.times}{failed:,}" if failed > 1 else ""
+            parts.append(Text(f"error{times}", "bold red"))
+        if branch.depth == 0 and any(
+            span.id.trace_id in forest.incomplete for span in branch.spans
+        ):
+            parts.append(Text("incomplete (--limit)", "yellow"))
         if orphan:
             parts.append(Text(f"orphan: see {orphan}", "bold red"))
         elif branch.example.parent is not None and branch.example.parent not in forest.spans:

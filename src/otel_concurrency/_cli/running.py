@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -25,9 +26,14 @@ _FORWARDED = (*_OF_A_TERMINAL, "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 def run(
-    command: Sequence[str], environment: Mapping[str, str], meanwhile: Callable[[], None]
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    meanwhile: Callable[[], None],
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> int:
     """Run ``command`` to its end, and call ``meanwhile`` many times a second; return the status.
+
+    ``on_interrupt`` is called at each Ctrl-C, which the program gets as well.
 
     That is 128 and the number of the signal where it was ended by one. Raises CommandError where
     there is no such program.
@@ -38,16 +44,24 @@ def run(
     try:
         program = subprocess.Popen(command, env=environment, start_new_session=not shared)  # noqa: S603
     except FileNotFoundError:
-        raise CommandError(f"there is no program {command[0]}", 127) from None
+        raise CommandError(f"there is no program {command[0]}{_meant(command)}", 127) from None
     except OSError as error:
-        raise CommandError(f"{command[0]} cannot be run: {error}", 126) from None
-    with _signals_passed_on(program, shared=shared):
+        words = f"{command[0]} cannot be run: {error}{_meant(command)}"
+        raise CommandError(words, 126) from None
+    with _signals_passed_on(program, on_interrupt, shared=shared):
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = program.wait(_PERIOD)
                 break
             meanwhile()
     return status if status >= 0 else 128 - status
+
+
+def _meant(command: Sequence[str]) -> str:
+    """Return a question where a file of Python was given in the place of a program."""
+    if not (command[0].endswith(".py") and os.path.isfile(command[0])):
+        return ""
+    return f": did you mean `python {shlex.join(command)}`?"
 
 
 def _in_the_foreground() -> bool:
@@ -65,9 +79,11 @@ def _in_the_foreground() -> bool:
 
 @contextlib.contextmanager
 def _signals_passed_on(
-    program: subprocess.Popen[bytes], *, shared: bool
+    program: subprocess.Popen[bytes], on_interrupt: Callable[[], None], *, shared: bool
 ) -> Generator[None, None, None]:
     def pass_on(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            on_interrupt()
         with contextlib.suppress(OSError):
             if signal.Signals(number).name not in _OF_A_TERMINAL:
                 program.send_signal(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from otel_concurrency._trace_report.model import Report
 
 _FAULTS = ("orphans", "leaks")
+
+_NOTHING_SEEN = 3
+"""The exit status where --fail-on has nothing to look at."""
+
+_SOON = 1.0
+"""Seconds within which a second Ctrl-C ends all that --compare runs."""
 
 _BETWEEN_COUNTS = 5.0
 """Seconds between two lines of counts, of a program that runs long."""
@@ -48,7 +55,7 @@ def add_to(verbs: Any) -> None:
             "lost its parent and why, and where a context outlived its work. No exporter is "
             "needed; those that the program configures stay. Ctrl-C ends the program, which is "
             "reported nevertheless. The exit status is the program's; 1 where that is 0 and "
-            "something was found that --fail-on names."
+            "something was found that --fail-on names, and 3 where no span was started."
         ),
     )
     which = parser.add_mutually_exclusive_group()
@@ -113,15 +120,22 @@ def run(arguments: argparse.Namespace) -> int:
         output.reconfigure(errors="backslashreplace")
     reports: dict[str, Report] = {}
     console = Console(highlight=False, emoji=False, markup=False, soft_wrap=False)
+    interrupts = _Interrupts()
     for library in (False, True) if arguments.compare else (not arguments.off,):
-        report = _observe(command, library=library, limit=arguments.limit)
+        if interrupts.ends_all:
+            say("Ctrl-C came twice within a second: the program is not run again")
+            break
+        report = _observe(command, interrupts, library=library, limit=arguments.limit)
         terminal.show(console, report)
         reports["on" if library else "off"] = report
-    if arguments.compare:
+    if len(reports) > 1:
         terminal.show_comparison(console, reports["off"], reports["on"])
     _write(reports, arguments.json, arguments.html)
 
     *_, last = reports.values()
+    if arguments.fail_on and not last.spans:
+        say("failed, since no span was started")
+        return last.exit_status or _NOTHING_SEEN
     found = [each for each in arguments.fail_on if getattr(last, each)]
     if found:
         counts = " and ".join(counted(len(getattr(last, each)), each[:-1]) for each in found)
@@ -129,7 +143,22 @@ def run(arguments: argparse.Namespace) -> int:
     return last.exit_status or (1 if found else 0)
 
 
-def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
+class _Interrupts:
+    """Two Ctrl-C within a second end all; one ends the run that it comes in."""
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+        self.ends_all = False
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        self.ends_all = self.ends_all or now - self._last <= _SOON
+        self._last = now
+
+
+def _observe(
+    command: list[str], interrupts: _Interrupts, *, library: bool, limit: int | None
+) -> Report:
     from otel_concurrency._observer import start, wire
     from otel_concurrency._trace_report import analysis
 
@@ -144,7 +173,7 @@ def _observe(command: list[str], *, library: bool, limit: int | None) -> Report:
                 counts.tell()
 
         environment = start.environment(directory, library=library)
-        status = running.run(command, environment, meanwhile)
+        status = running.run(command, environment, meanwhile, interrupts)
         reader.read(collection.feed)
         reader.read(collection.feed)  # of children that had a last word
     if reader.lost:

@@ -17,6 +17,14 @@ from typing import NamedTuple
 _PROGRAM, _PACKAGE, _MACHINERY = range(3)
 
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_SCRIPTS = tuple(
+    {
+        path + os.sep
+        for each in (sysconfig.get_path("scripts"),)
+        for path in (each, os.path.realpath(each))
+    }
+)
+"""Where commands of installed packages are, as `uvicorn` is; their lines say nothing."""
 _NOT_THE_PROGRAMS = ("opentelemetry", "wrapt", "_pytest", "pluggy", "pytest")
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STDLIB = tuple(
@@ -69,6 +77,8 @@ def _classify(file: str) -> int:
         if installed in file:
             package = file.rpartition(installed)[2].split(os.sep)[0].removesuffix(".py")
             return _MACHINERY if package in _NOT_THE_PROGRAMS else _PACKAGE
+    if file.startswith(_SCRIPTS):
+        return _PACKAGE
     return _MACHINERY if file.startswith(_STDLIB) else _PROGRAM
 
 

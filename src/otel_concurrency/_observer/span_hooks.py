@@ -68,14 +68,19 @@ def _started(span: Any, given: Any) -> None:
         thread=flows.thread_name(),
         task=_task(),
         site=site,
-        hand_off=_arrived_by(flow, above),
+        hand_off=_arrived_by(span, flow, above),
         suspect=suspect,
     )
 
 
-def _arrived_by(flow: flows.Flow | None, above: Seen | None) -> str | None:
-    """Return the id of the hand-off between a span and its parent, if there was one."""
+def _arrived_by(span: Any, flow: flows.Flow | None, above: Seen | None) -> str | None:
+    """Return the id of the hand-off between a span and its parent, if there was one.
+
+    For a root it is the hand-off that should have brought a parent.
+    """
     if flow is None or flow.record.clean:
+        return None
+    if span.parent is None and flow.record.cause is None:
         return None
     if above is not None and above.flow is not None and above.flow.record.id == flow.record.id:
         return None

@@ -141,6 +141,11 @@ class Collection:
         self._replaced: list[tuple[int, _Ending]] = []
         """Of processes that have become another program, or left their number to one."""
         self._born_at: dict[int, str] = {}
+        self._off: set[int] = set()
+        """The processes in which the library was kept off."""
+        self._traces: set[str] = set()
+        self._incomplete: set[str] = set()
+        """The traces of which spans are kept, and of which spans were dropped."""
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._chance = random.Random(0)  # noqa: S311 - a sample
@@ -183,6 +188,7 @@ class Collection:
                 for key, site in self._call_sites.items()
             ),
             dropped={kind: self._dropped[kind] for kind in _KINDS if self._dropped[kind]},
+            incomplete=tuple(sorted(self._incomplete)),
         )
 
     def _keep(self, kind: str, kept: Mapping[Any, Any] | Sequence[Any]) -> bool:
@@ -197,6 +203,8 @@ class Collection:
         if pid in self._endings:
             self._replaced.append((pid, self._endings.pop(pid)))
         self._counts["processes"] += pid not in self._processes
+        if not event.get("library", True):
+            self._off.add(pid)
         self._processes[pid] = Process(pid, event["parent"], event["command"], event["at_ns"])
 
     def _process_end(self, event: Mapping[str, Any]) -> None:
@@ -241,7 +249,10 @@ class Collection:
         return (process is None or process.ended_ns is None) and _is_there(pid)
 
     def _leak(self, event: Mapping[str, Any]) -> None:
-        self._leaks.add(event)
+        self._leaks.add({**event, "library": self._has_library(event)})
+
+    def _has_library(self, event: Mapping[str, Any]) -> bool:
+        return event["pid"] not in self._off
 
     def _leak_over(self, event: Mapping[str, Any]) -> None:
         self._leaks.take_back(event["key"])
@@ -296,7 +307,8 @@ class Collection:
         self._counts["traces"] += parent is None
         suspect = event["suspect"]
         if suspect is not None and self._keep("orphans", self._orphans):
-            reason = explanations.of({**suspect, "site": event["site"]})
+            facts = {"site": event["site"], "library": self._has_library(event)}
+            reason = explanations.of({**suspect, **facts})
             self._orphans.append(
                 Orphan(
                     span_id,
@@ -308,6 +320,7 @@ class Collection:
                 )
             )
         if self._keep("spans", self._spans):
+            self._traces.add(span_id.trace_id)
             self._spans[span_id] = Span(
                 id=span_id,
                 parent=parent,
@@ -323,6 +336,8 @@ class Collection:
             )
         elif parent is None:
             self._dropped["traces"] += 1
+        elif span_id.trace_id in self._traces:
+            self._incomplete.add(span_id.trace_id)
 
     def _span_end(self, event: Mapping[str, Any]) -> None:
         span_id = SpanId(*event["id"])

@@ -43,12 +43,23 @@ def _inside(suspect: Mapping[str, Any]) -> str:
     return f" inside span `{origin[2]}`" if origin and origin[2] else ""
 
 
+def _is_off(suspect: Mapping[str, Any], primitive: str) -> str:
+    has_library = suspect.get("library", True)
+    return f"primitive {primitive} is off" if has_library else "this run had the library off"
+
+
+def _switch(facts: Mapping[str, Any], setting: str) -> str:
+    """Return what to do so that the library acts: ``setting``, or to switch all of it on."""
+    return setting if facts.get("library", True) else "switch it on, this run had it off"
+
+
 def _primitive_off(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     primitive = by["primitive"].upper()
+    setting = f"OTEL_PYTHON_CONCURRENCY_{primitive}=parent"
     return (
-        f"It is part of work that was {_handed_off(suspect)}; primitive {primitive} is off.",
-        f"Let the library carry it: OTEL_PYTHON_CONCURRENCY_{primitive}=parent.",
+        f"It is part of work that was {_handed_off(suspect)}; {_is_off(suspect, primitive)}.",
+        f"Let the library carry it: {_switch(suspect, setting)}.",
         by["site"],
     )
 
@@ -57,9 +68,9 @@ def _raw_thread(suspect: Mapping[str, Any]) -> _Explanation:
     by = suspect["by"]
     return (
         f"Its thread was started at {by['site']}{_inside(suspect)} by {by['call']}, "
-        "and primitive THREADING is off.",
+        f"and {_is_off(suspect, 'THREADING')}.",
         "Start a threading.Thread, or let the library carry it: "
-        "OTEL_PYTHON_CONCURRENCY_THREADING=parent.",
+        f"{_switch(suspect, 'OTEL_PYTHON_CONCURRENCY_THREADING=parent')}.",
         by["site"],
     )
 
@@ -75,12 +86,12 @@ def _not_carried(suspect: Mapping[str, Any]) -> _Explanation:
 
 
 def _captured_late(suspect: Mapping[str, Any]) -> _Explanation:
+    setting = f"OTEL_PYTHON_CONCURRENCY_{suspect['by']['primitive'].upper()}=parent"
     return (
         f"The context was captured at {suspect['at']}, where the work runs already: there is no "
         f"span in it. The work was {_handed_off(suspect)}.",
         f"Call `otel_concurrency.capture()` where the work is handed off, pass it along, and "
-        "work in `with handoff:`; or let the library carry it: "
-        f"OTEL_PYTHON_CONCURRENCY_{suspect['by']['primitive'].upper()}=parent.",
+        f"work in `with handoff:`; or let the library carry it: {_switch(suspect, setting)}.",
         suspect["at"],
     )
 
@@ -206,7 +217,7 @@ def _ended_parent(leak: Mapping[str, Any]) -> tuple[str, str]:
         f"A span was started on thread {leak['thread']} as a child of `{leak['of'][2]}`, which had "
         "ended and belongs to other work: its context has outlived it.",
         "Have long-lived work start in a context of its own, or let the library link it: "
-        "OTEL_PYTHON_CONCURRENCY_LINK_AFTER.",
+        f"{_switch(leak, 'OTEL_PYTHON_CONCURRENCY_LINK_AFTER')}.",
     )
 
 
@@ -224,7 +235,7 @@ def _left_with_connection(leak: Mapping[str, Any]) -> tuple[str, str]:
         f"A span on a connection was started as a child of `{leak['of'][2]}`, which had ended and "
         f"belongs to another request: its context was left with the connection{_where(leak)}, by "
         f"{leak['call']}.",
-        f"Let the library keep connections out of requests: {_ASYNCIO}.",
+        f"Let the library keep connections out of requests: {_switch(leak, _ASYNCIO)}.",
     )
 
 
@@ -232,7 +243,8 @@ def _left_with_server(leak: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"A span on a connection was started as a child of `{leak['of'][2]}`, inside which the "
         f"server was started{_where(leak)}.",
-        f"Start servers outside of spans, or let the library keep them out: {_ASYNCIO}.",
+        "Start servers outside of spans, or let the library keep them out: "
+        f"{_switch(leak, _ASYNCIO)}.",
     )
 
 
@@ -240,7 +252,7 @@ def _left_with_task(leak: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"A span was started as a child of `{leak['of'][2]}` in work that goes on after its end: "
         f"{leak['call']}, called{_where(leak)}.",
-        f"Start it outside of spans, or let the library keep it out: {_ASYNCIO}.",
+        f"Start it outside of spans, or let the library keep it out: {_switch(leak, _ASYNCIO)}.",
     )
 
 
@@ -248,7 +260,8 @@ def _left_with_rounds(leak: Mapping[str, Any]) -> tuple[str, str]:
     return (
         f"A span was started as a child of `{leak['of'][2]}` in a round of periodic work, which "
         f"{leak['call']} has started{_where(leak)}: each round prolongs that trace.",
-        f"Start it outside of spans, or let the library link each round: {_ASYNCIO}.",
+        "Start it outside of spans, or let the library link each round: "
+        f"{_switch(leak, _ASYNCIO)}.",
     )
 
 
@@ -258,8 +271,7 @@ def _left_with_worker(leak: Mapping[str, Any]) -> tuple[str, str]:
         "ended and belongs to another request: the thread or task was started inside that span"
         f"{_where(leak)}, by {leak['call']}, and now works for others.",
         "Start long-lived threads and tasks outside of spans, or let the library carry the context "
-        "of each item and action: OTEL_PYTHON_CONCURRENCY_THREADING, _QUEUE, _SCHED and "
-        "_ASYNCIO=parent.",
+        f"of each item and action: {_switch(leak, _OF_WORKERS)}.",
     )
 
 
@@ -268,7 +280,7 @@ def _left_by_generator(leak: Mapping[str, Any]) -> tuple[str, str]:
         f"A span was started as a child of `{leak['of'][2]}`, which generator `{leak['call']}` has "
         f"made current{_where(leak)} and holds over its `yield`: the span is its consumer's.",
         "End or detach the span before each `yield`, or let the library keep the contexts apart "
-        "(Python 3.12 and later): OTEL_PYTHON_CONCURRENCY_GENERATORS=parent.",
+        f"(Python 3.12 and later): {_switch(leak, 'OTEL_PYTHON_CONCURRENCY_GENERATORS=parent')}.",
     )
 
 
@@ -277,6 +289,7 @@ def _where(leak: Mapping[str, Any]) -> str:
 
 
 _ASYNCIO = "OTEL_PYTHON_CONCURRENCY_ASYNCIO=parent"
+_OF_WORKERS = "OTEL_PYTHON_CONCURRENCY_QUEUE=parent, and likewise SCHED and ASYNCIO"
 
 _WORDS_OF_LEAKS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
     "left_attached": _left_attached,

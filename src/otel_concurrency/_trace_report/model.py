@@ -117,6 +117,11 @@ class Leak:
     """A span that it happened to, if there is one."""
     count: int = 1
 
+    @property
+    def is_wrong_parent(self) -> bool:
+        """Whether it made a span the child of a span that belongs to other work."""
+        return self.span is not None and self.reason != "not_exported"
+
 
 @dataclass(frozen=True)
 class CallSite:
@@ -167,6 +172,8 @@ class Report:
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     """What was seen and not kept, by kind: ``traces`` (by their roots), ``spans``,
     ``hand_offs``, ``orphans``."""
+    incomplete: tuple[str, ...] = ()
+    """The traces of which some spans are kept, and others are not."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as what :func:`json.dumps` takes, with :data:`VERSION`."""

@@ -41,6 +41,8 @@ class Forest:
         self.spans: Mapping[SpanId, Span] = {span.id: span for span in report.spans}
         self.hand_offs: Mapping[str, HandOff] = {each.id: each for each in report.hand_offs}
         self.orphans: Mapping[SpanId, Orphan] = {each.span: each for each in report.orphans}
+        self.incomplete = frozenset(report.incomplete)
+        """The traces of which some spans were not kept."""
         self._children: defaultdict[SpanId, list[Span]] = defaultdict(list)
         roots: list[Span] = []
         for span in sorted(report.spans, key=lambda each: each.start_ns):
