@@ -22,6 +22,8 @@ class _CollectingReference(weakref.ref):
     def __call__(self):
         for _ in range(3):  # what a finalizer lets go is freed by the next collection
             gc.collect()
+            if super().__call__() is None:
+                break
         return super().__call__()
 
 

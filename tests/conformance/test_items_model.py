@@ -36,7 +36,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.sdk.trace import TracerProvider
 
-from interpreters import PYPY, weak_reference
+from interpreters import counts_references, weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 
 PLAIN_SIMPLE_QUEUE = queue.SimpleQueue  # in C, except on PyPy
@@ -601,7 +601,7 @@ class Program(RuleBasedStateMachine):
         for pair in getattr(self, "queues", ()):
             assert pair.real.qsize() == pair.twin.qsize()
             real, twin = container(pair.real), container(pair.twin)
-            if twin is not None and not (PYPY and self.form is SIMPLE):  # it is written in Python
+            if twin is not None:
                 assert type(real) is type(twin)
                 assert [*map(stored, real)] == [stored(one) for one in twin]
 
@@ -667,6 +667,7 @@ EXAMPLES = settings(
 )
 
 
+@counts_references  # the rule that it holds flows against says when an item is gone
 @pytest.mark.parametrize("program", [Program, AsynchronousProgram, SimpleProgram])
 def test_random_programs(program):
     """Each flow is in the right context, or in none, and the program notices nothing."""

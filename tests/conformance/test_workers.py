@@ -357,6 +357,7 @@ if since_3_14:
         assert run.stderr == ""
         assert run.stdout.split() == _INHERITING_EXPECTED
 
+    @pytest.mark.scale  # on each version the gate's jobs for inherited context run it, and the rest
     def test_everything_travels_and_ends_where_context_is_inherited():
         """The whole suite of hand-offs holds there too, CPython's own copies notwithstanding."""
         run = subprocess.run(
