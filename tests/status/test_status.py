@@ -148,6 +148,21 @@ def test_what_it_prints(program):
     assert "opentelemetry-instrumentation-threading (set aside): " in result.stdout
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_no_word_is_broken_in_a_narrow_terminal(columns):
+    """Names of modules and settings are whole in 60 and 80 columns, however a setting is made."""
+    variables = {
+        f"OTEL_PYTHON_CONCURRENCY_{name}": "parent"
+        for name in ("THREADING", "FUTURES", "ASYNCIO", "MULTIPROCESSING", "GENERATORS")
+    }
+    result = command("status", COLUMNS=columns, **variables)
+    told = json.loads(command("status", "--json", **variables).stdout)
+    words = {word.strip("(),;") for word in result.stdout.split()}
+    for primitive in told["primitives"]:
+        assert {primitive["name"], *primitive["patched"]} <= words
+    assert variables.keys() <= words
+
+
 def test_what_cannot_be_patched_is_told_with_the_reason(program, tmp_path):
     """The exit status is 1 then, if the program's is not worse."""
     (tmp_path / "sched.py").write_text("")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_ANY_WIDTH = 10_000
+"""More columns than any table needs."""
+
 _GOOD, _BAD, _QUIET = "green", "bold red", "dim"
 
 
@@ -102,18 +105,44 @@ def _show(console: Console, state: Mapping[str, Any], *, ran: bool) -> None:
     for setting in state["settings"]:
         if setting["set_by"]:
             table.add_row(setting["name"], setting["value"], setting["set_by"], "")
-    console.print(table)
+    _print(console, table)
 
     libraries = [each for each in state["adapters"] if each["version"] or each["patched"]]
     if libraries:
         console.print()
-        console.print(_table_of(libraries))
+        _print(console, _table_of(libraries))
 
     for heading, lines in _sections(state):
         console.print()
         console.print(Text(heading, "bold"))
         for line in lines:
             console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _print(console: Console, table: Table) -> None:
+    """Print ``table``; its last column stands below the others where that would break a word."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    least = table.__rich_measure__(console, console.options.update(max_width=_ANY_WIDTH)).minimum
+    if least <= console.width:
+        console.print(table)
+        return
+    *others, last = (list(column.cells) for column in table.columns)
+    headings = [str(column.header) for column in table.columns[:-1]]
+    widths = [
+        max(len(heading), *(len(str(cell)) for cell in cells))
+        for heading, cells in zip(headings, others, strict=True)
+    ]
+    for row, state in [(headings, None), *zip(zip(*others, strict=True), last, strict=True)]:
+        line = Text("  ").join(
+            Text.assemble(cell, " " * (width - len(str(cell))))
+            for cell, width in zip(row, widths, strict=True)
+        )
+        line.rstrip()
+        console.print(line, style="bold" if state is None else "")
+        if state:
+            console.print(Padding(state, (0, 0, 0, 4)))
 
 
 def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
