@@ -437,3 +437,23 @@ print(reference(), pool.size)
 def test_a_native_worker_belongs_to_nobody(first):
     """The thread that a request has caused keeps nothing of it."""
     assert run_program(first + NATIVE) == "None 1\n"
+
+
+@pytest.mark.parametrize("kind", ["Queue", "SimpleQueue", "LifoQueue", "PriorityQueue"])
+def test_a_pool_that_looks_before_it_makes_a_thing_hands_nothing_on(kind, instrument, tracer):
+    """It finds with ``empty()`` that there is none, so what the request puts is not work."""
+    instrument()
+    pool = getattr(gevent.queue, kind)()
+
+    def request():
+        with tracer.start_as_current_span("request"):
+            assert pool.empty()
+            pool.put("connection")
+
+    def check():
+        assert pool.get(block=False) == "connection"
+        with tracer.start_as_current_span("check") as span:
+            return span.parent
+
+    outside(request)
+    assert outside(check) is None
