@@ -11,6 +11,7 @@ from opentelemetry import trace
 from operations import BY_HAND, OPERATIONS, OURS, PLAIN, TRACER
 
 from interpreters import PYPY
+from otel_concurrency._core import handoff
 
 LOOPS = 200
 
@@ -49,12 +50,18 @@ def count(run: Any) -> float:
     return (instructions + calls) / LOOPS
 
 
+ADOPTED = 0.15
+"""What may be added in a process in which items were adopted: one look at a context variable."""
+
+
 @pytest.mark.skipif(PYPY, reason="PyPy compiles what is hot: instructions tell nothing")
 @pytest.mark.parametrize(
     "name", [name for name, operation in OPERATIONS.items() if operation.at_most_by_hand]
 )
-def test_it_executes_no_more_than_the_three_steps(name):
+@pytest.mark.parametrize("adopted", [False, True], ids=["no items", "items"])
+def test_it_executes_no_more_than_the_three_steps(name, adopted, monkeypatch):
     """`get_current`, `attach` and `detach` with a `finally` are what is compared with."""
+    monkeypatch.setattr(handoff, "any_adopted", adopted)
     operation = OPERATIONS[name]
     counts = {}
     with trace.use_span(TRACER.start_span("handler")):
@@ -63,4 +70,4 @@ def test_it_executes_no_more_than_the_three_steps(name):
                 counts[variant] = count(run)
     by_hand, ours = (counts[variant] - counts[PLAIN] for variant in (BY_HAND, OURS))
     assert by_hand > 0
-    assert ours / by_hand <= operation.at_most_by_hand, counts
+    assert ours / by_hand <= operation.at_most_by_hand + ADOPTED * adopted, counts

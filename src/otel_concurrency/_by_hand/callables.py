@@ -21,6 +21,9 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import attach, attach_safely, current_safely, detach
 from otel_concurrency._items import adoption
 
+adopted_here = handoff.adopted.get
+"""Returns what this flow has adopted with an item, if anything."""
+
 
 def wrapped(f: Any, context: Context) -> Any:
     """Return ``f`` so that its body runs in ``context``. Raises TypeError if it is not callable."""
@@ -72,7 +75,7 @@ def leave(token: Any, context: Context) -> None:
         return
     try:
         detach(token)
-        if handoff.any_adopted:
+        if handoff.any_adopted and adopted_here() is not None:
             adoption.end_in(context)
     except Exception as error:
         handoff.report_fault("detach", error)
@@ -102,7 +105,7 @@ def _function(f: Any, context: Context) -> Any:
             if token is not None:  # as `leave`, without a call of it
                 try:
                     detach(token)
-                    if handoff.any_adopted:
+                    if handoff.any_adopted and adopted_here() is not None:
                         adoption.end_in(context)
                 except Exception as error:
                     handoff.report_fault("detach", error)

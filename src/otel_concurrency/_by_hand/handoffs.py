@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
-from otel_concurrency._by_hand.callables import SUSPENDED, carried, leave, wrapped
+from otel_concurrency._by_hand.callables import SUSPENDED, adopted_here, carried, leave, wrapped
 from otel_concurrency._core import faults, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, attach, attach_safely, detach, get_current
@@ -99,7 +99,7 @@ class HandOff:
             return
         self._token = None
         self._free = True
-        if handoff.any_adopted:
+        if handoff.any_adopted and adopted_here() is not None:
             try:
                 adoption.end_in(self._context)
             except Exception as error:
