@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import concurrent.futures
+import importlib.util
 import logging.handlers
 import math
 import multiprocessing
@@ -383,6 +384,28 @@ def schedulers() -> Any:
     return told(scheduler.run), results, wrong[0], fields[0][0], len(scheduler.queue)
 
 
+def callbacks() -> Any:
+    """Have Tcl's loop call back: once, in rounds, and with what fails. It needs no display."""
+    if importlib.util.find_spec("_tkinter") is None:
+        return None
+    import tkinter
+
+    tcl: Any = tkinter.Tcl()
+    got: list[Any] = []
+    tcl.report_callback_exception = lambda *error: got.append(error[0].__name__)
+
+    def again(left: int) -> None:
+        got.append(square(left))
+        if left:
+            tcl.after(0, again, left - 1)
+
+    tcl.after(0, again, 2)
+    tcl.after_idle(fail)
+    while len(got) < 4:
+        tcl.update()
+    return sorted(map(str, got)), told(tcl.after, "no time", square)[0]
+
+
 class Boxes(queue.Queue):  # type: ignore[type-arg]
     """A queue of the program's own whose items are in a container of its own."""
 
@@ -692,6 +715,8 @@ ACROSS = {
     "_managers": (managers,),
     "contents": (boxes,),
     "_signal": (signals,),
+    "_tkinter": (callbacks,),
+    "posted": (callbacks,),
     "_turns": (executors, process_pools, interpreters),
     "_pools": (process_pools, thread_pools),
     "trailers": (processes,),

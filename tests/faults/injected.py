@@ -41,6 +41,7 @@ STAND_INS = {
     "_Handler": "the handler of a signal",
     "_Requests": "a connection, to a manager's server",
     "_Request": "as _Requests",
+    "Posted": "as Call",
     "_BuiltinWrapper": "answers for a builtin",
     "Messages": "the program's own asynchronous generator",
     "_Buffer": "a deque of the standard library's to multiprocessing.Queue",

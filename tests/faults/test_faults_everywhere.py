@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ UNUSED = (
     "faults",
     "tasks",  # as relays
     *(("_interpreters", "_interpreter_calls") if sys.version_info < (3, 14) else ()),
+    *(("_tkinter", "posted") if find_spec("_tkinter") is None else ()),
     *(("bytecode", "monitoring", "owners") if sys.version_info < (3, 12) else ()),
 )
 """Modules of which nothing but what cannot be guarded is used here, or nothing at all."""

@@ -243,9 +243,13 @@ def found_none() -> None:
 
 
 def is_batch() -> bool:
-    """Whether the flow has several items, and has started no span for them."""
-    record = adopted.get()
-    return record is not None and record[3] in (SEVERAL, TOLD_SEVERAL)
+    """Whether the flow has several items, and has started no span for them. Never raises."""
+    try:
+        record = adopted.get()
+        return record is not None and record[3] in (SEVERAL, TOLD_SEVERAL)
+    except Exception as error:
+        handoff.report_fault("get", error)
+        return False
 
 
 def hand_over(
