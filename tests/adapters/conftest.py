@@ -79,6 +79,11 @@ collect_ignore = [
 """Where a library is not installed there is nothing to test; the gate says that all of them are."""
 
 
+# eventlet imports dnspython if that is there, which imports httpx2 and trio if they are: beside these
+# eventlet cannot be imported (findings/eventlet_beside_trio.sh).
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
+
 def namespaces_can_be_made():
     """Whether this user may make networks of his own, and has the commands for it."""
     if any(shutil.which(command) is None for command in ("unshare", "nsenter", "ip", "hostname")):

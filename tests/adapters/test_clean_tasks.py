@@ -442,7 +442,8 @@ import socketio
 from aiohttp import web
 
 async def main():
-    server = socketio.AsyncServer(async_mode="aiohttp")
+    # A client that polls is only told at the next ping that it may go.
+    server = socketio.AsyncServer(async_mode="aiohttp", ping_interval=1, ping_timeout=1)
     application = web.Application()
     server.attach(application)
     runner = web.AppRunner(application)

@@ -7,10 +7,11 @@ items of later requests. From the first of those on it is in no context whenever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from forms import WAIT, without_context
@@ -280,3 +281,35 @@ def test_a_thread_that_never_handles_an_item_stays_where_it_was_started(spans):
 
     assert seen == ["starter"]
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_callback_that_was_registered_where_the_item_was_put_stays_there(tracer):
+    """The consumer that calls it is in the same context; looking for more items ends neither."""
+    items, others, seen = queue.Queue(), queue.Queue(), []
+    future = Future()
+
+    def look(items):
+        with contextlib.suppress(queue.Empty):
+            items.get_nowait()
+
+    def called(_):
+        look(others)
+        look(others)
+        seen.append(get_current())
+
+    def consume():
+        items.get()
+        look(items)
+        future.set_result(None)
+        seen.append(get_current())
+        look(items)
+        seen.append(get_current())
+
+    with tracer.start_as_current_span("producer"):
+        context = get_current()
+        items.put(1)
+        future.add_done_callback(called)
+        consumer = threading.Thread(target=consume)
+        without_context(consumer.start)
+        consumer.join(WAIT)
+    assert seen == [context, context, Context()]

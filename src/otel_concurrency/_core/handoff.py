@@ -258,6 +258,8 @@ class Call:
         if context is not None:
             try:
                 token = attach(context)
+                if record is not None and record[0]() is context:
+                    adopted.set(None)  # the caller adopted it, and lets go of it when this is over
             except Exception as error:
                 report_fault("attach", error)
             context = None
