@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import faults, handoff
+from otel_concurrency._linking import span_start
 
 OFFICIAL = (ThreadingInstrumentor, AsyncioInstrumentor)
 
@@ -109,6 +110,7 @@ def _nothing_left_behind():
     was_on = instrumentor.is_instrumented_by_opentelemetry
     if was_on:
         instrumentor.uninstrument()
+    span_start.give_none()  # what links by hand patch stays for good
     left = context_api.get_current()
     if left:
         context_api.attach(context_api.Context())

@@ -7,14 +7,6 @@ from opentelemetry import baggage
 from opentelemetry.context import attach, detach
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._linking import span_start
-
-
-@pytest.fixture(autouse=True)
-def _no_links_left():
-    """Leave the SDK as it was: links by hand have it asked for them for good."""
-    yield
-    span_start.give_none()
 
 
 @pytest.fixture(params=["off", "on"])

@@ -19,7 +19,7 @@ from opentelemetry.context import attach, detach
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from seen import NOTHING, WAIT, context_of, current, id_of, in_context, without_context
 
-from otel_concurrency import HandOff, batch, capture, clean, wrap
+from otel_concurrency import ConcurrencyInstrumentor, HandOff, batch, capture, clean, wrap
 
 DOCS = Path(__file__).parents[2] / "docs" / "by-hand.md"
 
@@ -350,3 +350,31 @@ def test_one_span_in_one_trace(instrument, tracer, exporter):
         pool.submit(wrap(lambda: tracer.start_span("work").end())).result(WAIT)
     spans = [span for span in exporter.get_finished_spans() if span.name == "work"]
     assert [span.parent for span in spans] == [request.get_span_context()]
+
+
+def test_a_span_is_one_though_links_were_given_by_hand_before(tracer):
+    """Switched on later, the library sees each span once; switched off, links are given again."""
+    with tracer.start_as_current_span("linked"):
+        linked = capture("link")
+    ConcurrencyInstrumentor().instrument()
+    items, spans = queue.Queue(), []
+
+    def consume():
+        items.get()
+        with pytest.raises(queue.Empty):
+            items.get_nowait()
+        for _ in range(2):
+            with tracer.start_as_current_span("work") as span:
+                spans.append(span)
+
+    try:
+        with tracer.start_as_current_span("producer") as producer:
+            items.put(1)
+        without_context(consume)
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert spans[0].parent.span_id == producer.get_span_context().span_id
+    assert spans[1].parent is None
+    with linked, tracer.start_as_current_span("later") as later:
+        assert later.parent is None
+        assert len(later.links) == 1

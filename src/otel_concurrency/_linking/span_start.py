@@ -65,7 +65,35 @@ def _layers(sdk: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-MODULES = {"opentelemetry.sdk.trace": _layers}
+class _LinksByHand:
+    """Sets the patches of :func:`give_links` aside; applied and undone as a layer is.
+
+    With two patches, a span would be taken for two: the second one of a batch belongs to no item.
+    """
+
+    layers = ()  # it replaces no attributes
+
+    def __init__(self) -> None:
+        self._set_aside = False
+
+    def apply(self) -> None:
+        """Undo them while the library's own patches are on."""
+        if _BY_HAND in seams and seams[_BY_HAND].active:
+            give_none()
+            self._set_aside = True
+
+    def undo(self) -> None:
+        """Have them back if they were there."""
+        if self._set_aside:
+            self._set_aside = False
+            give_links()
+
+
+def _layers_of_library(sdk: ModuleType, seam: Seam) -> list[Patch]:
+    return [_LinksByHand(), *_layers(sdk, seam)]
+
+
+MODULES = {"opentelemetry.sdk.trace": _layers_of_library}
 
 adopted_by_flow = adopted.get
 
