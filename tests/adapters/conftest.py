@@ -79,8 +79,8 @@ collect_ignore = [
 """Where a library is not installed there is nothing to test; the gate says that all of them are."""
 
 
-# eventlet imports dnspython if that is there, which imports httpx2 and trio if they are. Beside these
-# it cannot be imported (findings/eventlet_beside_trio.sh).
+# eventlet imports dnspython if that is there, which imports httpx2 and trio if they are: then it
+# cannot be imported (findings/eventlet_beside_trio.sh).
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import queue
 import subprocess
 import sys
 import threading
@@ -318,6 +319,32 @@ def test_beside_other_patches_there_is_one_link(form, after, monkeypatch, tracer
     finally:
         ConcurrencyInstrumentor().uninstrument()
     assert_linked(named(exporter)["work"], origin, reason="policy", primitive="futures")
+
+
+@pytest.mark.parametrize("form", ["by_name", "with_a_default", "by_a_global"])
+def test_beside_other_patches_a_span_is_one(form, monkeypatch, tracer, exporter):
+    """The first span after an item is the item's, though it goes through two of our patches."""
+    ConcurrencyInstrumentor().instrument()
+    monkeypatch.setattr(Tracer, "start_span", getattr(Forms, form)(Tracer.start_span))
+    ConcurrencyInstrumentor().uninstrument()
+    ConcurrencyInstrumentor().instrument()
+    items = queue.Queue()
+
+    def consume():
+        items.get()
+        with pytest.raises(queue.Empty):
+            items.get_nowait()
+        tracer.start_span("work").end()
+        tracer.start_span("later").end()
+
+    try:
+        with tracer.start_as_current_span("producer") as producer:
+            items.put(1)
+        without_context(consume)
+    finally:
+        ConcurrencyInstrumentor().uninstrument()
+    assert named(exporter)["work"].parent.span_id == producer.get_span_context().span_id
+    assert named(exporter)["later"].parent is None
 
 
 @pytest.mark.alone

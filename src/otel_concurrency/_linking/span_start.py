@@ -11,6 +11,7 @@ import inspect
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -154,14 +155,34 @@ def _start_span(original: Any, seam: Seam) -> Any:
     # the caller passed them. Passing `**kwargs` on costs 3 % of a span, so the SDK's known function
     # is called with named parameters.
     names = [parameter.name for parameter in _parameters(original)]
-    return (_exactly if " ".join(names) == _PARAMETERS else _as_called)(original, seam)
+    wrap = _exactly if " ".join(names) == _PARAMETERS else _as_called
+    start_span, retire = wrap(original, seam)
+    # An earlier replacement may still be called, from below a patch that does not show what it
+    # wraps. A span that both of them handle would be taken for two.
+    _retire.pop(seam.name, _pass)()
+    _retire[seam.name] = retire
+    return start_span
+
+
+_retire: dict[str, Callable[[], None]] = {}
+"""By seam: makes the present replacement of ``start_span`` a pass-through for good."""
+
+
+def _pass() -> None:
+    pass
 
 
 def _parameters(function: Any) -> list[inspect.Parameter]:
     return list(inspect.signature(function, follow_wrapped=False).parameters.values())
 
 
-def _exactly(original: Any, seam: Seam) -> Any:
+def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
+    is_retired = False
+
+    def retire() -> None:
+        nonlocal is_retired
+        is_retired = True
+
     @functools.wraps(original)
     def start_span(
         self: Any,
@@ -176,7 +197,7 @@ def _exactly(original: Any, seam: Seam) -> Any:
     ) -> Any:
         global started  # noqa: PLW0603
         parent: Any = None
-        if seam.capture is not capture_nothing:
+        if seam.capture is not capture_nothing and not is_retired:
             try:
                 current = get_current() if context is None else context
                 if handoff.any_adopted:
@@ -212,15 +233,21 @@ def _exactly(original: Any, seam: Seam) -> Any:
 
     defaults = [parameter.default for parameter in _parameters(original)]
     setattr(start_span, "__defaults__", tuple(defaults[2:]))  # noqa: B010 - unknown to type checkers
-    return start_span
+    return start_span, retire
 
 
-def _as_called(original: Any, seam: Seam) -> Any:
+def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
+    is_retired = False
+
+    def retire() -> None:
+        nonlocal is_retired
+        is_retired = True
+
     @functools.wraps(original)
     def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
         global started  # noqa: PLW0603
         parent: Any = None
-        if seam.capture is not capture_nothing:
+        if seam.capture is not capture_nothing and not is_retired:
             try:
                 given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
                 context, links = given.get("context"), given.get("links")
@@ -247,7 +274,7 @@ def _as_called(original: Any, seam: Seam) -> Any:
             learn(span, parent)
         return span
 
-    return start_span
+    return start_span, retire
 
 
 _LINKED = ("context", "links")
