@@ -25,7 +25,7 @@ from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam, adopted, get_current
-from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._core.patching import Alias, Layer, Patch
 from otel_concurrency._items import adoption
 
 _arrived: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -36,8 +36,10 @@ def _layers(package: ModuleType, seam: Seam) -> list[Patch]:
     tasks: ModuleType = vars(package)["tasks"]
     layers: list[Patch] = [Layer(tasks, "_wait", lambda raw: _wait(raw, seam))]
     if sys.version_info < (3, 12):
-        wrap = functools.cache(functools.partial(_wait_for, seam=seam))  # one for both names
-        layers += [Layer(module, "wait_for", wrap) for module in (tasks, package)]
+        layers += [
+            Layer(tasks, "wait_for", lambda raw: _wait_for(raw, seam)),
+            Alias(package, "wait_for", tasks),
+        ]
     return layers
 
 
