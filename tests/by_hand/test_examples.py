@@ -100,10 +100,31 @@ def _seen(spans):
     return sorted(seen, key=lambda one: (one[0], str(one[1]["parent"]), len(one[1]["links"])))
 
 
+WITH_CHILDREN = ("job_table", "pipe")
+
+
+@pytest.fixture(scope="module")
+def children_are_instrumented(tmp_path_factory):
+    """Return whether `opentelemetry-instrument` configures a program that the program starts."""
+    folder = tmp_path_factory.mktemp("children")
+    look = "from opentelemetry import trace; print(type(trace.get_tracer_provider()).__name__)"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {look!r}])"
+    asked = subprocess.run(
+        [INSTRUMENT, sys.executable, "-c", program],
+        env=environment(folder, instrumentors=()),
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+    )
+    return asked.stdout == "TracerProvider\n"
+
+
 @pytest.mark.parametrize("library", ["on", "off"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_an_example_hands_off(name, library, tmp_path):
+def test_an_example_hands_off(name, library, tmp_path, children_are_instrumented):
     """Each span has the parent or the links that it should have, with the library on and off."""
+    if name in WITH_CHILDREN and not children_are_instrumented:
+        pytest.skip("this version of opentelemetry-instrument does not reach children")
     if name == "c_callback" and sys.platform == "win32":
         pytest.skip("Windows has no POSIX threads")
     exported = tmp_path / "exported"

@@ -351,8 +351,15 @@ PYTHON = [
     if isinstance(place.function, types.FunctionType)
     and place.module != "signal"  # the time limit of the test itself is set by it
 ]
+THEIRS = ("threading.Thread.start",)
+"""What OpenTelemetry's own instrumentor replaces by an object that is bound in another way."""
 CASES = [
-    pytest.param(place, change, id=f"{place}, {change}")
+    pytest.param(
+        place,
+        change,
+        id=f"{place}, {change}",
+        marks=[pytest.mark.alone] if str(place) in THEIRS else [],
+    )
     for place, change in itertools.product(PYTHON, CHANGES)
     if can_change(place, change)
 ]
@@ -399,4 +406,4 @@ def test_a_changed_signature_is_never_noticed(place, change, switch, monkeypatch
 
 def _as(raw, function):
     """Return a function as a class has it: as a static or a class method, where it is one."""
-    return function if type(raw) is types.FunctionType else type(raw)(function)
+    return type(raw)(function) if type(raw) in (classmethod, staticmethod) else function
