@@ -553,6 +553,7 @@ async def _with_timeout(queue, stop):
         yield item
 
 
+@pytest.mark.alone  # their instrumentor has each task run a coroutine of its own
 @every_queue
 @pytest.mark.parametrize("items_of", [_with_stop, _with_timeout])
 @pytest.mark.parametrize("busy", [False, True])
@@ -618,6 +619,7 @@ def test_of_several_tasks_of_get_none_is_adopted(form, spans):
     assert run(main) == {}
 
 
+@pytest.mark.alone
 @every_queue
 def test_a_task_of_get_is_adopted_once(form, spans):
     """A flow that waits for it again, beside another task, has handled its item."""
@@ -652,6 +654,7 @@ def test_other_tasks_that_end_in_an_items_context_leave_it_there(form, spans):
     assert run(main) == {}
 
 
+@pytest.mark.alone
 @every_queue
 def test_waiting_for_a_task_of_get_that_fails_or_is_cancelled(form, spans):
     """``wait`` and ``wait_for`` do what they do without the library, and nothing is adopted."""
