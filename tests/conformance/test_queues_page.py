@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "queues.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.alone  # one of them waits for a task of `get`, in which theirs runs a coroutine of its own
+@pytest.mark.alone  # one waits for a task of `get`, in which theirs runs a coroutine of its own
 @pytest.mark.usefixtures("instrumented")
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
 def test_a_block_runs_and_what_it_asserts_holds(block, tracer, caplog):
