@@ -196,8 +196,20 @@ def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
         set_status_on_exception: Any = True,
     ) -> Any:
         global started  # noqa: PLW0603
+        if is_retired:
+            return original(
+                self,
+                name,
+                context,
+                kind,
+                attributes,
+                links,
+                start_time,
+                record_exception,
+                set_status_on_exception,
+            )
         parent: Any = None
-        if seam.capture is not capture_nothing and not is_retired:
+        if seam.capture is not capture_nothing:
             try:
                 current = get_current() if context is None else context
                 if handoff.any_adopted:
@@ -246,8 +258,10 @@ def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
     @functools.wraps(original)
     def start_span(self: Any, *args: Any, **kwargs: Any) -> Any:
         global started  # noqa: PLW0603
+        if is_retired:
+            return original(self, *args, **kwargs)
         parent: Any = None
-        if seam.capture is not capture_nothing and not is_retired:
+        if seam.capture is not capture_nothing:
             try:
                 given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
                 context, links = given.get("context"), given.get("links")
