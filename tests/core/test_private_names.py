@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,9 @@ def test_each_exception_is_still_one():
 
 def _applies(entry: PrivateName) -> bool:
     is_for_version = entry.since <= sys.version_info[:2] < entry.until
-    return is_for_version and (os.name == "posix" or not entry.only_posix)
+    major, minor, *_ = version("opentelemetry-sdk").split(".")
+    is_for_sdk = entry.since_sdk <= (int(major), int(minor))
+    return is_for_version and is_for_sdk and (os.name == "posix" or not entry.only_posix)
 
 
 HERE = [name for name, entry in PRIVATE_NAMES.items() if _applies(entry)]

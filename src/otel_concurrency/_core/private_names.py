@@ -31,6 +31,9 @@ class PrivateName(NamedTuple):
 
     only_posix: bool = False
 
+    since_sdk: tuple[int, int] = (1, 0)
+    """The first version of ``opentelemetry-sdk`` that has it."""
+
 
 _ASYNCIO: Mapping[str, PrivateName] = {
     "asyncio.base_events.BaseEventLoop._default_executor": PrivateName(
@@ -385,7 +388,9 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
         "whether a span has ended, at less cost than the property",
     ),
     "opentelemetry.sdk.trace.export.BatchSpanProcessor._batch_processor": PrivateName(
-        "_observer.export_hooks", "the part that keeps the spans, in later versions of the SDK"
+        "_observer.export_hooks",
+        "the part that keeps the spans, in later versions of the SDK",
+        since_sdk=(1, 34),
     ),
     "opentelemetry.trace._TRACER_PROVIDER": PrivateName(
         "_linking.origins _observer.lent _observer.provider _status.snapshot",
