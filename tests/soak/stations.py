@@ -388,12 +388,14 @@ class Elsewhere(Executor):
             future, function = work
             work = None
             if not future.set_running_or_notify_cancel():
+                self._work.task_done()  # or the next item belongs to one batch with this one
                 continue
             try:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
             future = function = None
+            self._work.task_done()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         for _ in self._threads:
