@@ -50,14 +50,15 @@ def test_a_heartbeat_is_not_in_the_request_that_armed_the_reactors_timer(first, 
     program = """
 def beat():
     look("beat")
-    if len(seen) == 3:
+    whats = [what for what, _ in seen]
+    if whats.count("beat") == 3:
         with request("a"):
             threads.deferToThread(int).addCallback(look)
-    if len(seen) == 6:
+    if whats.count("beat") == 6:
         with request("b"):
             reactor.callLater(0.001, look, "later")
             reactor.callLater(30, look, "much later").reset(0.01)
-    if len(seen) == 12:
+    if whats.count("beat") >= 12 and {0, "later", "much later"}.issubset(whats):
         reactor.stop()
 task.LoopingCall(beat).start(0.005)
 """
