@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 import warnings
@@ -14,6 +15,9 @@ from typing import Any
 
 from everything import CONTEXT, WAIT, Own, fail, square, told
 from opentelemetry import propagate
+
+# eventlet cannot be imported beside trio and httpx2 otherwise (findings/eventlet_beside_trio.sh).
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 
 async def told_of(awaitable: Any) -> Any:
