@@ -24,6 +24,7 @@ ORDER = os.environ.get("ORDER", "imported first")
 if ORDER == "instrumented first":
     switch_on()
 from celery import Celery
+from kombu.transport import filesystem
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 if ORDER == "imported first":
     import billiard.pool
@@ -31,11 +32,23 @@ if ORDER == "imported first":
 CeleryInstrumentor().instrument()
 
 folder = os.environ["FOLDER"]
+own = f"{folder}/{os.getpid()}"
+os.makedirs(f"{own}/written")
+
+class Channel(filesystem.Channel):
+    def _put(self, *args, **kwargs):
+        # A message is where others look for it once it is whole.
+        super()._put(*args, **kwargs)
+        for name in os.listdir(self.data_folder_out):
+            os.rename(f"{self.data_folder_out}/{name}", f"{self.data_folder_in}/{name}")
+
+filesystem.Transport.Channel = Channel
 app = Celery("tasks", broker="filesystem://", backend=f"file://{folder}/results")
 app.conf.broker_transport_options = {
     "data_folder_in": f"{folder}/messages",
-    "data_folder_out": f"{folder}/messages",
-    "control_folder": f"{folder}/control",
+    "data_folder_out": f"{own}/written",
+    # kombu empties a table of bindings before it has the lock: each process has its own tables.
+    "control_folder": f"{own}/control",
     "polling_interval": 0.05,
 }
 app.conf.broker_connection_retry_on_startup = True
@@ -133,7 +146,7 @@ print(json.dumps(found))
 def found(tmp_path_factory):
     """Run a worker of each kind at once; return what their tasks have seen, and all spans."""
     directory = tmp_path_factory.mktemp("celery")
-    for name in ("results", "messages", "control"):
+    for name in ("results", "messages"):
         (directory / name).mkdir()
     (directory / "tasks.py").write_text(TASKS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as monkeypatch:
