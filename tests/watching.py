@@ -70,6 +70,11 @@ def run(directory, program, *arguments, library=True, status=0, limit=None, **se
 
 def line_at_fault(program):
     """Return the line of a program of `apps` that is marked as being at fault, as `file:line`."""
+    return line_marked(program, "at fault")
+
+
+def line_marked(program, mark):
+    """Return the line of a program of `apps` that ends with the comment `mark`, as `file:line`."""
     lines = (APPS / program).read_text().splitlines()
-    (number,) = [n for n, line in enumerate(lines, 1) if line.endswith("# at fault")]
+    (number,) = [n for n, line in enumerate(lines, 1) if line.endswith(f"# {mark}")]
     return f"{APPS / program}:{number}"

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 import watching
 from interpreters import measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._generators import monitoring
 from otel_concurrency._observer import frames, observer
 from otel_concurrency._trace_report.analysis import Collection
 from programs import BROKEN
@@ -49,6 +50,23 @@ def test_calls_are_seen_with_their_sites(tmp_path, library):
         carried = library or span.name == "asyncio.to_thread"
         assert by.carried == carried == (span.parent == by.origin), span
     assert report.exit_status == 0
+
+
+@pytest.mark.skipif(not monitoring.IS_THERE, reason="generators keep their context from 3.12 on")
+def test_a_generator_that_is_resumed_elsewhere_is_seen(tmp_path):
+    """It is one hand-off, from the line that made its span current to the one that resumes it."""
+    report = watching.run(tmp_path, "resumed_generator.py")
+    fetches = [span for span in report.spans if span.name == "fetch"]
+    (stream,) = [span.id for span in report.spans if span.name == "stream"]
+    (by,) = [each for each in report.hand_offs if each.primitive == "generators"]
+    assert [span.parent for span in fetches] == [stream] * 4
+    assert [span.hand_off for span in fetches] == [None, by.id, by.id, None]
+    assert (by.call, by.origin, by.carried) == ("generator stream", stream, True)
+    assert by.site == watching.line_marked("resumed_generator.py", "started")
+    assert by.to_thread == "reader"
+    assert by.to_site == watching.line_marked("resumed_generator.py", "resumed")
+    assert by.waited_ns is None
+    assert (report.orphans, report.leaks) == ((), ())
 
 
 def test_a_call_that_does_not_carry_makes_an_orphan(tmp_path):

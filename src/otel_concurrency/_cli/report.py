@@ -232,6 +232,8 @@ class _Words:
         if known:
             text = Text(f"{self._glyphs.hand_off}{known[0].call} ", "green")
             text.append(self._local(known[0].site), "not green")
+            if known[0].to_site is not None:
+                text.append(f", resumed at {self._local(known[0].to_site)}", "not green")
             text.append(self._waited(known), "dim not green")
             parts.append(text)
         failed = sum(span.status == "ERROR" for span in branch.spans)

@@ -10,7 +10,7 @@ import inspect
 import sys
 from _thread import get_ident
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from otel_concurrency._generators import drivers
 
@@ -76,14 +76,35 @@ def _module(frame: FrameType) -> str:
 
 def is_suspended(generator: Generator, frame: FrameType | None) -> bool:
     """Whether ``generator`` does not run, while its consumer does, in ``frame``."""
-    identity, code, place = generator
-    if place != _place():
-        return False
+    return generator[2] == _place() and _running(generator, frame) is None
+
+
+def resumed_elsewhere(generator: Generator, frame: FrameType | None) -> Resumption | None:
+    """Return where ``generator`` runs, if it began in another thread, task or greenlet.
+
+    ``frame`` is that of a span which is started in it.
+    """
+    here = _place()
+    if here is None or here == generator[2]:
+        return None
+    running = _running(generator, frame)
+    return None if running is None else Resumption(here, running.f_back)
+
+
+class Resumption(NamedTuple):
+    """Where a generator has been resumed."""
+
+    place: Place
+    by: FrameType | None
+
+
+def _running(generator: Generator, frame: FrameType | None) -> FrameType | None:
+    identity, code, _ = generator
     while frame is not None:
         if frame.f_code is code and id(frame) == identity:
-            return False
+            return frame
         frame = frame.f_back
-    return True
+    return None
 
 
 def _place() -> Place | None:

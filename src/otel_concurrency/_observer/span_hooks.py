@@ -14,9 +14,10 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import flows, frames, state, suspicions
+from otel_concurrency._observer import flows, frames, resumptions, state, suspicions
 from otel_concurrency._observer.suspicions import SEEN, Seen
 
 
@@ -78,6 +79,10 @@ def _arrived_by(span: Any, flow: flows.Flow | None, above: Seen | None) -> str |
 
     For a root it is the hand-off that should have brought a parent.
     """
+    if above is not None:
+        moved = resumptions.hand_off(above, (*flows.identify(span.parent), above.name), caller())
+        if moved is not None:
+            return moved
     if flow is None or flow.record.clean:
         return None
     if span.parent is None and flow.record.cause is None:

@@ -55,15 +55,28 @@ _LONG = 60_000_000_000
 class Seen:
     """What was seen of the start of a span."""
 
-    __slots__ = ("began_ns", "flow", "generator", "name", "site", "thread", "traces")
+    __slots__ = (
+        "began_ns",
+        "flow",
+        "generator",
+        "name",
+        "resumed_in",
+        "site",
+        "thread",
+        "thread_name",
+        "traces",
+    )
 
     def __init__(self, span: Any, site: str | None, flow: Flow | None) -> None:
         self.name: str = span.name
         self.site = site
         self.flow = flow
         self.thread = get_ident()
+        self.thread_name = flows.thread_name()
         self.generator = generator_spans.generator_of(caller())
         """The generator in which it was made current."""
+        self.resumed_in: dict[generator_spans.Place, str] = {}
+        """Where else the generator has run, with the ids of these hand-offs."""
         self.began_ns = flows.now()
         self.traces: set[str] = set()
         """The traces of the items that were got while it was current."""

@@ -291,7 +291,8 @@ class Collection:
             return  # by another process before: one of several parts of it
         site = self._call_site(facts)
         site.carried += event["carried"] - facts["carried"]
-        site.waited(max(event["at_ns"] - facts["at_ns"], 0), self._chance)
+        if event.get("site") is None:
+            site.waited(max(event["at_ns"] - facts["at_ns"], 0), self._chance)
         if kept is not None:
             self._hand_offs[event["id"]] = replace(
                 kept,
@@ -299,6 +300,7 @@ class Collection:
                 attached_ns=event["at_ns"],
                 to_pid=event["pid"],
                 to_thread=event["thread"],
+                to_site=event.get("site"),
             )
 
     def _span(self, event: Mapping[str, Any]) -> None:

@@ -80,11 +80,15 @@ class HandOff:
     attached_ns: int | None = None
     to_pid: int | None = None
     to_thread: str | None = None
+    to_site: str | None = None
+    """The line that has resumed a generator; None for all other work."""
 
     @property
     def waited_ns(self) -> int | None:
-        """How long the work has waited to be picked up."""
-        return None if self.attached_ns is None else max(self.attached_ns - self.at_ns, 0)
+        """How long the work has waited to be picked up; None of a generator, which is resumed."""
+        if self.attached_ns is None or self.to_site is not None:
+            return None
+        return max(self.attached_ns - self.at_ns, 0)
 
 
 @dataclass(frozen=True)

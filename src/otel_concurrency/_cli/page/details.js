@@ -113,6 +113,7 @@ function handOffCard(run, handOff) {
     ["Hand-off", `${handOff.call}`],
     ["Primitive", handOff.policy === "parent" ? handOff.primitive : `${handOff.primitive}, ${handOff.policy}`],
     ["Where", code(handOff.site)],
+    ["Resumed", handOff.to_site && code(handOff.to_site)],
     ["From", origin ? spanLink(origin) : null],
     ["On", handOff.thread],
     ["Waited", handOff.attached_ns === null ? "was not picked up" : duration(waitOf(handOff))],
