@@ -54,6 +54,50 @@ async def of_aiosqlitepool(_):
 
 
 @asynccontextmanager
+async def of_gel(_):
+    """Give a use of a client for threads, whose connection speaks to no server."""
+    client = _client_of_gel("blocking_client", "Client", "BlockingIOConnection")
+
+    async def use():
+        client.execute("select 1")
+
+    yield use
+    client.terminate()
+
+
+@asynccontextmanager
+async def of_gel_for_asyncio(_):
+    """Give a use of a client for asyncio, whose connection speaks to no server."""
+    client = _client_of_gel("asyncio_client", "AsyncIOClient", "AsyncIOConnection")
+
+    async def use():
+        await client.execute("select 1")
+
+    yield use
+    client.terminate()
+
+
+def _client_of_gel(module, client, connection):
+    module = pytest.importorskip(f"gel.{module}")
+
+    class Connection(getattr(module, connection)):
+        async def connect(self, **_):
+            pass
+
+        async def _execute(self, _):
+            pass
+
+        connected_addr = is_closed = terminate = lambda self: None
+
+    return getattr(module, client)(
+        connection_class=Connection,
+        dsn="gel://127.0.0.1",
+        tls_security="insecure",
+        max_concurrency=1,
+    )
+
+
+@asynccontextmanager
 async def of_gremlinpython(_):
     """Give a use of a client whose transport and protocol answer at once."""
 
@@ -150,6 +194,8 @@ POOLS = [
     of_aiomcache,
     of_aiosqlitepool,
     of_exchangelib,
+    of_gel,
+    of_gel_for_asyncio,
     of_geventhttpclient,
     of_gremlinpython,
     of_iotdb,
