@@ -63,7 +63,9 @@ LAYERS = (
     _package(
         "_by_hand", "_core.* _items.* _linking.* _crossing.*", f"{API} opentelemetry.propagators"
     ),
-    Layer("metrics", "_metrics", "version _core.* _items.*", f"{API} opentelemetry.metrics"),
+    Layer(
+        "metrics", "_metrics", "version _core.* _items.* _linking.*", f"{API} opentelemetry.metrics"
+    ),
     Layer(
         "primitives",
         "_primitives _primitives.*",

@@ -34,6 +34,7 @@ from otel_concurrency._linking import span_start
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from otel_concurrency import _metrics
     from otel_concurrency._settings import Keywords
 
 _logger = logging.getLogger(__name__)
@@ -97,16 +98,18 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             given = kwargs.get(_AGAIN)
             settings = given or _settings.read(_primitives.NAMES, kwargs, _adapters.ADAPTERS)
             meter_provider = kwargs.get(_METER_PROVIDER)
-            measure = _measure(settings, meter_provider)
+            meter = _meter(settings, meter_provider)
+            measure = None if meter is None else meter.measure
             _set_official_threading_aside(settings)
             for name in _primitives.NAMES:
                 _switch_on(name, settings, measure)
             for library in settings.adapters:
                 _switch_adapter_on(library, settings)
             _switch_clean_starts_on(settings)
-            if measure is not None:
+            if meter is not None:
                 _switch_metrics_on()
-            _switch_links_on(settings)
+            watchers = [] if meter is None else [meter.count_root]
+            _switch_span_starts_on(settings, watchers)
             _switch_flush_on(settings)
             _switch_environment_on(settings)
             _settings.in_force = settings
@@ -123,6 +126,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         _switched_on_with.clear()
         flush.timeout = 0
         span_start.link_after = 0
+        span_start.watch_roots()
         undo = {"the base context": environment.leave}
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
         undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
@@ -396,16 +400,14 @@ def _switch_clean_starts_on(settings: _settings.Settings) -> None:
         _primitive(name, lambda: patches.excluded(settings.excluded)).switch_on(handoff.capture)
 
 
-def _measure(
-    settings: _settings.Settings, meter_provider: Any
-) -> Callable[[handoff.Seam], None] | None:
-    """Return the function that makes a seam measure its hand-offs; None if metrics are off."""
+def _meter(settings: _settings.Settings, meter_provider: Any) -> _metrics.Meter | None:
+    """Return what counts and measures; None if metrics are off."""
     if not settings.metrics:
         return None
     from otel_concurrency import _metrics
 
     try:
-        return _metrics.meter_for(meter_provider).measure
+        return _metrics.meter_for(meter_provider)
     except Exception as error:
         handoff.report_fault("metrics", error)
         return None
@@ -418,11 +420,17 @@ def _switch_metrics_on() -> None:
     _primitive("metrics", lambda: _metrics.MODULES).switch_on(handoff.capture)
 
 
-def _switch_links_on(settings: _settings.Settings) -> None:
-    """Patch the SDK so that spans get their links when they start, if there can be any links."""
+def _switch_span_starts_on(
+    settings: _settings.Settings, watchers: Collection[span_start.RootWatcher]
+) -> None:
+    """Patch the SDK so that spans get their links when they start, and root spans are noticed.
+
+    Not if there can be no links and there are no ``watchers`` of root spans.
+    """
     policies = {*settings.policies.values()} - {_policy.Policy.OFF}
-    if not policies and not settings.link_after:
+    if not policies and not settings.link_after and not watchers:
         return
+    span_start.watch_roots(*watchers)
     span_start.link_after = settings.link_after * 1_000_000
     _primitive("spans", lambda: span_start.MODULES).switch_on(handoff.capture)
 

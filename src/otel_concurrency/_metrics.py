@@ -1,4 +1,4 @@
-"""Metrics of hand-offs, if they are switched on: how many there are, and how long work waits.
+"""Metrics, if they are switched on: the number of hand-offs, their waits, and root spans.
 
 This module is imported only if metrics are switched on. The hot path never checks for that: the
 functions of the seams, and ``attach``, are replaced instead. A captured context travels as a copy
@@ -24,21 +24,34 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Observation
+from opentelemetry.trace import SpanKind
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items.known_queues import is_plumbing
+from otel_concurrency._linking import root_places
 from otel_concurrency.version import __version__
 
 HAND_OFFS = "otel_concurrency.hand_offs"
 WAIT = "otel_concurrency.hand_off.wait"
+ROOT_SPANS = "otel_concurrency.root_spans"
 
 PRIMITIVE = "otel_concurrency.primitive"
 """The setting that covers the hand-off: ``futures``, ``queue`` …"""
 
 CARRIED = "otel_concurrency.context_carried"
 """Whether there was a context, which was carried with the work."""
+
+SPAN_KIND = "otel_concurrency.span_kind"
+"""The kind of a root span: ``internal``, ``server`` …"""
+
+STARTED_IN = "otel_concurrency.started_in"
+"""The kind of work in which a root span was started (see ``_linking.root_places``)."""
+
+LINKED = "otel_concurrency.linked"
+"""Whether a root span has a link, as under the policy ``link``, in batches and in rounds."""
 
 _UNMEASURED = ("multiprocessing", "subprocess")
 """Primitives whose waits are not measured: work arrives in another process, or more than once."""
@@ -79,11 +92,15 @@ class Meter:
     def __init__(self, provider: Any) -> None:
         self.provider = provider
         self._counts: dict[tuple[str, bool], int] = {}
+        self._roots: dict[tuple[str, str, bool], int] = {}
         self._measuring: set[int] = set()
         self._lock = threading.RLock()
         meter = metrics.get_meter("otel_concurrency", __version__, provider)
         meter.create_observable_counter(
             HAND_OFFS, [self._observe], "{hand_off}", "Pieces of work that were handed off."
+        )
+        meter.create_observable_counter(
+            ROOT_SPANS, [self._observe_roots], "{span}", "Spans that started without a parent."
         )
         advice: dict[str, Any] = {}
         if (
@@ -99,6 +116,7 @@ class Meter:
         """Start counting from zero, in a process that was forked."""
         self._lock = threading.RLock()
         self._counts.clear()
+        self._roots.clear()
         self._measuring.clear()
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -108,6 +126,22 @@ class Meter:
             Observation(count, {PRIMITIVE: primitive, CARRIED: carried})
             for (primitive, carried), count in counts.items()
         ]
+
+    def _observe_roots(self, _: CallbackOptions) -> Iterable[Observation]:
+        with self._lock:
+            counts = dict(self._roots)
+        return [
+            Observation(count, {SPAN_KIND: kind, STARTED_IN: place, LINKED: linked})
+            for (kind, place, linked), count in counts.items()
+        ]
+
+    def count_root(self, span: Any, kind: Any, links: Any) -> None:
+        """Count a root span that was started with ``kind`` and ``links``. May raise."""
+        kind = getattr(span, "kind", kind) or SpanKind.INTERNAL  # one not sampled has no kind
+        place = root_places.place(caller())
+        key = kind.name.lower(), place, bool(links)
+        with self._lock:
+            self._roots[key] = self._roots.get(key, 0) + 1
 
     def count(self, primitive: str, context: Context | None) -> Any:
         """Count a hand-off; return the context to carry."""

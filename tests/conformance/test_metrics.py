@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import contextlib
 import inspect
 import multiprocessing
@@ -14,16 +16,26 @@ import sysconfig
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import process_work
 import pytest
 from forms import FORMS, Enter, Submit, ThreadTarget, without_context
 from item_forms import FORMS as ITEM_FORMS
-from opentelemetry import metrics
+from opentelemetry import baggage, metrics
+from opentelemetry import context as context_api
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Tracer, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from otel_concurrency import ConcurrencyInstrumentor, _primitives
 from otel_concurrency._core import handoff
@@ -34,6 +46,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 WAIT = 60
 BY = "otel_concurrency.primitive"
 CARRIED = "otel_concurrency.context_carried"
+ROOT = ("span_kind", "started_in", "linked")
 
 PATCHED = [form for form in FORMS if form.setting is not None]
 EXACT = [form for form in ITEM_FORMS if form.exact]
@@ -66,6 +79,14 @@ class Meters:
         """Return the number of hand-offs by primitive, and whether a context was carried."""
         points = self._points("otel_concurrency.hand_offs")
         return {(p.attributes[BY], p.attributes[CARRIED]): p.value for p in points}
+
+    def roots(self):
+        """Return the number of root spans by kind, place, and whether they are linked."""
+        points = self._points("otel_concurrency.root_spans")
+        return {
+            tuple(p.attributes[f"otel_concurrency.{name}"] for name in ROOT): p.value
+            for p in points
+        }
 
     def waits(self):
         """Return the number of waits that were measured, and their sum, by primitive."""
@@ -275,12 +296,164 @@ def test_names_units_and_descriptions(measured, tracer):
     assert {name: metric.unit for name, metric in found.items()} == {
         "otel_concurrency.hand_offs": "{hand_off}",
         "otel_concurrency.hand_off.wait": "s",
+        "otel_concurrency.root_spans": "{span}",
     }
     assert all(metric.description for metric in found.values())
     assert found["otel_concurrency.hand_offs"].data.is_monotonic
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for word in (*found, "`s`", "`{hand_off}`", BY, CARRIED):
-        assert word in readme
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    attributes = (BY, CARRIED, *(f"otel_concurrency.{name}" for name in ROOT))
+    for word in (*found, "s", "{hand_off}", "{span}", *attributes, *PLACES):
+        assert f"`{word}`" in page
+
+
+def _in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(WAIT)
+
+
+def _in_a_thread_of_no_module(work):
+    done = threading.Event()
+    _thread.start_new_thread(lambda: (work(), done.set()), ())
+    assert done.wait(WAIT)
+
+
+def _in_a_timer(work):
+    timer = threading.Timer(0, work)
+    timer.start()
+    timer.join(WAIT)
+
+
+def _in_a_pool(work):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result(WAIT)
+
+
+def _in_a_thread_pool_of_multiprocessing(work):
+    with ThreadPool(1) as pool:
+        pool.apply(work)
+
+
+def _in_a_scheduler(work):
+    scheduler = sched.scheduler()
+    scheduler.enter(0, 1, work)
+    scheduler.run()
+
+
+def _in_a_task(work):
+    async def main():
+        work()
+
+    asyncio.run(main())
+
+
+def _in_a_callback(work, schedule=lambda loop, call: loop.call_soon(call)):
+    loop = asyncio.new_event_loop()
+    schedule(loop, lambda: (work(), loop.stop()))
+    loop.run_forever()
+    loop.close()
+
+
+def _in_a_timer_of_a_loop(work):
+    _in_a_callback(work, lambda loop, call: loop.call_later(0, call))
+
+
+def _with_an_item(work):
+    items = queue.Queue()
+    token = context_api.attach(baggage.set_baggage("tenant", "a"))
+    items.put(1)
+    context_api.detach(token)
+    items.get()
+    work()
+    items.task_done()
+
+
+PLACES = {
+    "main": [lambda work: work()],
+    "thread": [_in_a_thread, _in_a_thread_of_no_module],
+    "pool_task": [_in_a_pool, _in_a_thread_pool_of_multiprocessing],
+    "timer": [_in_a_timer, _in_a_scheduler, _in_a_timer_of_a_loop],
+    "task": [_in_a_task],
+    "callback": [_in_a_callback],
+    "item": [_with_an_item],
+    "process": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "run"), [(place, run) for place, all_runs in PLACES.items() for run in all_runs]
+)
+def test_a_root_span_is_counted_by_the_work_it_starts_in(place, run, measured, tracer):
+    """The place is that of the innermost work; the root's kind is counted, and no child of it."""
+
+    def work():
+        with tracer.start_as_current_span("root", kind=SpanKind.CLIENT):
+            tracer.start_span("child").end()
+
+    run(work)
+    assert measured.roots() == {("client", place, False): 1}
+
+
+def test_a_root_span_in_a_process_is_counted_there(measured, tracer):
+    """A child process begins at zero, and its target is work of its own kind."""
+    tracer.start_span("of the parent").end()
+    reading, writing = multiprocessing.Pipe(duplex=False)
+
+    def work():
+        tracer.start_span("root").end()
+        writing.send(measured.roots())
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    assert reading.poll(WAIT)
+    assert reading.recv() == {("internal", "process", False): 1}
+    process.join(WAIT)
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["sampled", "not sampled"])
+def test_what_is_no_root_is_not_counted(sampler, measured):
+    """A child of a local or a remote span is none, and whether it is sampled changes nothing."""
+    tracer = TracerProvider(sampler).get_tracer("tests")
+    remote = SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(1))
+    parent = set_span_in_context(NonRecordingSpan(remote))
+    with tracer.start_as_current_span("child", parent, kind=SpanKind.SERVER):
+        tracer.start_span("grandchild").end()
+    assert measured.roots() == {}
+    with tracer.start_as_current_span("root", kind=SpanKind.SERVER):
+        tracer.start_span("child").end()
+    assert measured.roots() == {("server", "main", False): 1}
+
+
+def test_a_linked_root_is_told_from_a_lost_one(instrument, meters, tracer):
+    """Under `link` each hand-off starts a trace: that is no context lost."""
+    measure(instrument, meters, policy="link")
+    with tracer.start_as_current_span("origin"):
+        _in_a_pool(lambda: tracer.start_span("work").end())
+    assert meters.roots() == {
+        ("internal", "main", False): 1,
+        ("internal", "pool_task", True): 1,
+    }
+
+
+def test_roots_are_counted_where_nothing_is_carried(instrument, meters, tracer):
+    """With every primitive off, the work that has lost its context is counted as such."""
+    measure(instrument, meters, policy="off", link_after=0)
+    with tracer.start_as_current_span("origin"):
+        _in_a_pool(lambda: tracer.start_span("work").end())
+    assert meters.roots()["internal", "pool_task", False] == 1
+
+
+def test_roots_of_a_tracer_that_others_have_wrapped_are_counted(instrument, meters, tracer):
+    """Another library's `start_span` with a signature of its own gets its arguments as ever."""
+    original = Tracer.start_span
+    Tracer.start_span = lambda self, *args, **kwargs: original(self, *args, **kwargs)
+    try:
+        measure(instrument, meters)
+        tracer.start_span("root", None, SpanKind.PRODUCER).end()
+        ConcurrencyInstrumentor().uninstrument()
+    finally:
+        Tracer.start_span = original
+    assert meters.roots() == {("producer", "main", False): 1}
 
 
 def has_advice():

@@ -53,7 +53,7 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
     ),
     "asyncio.events.Handle._run": PrivateName(
-        "_linking.flows _observer.frames _primitives._asyncio_callbacks",
+        "_linking.flows _linking.root_places _observer.frames _primitives._asyncio_callbacks",
         "where a callback begins; a layer of `TimerHandle`",
     ),
     "asyncio.events.Handle._source_traceback": PrivateName(
@@ -173,7 +173,8 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         "recognising a chunk of `Executor.map`",
     ),
     "concurrent.futures.process._process_worker": PrivateName(
-        "_primitives._multiprocessing._executors", "a layer: what a worker process runs"
+        "_linking.root_places _primitives._multiprocessing._executors",
+        "a layer: what a worker process runs",
     ),
     "concurrent.futures.process.ProcessPoolExecutor._processes": PrivateName(
         "_primitives._multiprocessing._executors",
@@ -244,7 +245,8 @@ _MULTIPROCESSING: Mapping[str, PrivateName] = {
         "_primitives._multiprocessing._pools", "a layer: workers export before they are terminated"
     ),
     "multiprocessing.process.BaseProcess._bootstrap": PrivateName(
-        "_observer.frames _observer.process_hooks _primitives._multiprocessing._process",
+        "_linking.root_places _observer.frames _observer.process_hooks "
+        "_primitives._multiprocessing._process",
         "a layer: what a child process runs first",
     ),
     "multiprocessing.process.BaseProcess._target": PrivateName(
@@ -273,7 +275,8 @@ _THREADING: Mapping[str, PrivateName] = {
         "_child_exit.after_fork", "making a lock new that a thread held at the fork"
     ),
     "threading.Thread._bootstrap_inner": PrivateName(
-        "_primitives._threading", "a layer: the context is attached around all of the thread"
+        "_linking.root_places _primitives._threading",
+        "a layer: the context is attached around all of the thread",
     ),
     "threading.Thread._context": PrivateName(
         "_primitives._threading", "the contextvars.Context that `run` is called in", since=(3, 14)
@@ -288,7 +291,7 @@ _THREADING: Mapping[str, PrivateName] = {
         "_observer.suspicions", "whether Python code started the thread"
     ),
     "threading._active": PrivateName(
-        "_observer.flows _observer.suspicions",
+        "_linking.root_places _observer.flows _observer.suspicions",
         "the present thread's object, without making one for it",
     ),
     "threading._shutdown": PrivateName(

@@ -55,6 +55,26 @@ def _begin() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin)
 
+RootWatcher = Callable[[Any, Any, Any], None]
+"""Takes a root span, and the ``kind`` and the ``links`` that were passed to ``start_span``."""
+
+_root_watchers: tuple[RootWatcher, ...] = ()
+"""Called for each root span, after it has started. Empty unless a setting asks for it."""
+
+attentive: object = running
+"""True while anything needs to know of each span: a round that runs, or a watcher of root spans.
+
+One object for both, so that root spans cost nothing while nothing watches them.
+"""
+
+
+def watch_roots(*watchers: RootWatcher) -> None:
+    """Call ``watchers``, and no others, for each root span from now on."""
+    global _root_watchers, attentive  # noqa: PLW0603
+    _root_watchers = watchers
+    attentive = bool(watchers) or running
+
+
 link_after = 0
 """How long (ns) after its end a span can still become a parent implicitly; 0: without limit."""
 
@@ -239,8 +259,8 @@ def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
         started = True
         if span.__class__ is _NOT_SAMPLED:
             _runs(span, parent)
-        if running:
-            learn(span, parent)
+        if attentive:
+            _has_started(span, parent, kind, links)
         return span
 
     defaults = [parameter.default for parameter in _parameters(original)]
@@ -261,10 +281,11 @@ def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
         if is_retired:
             return original(self, *args, **kwargs)
         parent: Any = None
+        kind = links = None
         if seam.capture is not capture_nothing:
             try:
                 given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
-                context, links = given.get("context"), given.get("links")
+                context, links, kind = map(given.get, ("context", "links", "kind"))
                 current = get_current() if context is None else context
                 record = adopted_by_flow()
                 if record is not None and record[0]() is current:
@@ -277,6 +298,7 @@ def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
                 for name, before, value in zip(_LINKED, (context, links), linked, strict=True):
                     if value is not before:
                         args, kwargs = _with(name, value, args, kwargs)
+                links = linked[1]
             except Exception as error:
                 parent = None
                 handoff.report_fault("start_span", error)
@@ -284,8 +306,8 @@ def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
         started = True
         if span.__class__ is _NOT_SAMPLED:
             _runs(span, parent)
-        if running:
-            learn(span, parent)
+        if attentive:
+            _has_started(span, parent, kind, links)
         return span
 
     return start_span, retire
@@ -338,6 +360,32 @@ def _without(current: Any, parent: Any) -> Any:
         return late
     handoff.attach(rest)
     return origins.without_span(rest, origins.origin_of(late))
+
+
+def _has_started(span: Any, parent: Any, kind: Any, links: Any) -> None:
+    if running:
+        learn(span, parent)
+    # A parent that still runs is the parent of the span, so this skips the common case.
+    if _root_watchers and (parent is None or getattr(parent, _END, 0) is not None):
+        _watch(span, parent, kind, links)
+
+
+def _watch(span: Any, parent: Any, kind: Any, links: Any) -> None:
+    """Show ``span`` to the watchers if it is the root of a trace. Never raises.
+
+    ``parent`` is the span of the context in which it was started. It is not its parent if it is
+    invalid, or if it ended long ago.
+    """
+    try:
+        own = span.get_span_context()
+        if getattr(span, "parent", None) is not None or not own.is_valid:
+            return
+        if parent is not None and parent.get_span_context().trace_id == own.trace_id:
+            return  # the span is not sampled, and so it does not know its parent
+        for watcher in _root_watchers:
+            watcher(span, kind, links)
+    except Exception as error:
+        handoff.report_fault("start_span", error)
 
 
 def _runs(span: Any, parent: Any) -> None:
