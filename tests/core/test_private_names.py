@@ -32,7 +32,7 @@ NEITHER = {
     ("_child_exit.after_fork", "_maxsize"): "urllib3's",
     ("_items.channels", "_state"): "anyio's",
     ("_items.pairing", "_nowait"): "the end of the names of methods",
-    ("_observer.frames", "_pytest"): "pytest's",
+    ("_core.frames", "_pytest"): "pytest's",
     ("_generators.drivers", "_pytest"): "pytest's",
     ("_generators.drivers", "_decorator"): "a name in a table, of whose generators are left alone",
     ("_by_hand.handoffs", "_context"): "the module's own class has it",

@@ -25,8 +25,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 import watching
 from interpreters import measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import frames
 from otel_concurrency._generators import monitoring
-from otel_concurrency._observer import frames, observer
+from otel_concurrency._observer import observer
 from otel_concurrency._trace_report.analysis import Collection
 from programs import BROKEN
 

@@ -53,7 +53,7 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
     ),
     "asyncio.events.Handle._run": PrivateName(
-        "_linking.flows _linking.root_places _observer.frames _primitives._asyncio_callbacks",
+        "_linking.flows _linking.root_places _core.frames _primitives._asyncio_callbacks",
         "where a callback begins; a layer of `TimerHandle`",
     ),
     "asyncio.events.Handle._source_traceback": PrivateName(
@@ -245,7 +245,7 @@ _MULTIPROCESSING: Mapping[str, PrivateName] = {
         "_primitives._multiprocessing._pools", "a layer: workers export before they are terminated"
     ),
     "multiprocessing.process.BaseProcess._bootstrap": PrivateName(
-        "_linking.root_places _observer.frames _observer.process_hooks "
+        "_linking.root_places _core.frames _observer.process_hooks "
         "_primitives._multiprocessing._process",
         "a layer: what a child process runs first",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._observer import frames
+from otel_concurrency._core import frames
 
 _WRAPPERS = ("otel_concurrency._by_hand.callables", "otel_concurrency._by_hand.handoffs")
 """The modules of the functions that attach a context around a call of the program."""

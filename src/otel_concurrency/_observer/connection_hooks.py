@@ -21,10 +21,10 @@ from otel_concurrency._clean_starts.functions import FLOWS, ROUNDS, SOURCES, Tab
 from otel_concurrency._clean_starts.patches import bound_alike, functions_of
 from otel_concurrency._clean_starts.tasks import TASKS
 from otel_concurrency._clean_starts.wrappers import Messages, is_all_of_its_task
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import flows, frames, state
+from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.records import Origin
 
 

@@ -16,10 +16,10 @@ from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer
-from otel_concurrency._observer import flows, frames, state
+from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import new_id
 

@@ -29,9 +29,9 @@ from opentelemetry.trace.propagation import (
 
 from otel_concurrency import _settings
 from otel_concurrency._clean_starts import matching
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import frames, state
+from otel_concurrency._observer import state
 from otel_concurrency._observer.records import Origin, Record, new_id
 
 _REMEMBERED = 4096

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
+from otel_concurrency._core import frames
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._crossing import trailers
-from otel_concurrency._observer import flows, frames, item_hooks, state
+from otel_concurrency._observer import flows, item_hooks, state
 from otel_concurrency._observer.call_hooks import run_as
 from otel_concurrency._observer.flows import hand_off, observed
 from otel_concurrency._observer.records import Record

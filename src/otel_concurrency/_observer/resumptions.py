@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
-from otel_concurrency._observer import flows, frames, generator_spans, state
+from otel_concurrency._core import frames
+from otel_concurrency._observer import flows, generator_spans, state
 from otel_concurrency._observer.records import Origin, new_id
 from otel_concurrency._observer.suspicions import Seen
 

@@ -13,11 +13,11 @@ from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import flows, frames, resumptions, state, suspicions
+from otel_concurrency._observer import flows, resumptions, state, suspicions
 from otel_concurrency._observer.suspicions import SEEN, Seen
 
 

@@ -17,6 +17,7 @@ from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
 
+from otel_concurrency._core import frames
 from otel_concurrency._core.callers import caller
 from otel_concurrency._linking import origins
 from otel_concurrency._observer import (
@@ -24,7 +25,6 @@ from otel_concurrency._observer import (
     connection_hooks,
     context_hooks,
     flows,
-    frames,
     generator_spans,
     item_hooks,
     state,

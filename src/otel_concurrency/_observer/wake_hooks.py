@@ -13,10 +13,10 @@ from collections import deque
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.patching import Layer
-from otel_concurrency._observer import flows, frames, state
+from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.flows import hand_off
 from otel_concurrency._observer.records import Record
 

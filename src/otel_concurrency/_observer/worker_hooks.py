@@ -14,10 +14,10 @@ from contextvars import ContextVar, copy_context
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import frames, handoff
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._linking import origins
-from otel_concurrency._observer import flows, frames, state
+from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.connection_hooks import Left
 from otel_concurrency._observer.flows import Flow
 from otel_concurrency._observer.records import Origin
