@@ -1,7 +1,7 @@
 """``otel-concurrency status``: what the library patches, and what it cannot patch.
 
 Without a program it shows what would be patched in this environment; with one, what was patched in
-that program, when it has ended.
+that program, when it has ended; with the number of a process, what is patched there now.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency._cli import CommandError, running, scratch
+from otel_concurrency._cli import CommandError, attaching, running, scratch
+from otel_concurrency._observer import live
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,19 +28,21 @@ def add_to(verbs: Any) -> None:
     """Add the verb to the command line's parser."""
     parser = verbs.add_parser(
         "status",
-        usage="%(prog)s [--json] [-- program [arguments ...]]",
+        usage="%(prog)s [--json] [--pid PID | -- program [arguments ...]]",
         help="show what is patched, by which setting, and what is not",
         description=(
             "Shows versions, which primitives are patched under which policy and where that was "
             "set, what could not be patched and why, and which other libraries patch the same. "
             "With a program: runs it as opentelemetry-instrument would, and shows the same about "
-            "it when it has ended. The exit status is the program's; 1 where that is 0 and a "
-            "primitive that is on could not be patched."
+            "it when it has ended. With --pid: shows how things stand in a running process, and "
+            "changes nothing there. The exit status is the program's; 1 where that is 0 and a "
+            "primitive that is on could not be patched; 2 where the process cannot be looked into."
         ),
     )
+    attaching.add_to(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     if command[:1] == ["--"]:
         command = command[1:]
     exit_status = 0
-    if command:
+    if arguments.pid is not None:
+        if command:
+            arguments.parser.error("either a program or --pid, not both")
+        request = {"what": live.STATUS}
+        state = attaching.answer_of(arguments.pid, request, arguments.wait)[live.STATUS]
+    elif command:
         exit_status, state = _run(command)
     else:
         state = snapshot.state_if_switched_on()
@@ -60,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.out(json.dumps(state, indent=2), highlight=False)
     else:
-        _show(console, state, ran=bool(command))
+        _show(console, state, _headline(state, ran=bool(command), pid=arguments.pid))
     failed = any(each["failures"] for each in (*state["primitives"], *state["adapters"]))
     return exit_status or int(failed)
 
@@ -81,13 +89,13 @@ def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
     return exit_status, json.loads(left)
 
 
-def _show(console: Console, state: Mapping[str, Any], *, ran: bool) -> None:
+def _show(console: Console, state: Mapping[str, Any], headline: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
     versions = (f"{name} {found or 'is missing'}" for name, found in state["versions"].items())
     console.print(Text(", ".join((state["python"], *versions)), _QUIET))
-    console.print(Text(_headline(state, ran=ran), _GOOD if state["on"] else _BAD))
+    console.print(Text(headline, _GOOD if state["on"] else _BAD))
     console.print()
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -166,7 +174,9 @@ def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _headline(state: Mapping[str, Any], *, ran: bool) -> str:
+def _headline(state: Mapping[str, Any], *, ran: bool, pid: int | None) -> str:
+    if pid is not None:
+        return f"The library is {'on' if state['on'] else 'off'} in process {pid}."
     if state["disabled_by_file"]:
         return "The library is off, by the configuration file (enabled: false)."
     if not state["on"]:
@@ -205,6 +215,8 @@ def _sections(state: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     remarks = [f"{each['name']}: {remark}" for each in each_of_all for remark in each["remarks"]]
     if remarks:
         yield "Notes", remarks
+    if state["exporters"]:
+        yield "Providers and exporters", [_provider(each) for each in state["exporters"]]
     if state["warnings"]:
         yield "Warnings", list(state["warnings"])
     found: list[Mapping[str, Any]] = state["neighbours"]
@@ -214,6 +226,11 @@ def _sections(state: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     others = [name for name in state["installed"] if name not in names]
     if others:
         yield "Installed, and not imported", [", ".join(others)]
+
+
+def _provider(provider: Mapping[str, Any]) -> str:
+    exporters = ", ".join(provider["exporters"]) or "no exporter was found"
+    return f"{provider['signal']}: {provider['provider']}: {exporters}"
 
 
 def _neighbour(neighbour: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from opentelemetry import trace
 from otel_concurrency import _adapters, _configuration, _instrumentor, _primitives, _settings
 from otel_concurrency._core import imports
 from otel_concurrency._core.patching import Layer, wrap_builtin
-from otel_concurrency._status import neighbours
+from otel_concurrency._status import exporters, neighbours
 
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +41,16 @@ _DISTRIBUTIONS = (
 
 
 def state_of_process() -> dict[str, Any]:
-    """Return what is patched in this process, and what is not, as values that JSON can hold."""
+    """Return what is patched in this process, and what is not, as values that JSON can hold.
+
+    Modules that were imported past the import hooks are patched first.
+    """
     imports.look_again()
+    return state_as_it_is()
+
+
+def state_as_it_is() -> dict[str, Any]:
+    """Return the same as :func:`state_of_process`, without changing anything in this process."""
     settings = _settings.in_force
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -52,6 +60,7 @@ def state_of_process() -> dict[str, Any]:
         "disabled_by_file": _instrumentor.disabled_by_file,
         "inherited": _instrumentor.inherited,
         "provider": _provider(),
+        "exporters": exporters.found(),
         "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
         "adapters": [_adapter(library, settings) for library in _adapters.ADAPTERS],
         "settings": _others(settings),

@@ -6,17 +6,14 @@ parents, of leaks and of call sites is about all of them.
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from otel_concurrency._trace_report import explanations
+from otel_concurrency._trace_report import explanations, processes
 from otel_concurrency._trace_report.model import (
     CallSite,
     HandOff,
@@ -246,7 +243,7 @@ class Collection:
 
     def _runs(self, pid: int) -> bool:
         process = self._processes.get(pid)
-        return (process is None or process.ended_ns is None) and _is_there(pid)
+        return (process is None or process.ended_ns is None) and processes.is_there(pid)
 
     def _leak(self, event: Mapping[str, Any]) -> None:
         self._leaks.add({**event, "library": self._has_library(event)})
@@ -353,25 +350,6 @@ class Collection:
                 attributes=event["attributes"],
                 links=_links(event["links"]),
             )
-
-
-def _is_there(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    if pid == os.getpid():
-        return True
-    if sys.platform == "win32":  # there, to ask would end it
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):  # not Linux, or gone by now
-        return True
-    return state not in "ZX"
 
 
 def _span_id(given: Any) -> SpanId | None:
