@@ -19,19 +19,11 @@ from otel_concurrency._core import handoff
 GENERATOR: Final = 0x20 | 0x200
 """The flags of generators and asynchronous generators among ``co_flags`` (``inspect``)."""
 
-_COROUTINE_BY_DECORATOR: Final = 0x100
+BY_DECORATOR: Final = 0x100
+"""The flag of what `types.coroutine` decorates (``inspect.CO_ITERABLE_COROUTINE``)."""
 
 ASYNCHRONOUS: Final = 0x200
 """The flag of asynchronous generators among ``co_flags`` (``inspect.CO_ASYNC_GENERATOR``)."""
-
-
-def is_generator(code: CodeType) -> bool:
-    """Whether ``code`` is that of a generator or an asynchronous one, and of no coroutine.
-
-    What ``types.coroutine`` decorates is awaited: its ``yield`` is an ``await``.
-    """
-    flags = code.co_flags
-    return bool(flags & GENERATOR) and not flags & _COROUTINE_BY_DECORATOR
 
 
 def is_first_of_a_task(code: CodeType, caller: CodeType) -> bool:
@@ -40,7 +32,7 @@ def is_first_of_a_task(code: CodeType, caller: CodeType) -> bool:
 
 
 COROUTINE: Final = 0x80
-_AWAITING: Final = COROUTINE | _COROUTINE_BY_DECORATOR | ASYNCHRONOUS
+_AWAITING: Final = COROUTINE | BY_DECORATOR | ASYNCHRONOUS
 
 _NONE: Final = -1
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from otel_concurrency._generators import bytecode
 from otel_concurrency._generators.bytecode import (
+    BY_DECORATOR,
     COROUTINE,
     ENTERING,
     ENTERING_AT,
@@ -44,7 +45,7 @@ def find(frame: FrameType | None, left_alone: Callable[[str], bool]) -> Holder |
             return None
         code = frame.f_code
         flags = code.co_flags
-        if flags & GENERATOR and bytecode.is_generator(code):
+        if flags & GENERATOR and not flags & BY_DECORATOR:  # that `yield` is an `await`
             driver = frame.f_back
             if driver is None or not _is_left_alone(frame, driver, left_alone):
                 return _as_holder(frame)

@@ -129,6 +129,16 @@ def _code_of_proxy() -> CodeType | None:
 
 _PROXY = _code_of_proxy()
 
+_USE_SPAN = getattr(trace.use_span, "__wrapped__", trace.use_span).__code__
+
+
+def _is_of_tracer(frame: FrameType) -> bool:
+    """Whether ``frame`` is that of the SDK's ``start_as_current_span``, which holds nothing."""
+    return (
+        frame.f_code.co_name == "start_as_current_span"
+        and frame.f_globals.get("__name__") == "opentelemetry.sdk.trace"
+    )
+
 
 def _attach(original: Any, generators: Generators) -> Any:
     unheard, look_from = generators.unheard.by_token, generators.look_from
@@ -148,7 +158,12 @@ def _attach(original: Any, generators: Generators) -> Any:
             if code.co_flags & _GENERATOR or (
                 code.co_code[frame.f_lasti + _ENTERING_AT] != _ENTERING
             ):
-                look_from(getframe(1), token, context)
+                begins = (
+                    code.co_flags & _GENERATOR
+                    and getframe(2).f_code is _USE_SPAN
+                    and _is_of_tracer(getframe(4))
+                )
+                look_from(frame if begins else getframe(1), token, context)
         except ValueError:  # there are not so many callers
             look_from(_caller(), token, context)
         except Exception as error:
