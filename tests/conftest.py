@@ -10,6 +10,7 @@ import pytest
 from opentelemetry import context as context_api
 from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -140,7 +141,8 @@ def exporter():
 @pytest.fixture
 def tracer(exporter):
     """Return a tracer of a provider of its own; no global provider is set."""
-    provider = TracerProvider()
+    # Without a resource, since to find one reads the metadata of every package that is installed.
+    provider = TracerProvider(resource=Resource.get_empty(), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield provider.get_tracer("tests")
     provider.shutdown()

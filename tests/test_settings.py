@@ -352,7 +352,7 @@ def test_excluded_garbage_is_one_warning(garbage, monkeypatch, caplog):
     assert repr(garbage) in record.getMessage()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(environment=st.dictionaries(st.sampled_from(SETTINGS), texts))
 def test_no_variable_can_make_read_raise(environment):
     """Whatever is in the environment, reading gives every primitive a usable policy."""
@@ -362,7 +362,7 @@ def test_no_variable_can_make_read_raise(environment):
         check(_settings.read(NAMES, {}))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(keywords=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), values))
 def test_no_keyword_can_make_read_raise(keywords):
     """Whatever the keywords hold, reading gives every primitive a usable policy."""
@@ -379,7 +379,7 @@ def check(settings):
     assert all(isinstance(name, str) and name for name in settings.excluded)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=settings().max_examples // 2)
 @given(
     environment=st.dictionaries(st.sampled_from(SETTINGS), texts),
     keywords=st.dictionaries(st.sampled_from(SETTINGS), values),
@@ -401,7 +401,7 @@ def test_no_setting_can_make_instrument_raise(environment, keywords):
     assert not differences(before, patched_names())
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(
     environment=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), texts),
     keywords=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), values),

@@ -331,7 +331,7 @@ def test_random_programs():
     run_state_machine_as_test(
         Programs,
         settings=settings(
-            max_examples=60,
+            max_examples=settings().max_examples * 3 // 5,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

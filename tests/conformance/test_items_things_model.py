@@ -245,7 +245,7 @@ def test_random_programs():
     run_state_machine_as_test(
         Program,
         settings=settings(
-            max_examples=150,
+            max_examples=settings().max_examples * 3 // 2,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
