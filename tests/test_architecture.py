@@ -66,6 +66,7 @@ LAYERS = (
     Layer(
         "metrics", "_metrics", "version _core.* _items.* _linking.*", f"{API} opentelemetry.metrics"
     ),
+    Layer("orphans", "_orphans", "_core.* _linking.*", API),
     Layer(
         "primitives",
         "_primitives _primitives.*",
@@ -80,11 +81,12 @@ LAYERS = (
     ),
     Layer("adapters", "_adapters _adapters.*", BELOW_ADVICE, API),
     Layer("official", "_official_threading", "_core.*", API),
+    Layer("patched", "_patched", "_core.* _official_threading _primitives _adapters", API),
     Layer(
         "instrumentor",
         "_instrumentor",
         f"version package {BELOW_ADVICE} _configuration _official_threading _primitives _adapters "
-        "_metrics",
+        "_metrics _orphans _patched",
         f"{API} opentelemetry.instrumentation typing_extensions",
     ),
     _package(

@@ -336,7 +336,7 @@ def test_a_primitive_that_cannot_be_patched_gives_its_part_back(first, both, mon
     monkeypatch.setitem(
         _instrumentor.primitives_in_use,
         "futures",
-        _instrumentor._Primitive("futures", {"concurrent.futures.thread": fail}),
+        _instrumentor.Primitive("futures", {"concurrent.futures.thread": fail}),
     )
     ours = both(first)
     assert their_wrappers() == PLACES[4:]

@@ -28,7 +28,7 @@ OPT_IN = ("subprocess",)
 NEVER_LINKED = ("generators",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
 WAIT = 20
-TRUTHS = ("metrics", "keep_official_threading")
+TRUTHS = ("metrics", "report_orphans", "keep_official_threading")
 SETTINGS = (*NAMES, "policy", "excluded", "adapters", *TRUTHS, *DURATIONS)
 
 texts = st.one_of(

@@ -54,6 +54,7 @@ class Configuration:
     link_after: Milliseconds | None = None
     flush_timeout: Milliseconds | None = None
     metrics: bool | str | None = None
+    report_orphans: bool | str | None = None
     keep_official_threading: bool | str | None = None
     declared: bool = True
     """Tells ``instrument()`` where its keywords come from; no key of the file."""

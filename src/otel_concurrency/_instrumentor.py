@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from types import ModuleType
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 # The file of BaseInstrumentor opts out of type checking, so mypy sees no names in it.
-from opentelemetry.context import Context
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from otel_concurrency import (
@@ -25,11 +22,12 @@ from otel_concurrency import (
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
 from otel_concurrency._configuration import Configuration
-from otel_concurrency._core import faults, handoff, imports, patching, signatures
+from otel_concurrency._core import handoff
 from otel_concurrency._crossing import environment
 from otel_concurrency._generators import drivers
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
+from otel_concurrency._patched import Adapter, Primitive
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,7 +57,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
     :mod:`otel_concurrency.environment_variables`, named after it in lower case: ``policy``,
     ``threading``, ``futures``, ``asyncio``, ``sched``, ``queue``, ``multiprocessing``,
     ``subprocess``, ``generators`` (a :class:`~otel_concurrency.Policy` or its value),
-    ``link_after`` and ``flush_timeout`` (milliseconds), ``metrics`` and
+    ``link_after`` and ``flush_timeout`` (milliseconds), ``metrics``, ``report_orphans`` and
     ``keep_official_threading`` (true or false), ``adapters`` and ``excluded`` (each a
     comma-separated string, or strings). Metrics go to ``meter_provider``.
     Neither ``instrument()`` nor ``uninstrument()`` raises: a failure is logged, and the program
@@ -106,10 +104,9 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
             for library in settings.adapters:
                 _switch_adapter_on(library, settings)
             _switch_clean_starts_on(settings)
-            if meter is not None:
-                _switch_metrics_on()
-            watchers = [] if meter is None else [meter.count_root]
-            _switch_span_starts_on(settings, watchers)
+            _switch_span_starts_on(
+                settings, [*_switch_metrics_on(meter), *_report_orphans(settings)]
+            )
             _switch_flush_on(settings)
             _switch_environment_on(settings)
             _settings.in_force = settings
@@ -177,166 +174,18 @@ def set_aside() -> Generator[None, None, None]:
         inherited = was_inherited
 
 
-class _Primitive:
-    """A primitive that was switched on at least once: its seam, and its layers by module."""
-
-    def __init__(
-        self,
-        name: str,
-        modules: Mapping[str, _primitives.Advice],
-        seam: handoff.Seam | None = None,
-    ) -> None:
-        self.name = name
-        self.modules = modules
-        self.seam = seam or handoff.Seam(name)
-        self.layers: dict[str, list[patching.Patch]] = {}
-        """By module: the layers of its patches."""
-        self.failures: dict[str, str] = {}
-        """By module: the reason why it could not be patched."""
-        self._lock = threading.RLock()
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def switch_on(
-        self,
-        capture: handoff.Capture,
-        change: Callable[[Context], Context] | None = None,
-        starts_clean: Callable[[object], bool] | None = None,
-        measure: Callable[[handoff.Seam], None] | None = None,
-    ) -> None:
-        """Patch the imported modules now, and each other module when it is imported.
-
-        ``measure`` makes a seam measure its hand-offs.
-
-        No lock is held while import hooks are registered, since hooks call this class while they
-        hold locks of the import system.
-        """
-        with self._lock:
-            self.failures.clear()
-            self.seam.left_alone.clear()
-            self.seam.change, self.seam.starts_clean = change, starts_clean
-            self.seam.capture = capture
-            if measure is not None:
-                measure(self.seam)
-        self._patch_when_imported()
-
-    def _patch_when_imported(self) -> None:
-        for module_name, advice in self.modules.items():
-            patch = functools.partial(self._patch, module_name, advice)
-            imports.when_imported(module_name, patch, owner=self.name)
-
-    def switch_off(self) -> None:
-        """Undo every patch; a patch with another patch on top stays, and becomes a pass-through."""
-        with self._lock:
-            self.seam.switch_off()
-            for layers in self.layers.values():
-                patching.undo_all(layers)
-
-    def _patch(self, name: str, advice: _primitives.Advice, module: ModuleType) -> None:
-        with self._lock:
-            if not self._is_on():  # imported after uninstrument(): nothing to do
-                return
-            try:
-                if name not in self.layers:
-                    self.layers[name] = advice(module, self.seam)
-                patching.apply_all(self.layers[name])
-            except Exception as error:
-                self.failures[name] = f"{type(error).__name__}: {error}"
-                self._leave_alone(name)
-                self._report(name, error)
-
-    def _leave_alone(self, name: str) -> None:
-        """Go on without a module. Since not all of it can be patched, none of it is."""
-        self.seam.left_alone.add(name)
-        _official_threading.give_back(name)
-
-    def _is_on(self) -> bool:
-        return self.seam.active
-
-    def _report(self, module_name: str, error: Exception) -> None:
-        is_changed = isinstance(error, AttributeError | signatures.UnknownSignatureError)
-        report = faults.in_one_line if is_changed else faults.once
-        report(
-            _logger,
-            (self.name, module_name),
-            "OpenTelemetry context will not be propagated through %s: %s cannot be patched (%s)",
-            self.name,
-            module_name,
-            self.failures[module_name],
-        )
-
-
-class Adapter(_Primitive):
-    """The modules of a library that follow the setting of one primitive, and share its seam."""
-
-    def __init__(self, library: str, primitive: _Primitive) -> None:
-        modules = {
-            module: functools.partial(_advise, library, primitive.name, module)
-            for module in _adapters.ADAPTERS[library][primitive.name]
-        }
-        super().__init__(f"{library} ({primitive.name})", modules, primitive.seam)
-        self.library = library
-        self._on = False
-
-    def follow(self) -> None:
-        """Patch the imported modules now, and the others when they are imported.
-
-        The seam is not switched on here: the primitive does that.
-        """
-        with self._lock:
-            self.failures.clear()
-            self._on = True
-        self._patch_when_imported()
-
-    def switch_off(self) -> None:
-        """Undo every patch of the library. The primitive stays on, since it works without it."""
-        with self._lock:
-            self._on = False
-            for layers in self.layers.values():
-                patching.undo_all(layers)
-
-    def _is_on(self) -> bool:
-        return self._on and self.seam.active
-
-    def _leave_alone(self, name: str) -> None:
-        """Go on without the whole library: its code is not that of a version that is known."""
-        self.switch_off()
-
-    def _report(self, module_name: str, error: Exception) -> None:
-        first, last = _adapters.tested(self.library)
-        faults.in_one_line(
-            _logger,
-            (self.name, module_name),
-            "%s %s is left alone: %s cannot be patched (%s). The versions that have been tested "
-            "are %s to %s.",
-            self.library,
-            _adapters.version(self.library) or "of an unknown version",
-            module_name,
-            self.failures[module_name],
-            first,
-            last,
-        )
-
-
-def _advise(
-    library: str, primitive: str, module_name: str, module: ModuleType, seam: handoff.Seam
-) -> list[patching.Patch]:
-    return _adapters.advice(library, primitive, module_name)(module, seam)
-
-
-primitives_in_use: dict[str, _Primitive] = {}
+primitives_in_use: dict[str, Primitive] = {}
 adapters_in_use: dict[tuple[str, str], Adapter] = {}
 """By library and primitive."""
 
 _creating = threading.Lock()
 
 
-def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]]) -> _Primitive:
+def _primitive(name: str, modules: Callable[[], Mapping[str, _primitives.Advice]]) -> Primitive:
     """Return the primitive ``name``, which patches ``modules()``. Create it at the first call."""
     with _creating:
         if name not in primitives_in_use:
-            primitives_in_use[name] = _Primitive(name, modules())
+            primitives_in_use[name] = Primitive(name, modules())
         return primitives_in_use[name]
 
 
@@ -413,11 +262,27 @@ def _meter(settings: _settings.Settings, meter_provider: Any) -> _metrics.Meter 
         return None
 
 
-def _switch_metrics_on() -> None:
-    """Patch ``attach``, so that the arrival of a measured context is noticed."""
-    from otel_concurrency import _metrics
+def _switch_metrics_on(meter: _metrics.Meter | None) -> Iterator[span_start.RootWatcher]:
+    """Patch ``attach``, so that the arrival of a measured context is noticed.
 
-    _primitive("metrics", lambda: _metrics.MODULES).switch_on(handoff.capture)
+    Yields the function that counts root spans.
+    """
+    if meter is not None:
+        from otel_concurrency import _metrics
+
+        _primitive("metrics", lambda: _metrics.MODULES).switch_on(handoff.capture)
+        yield meter.count_root
+
+
+def _report_orphans(settings: _settings.Settings) -> Iterator[span_start.RootWatcher]:
+    """Have hand-offs noted, if orphans are to be logged; yield the function that logs them."""
+    if settings.report_orphans:
+        from otel_concurrency import _orphans
+
+        for name in ("threading", "futures"):
+            _orphans.starts_clean[name] = _matcher(name, settings.excluded)
+        _primitive("orphans", lambda: _orphans.MODULES).switch_on(handoff.capture)
+        yield _orphans.report
 
 
 def _switch_span_starts_on(

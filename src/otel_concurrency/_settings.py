@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         link_after: int | None
         flush_timeout: int | None
         metrics: bool | None
+        report_orphans: bool | None
         adapters: str | Iterable[str] | None
         keep_official_threading: bool | None
         # The keywords that every instrumentor takes.
@@ -62,6 +63,7 @@ _BESIDE_PRIMITIVES = (
     "link_after",
     "flush_timeout",
     "metrics",
+    "report_orphans",
     "adapters",
     "keep_official_threading",
 )
@@ -105,6 +107,8 @@ class Settings:
     """How long (ms) a child process may export its telemetry at its end; 0: it does not export."""
     metrics: bool = False
     """Whether hand-offs are counted, and their waits measured."""
+    report_orphans: bool = False
+    """Whether root spans in work that was handed off inside a span are logged."""
     adapters: tuple[str, ...] = ()
     """The libraries that are patched when the program imports them."""
     keep_official_threading: bool = False
@@ -120,6 +124,7 @@ class Settings:
             "link_after": self.link_after,
             "flush_timeout": self.flush_timeout,
             "metrics": self.metrics,
+            "report_orphans": self.report_orphans,
             "adapters": self.adapters or _NO_ADAPTER,
             "keep_official_threading": self.keep_official_threading,
         }
@@ -153,6 +158,7 @@ def read(
         link_after=_milliseconds("link_after", given, Settings.link_after),
         flush_timeout=_milliseconds("flush_timeout", given, Settings.flush_timeout),
         metrics=_truth("metrics", given),
+        report_orphans=_truth("report_orphans", given),
         adapters=_chosen("adapters", given, tuple(adapters)),
         keep_official_threading=_truth("keep_official_threading", given),
         sources=given.sources,

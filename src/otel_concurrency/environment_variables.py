@@ -140,6 +140,17 @@ the capture of a context to its attachment is measured (``otel_concurrency.hand_
 Default: ``false``.
 """
 
+OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS = "OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS
+
+Whether a span that starts a trace of its own, in a thread or a task of a thread pool that was
+started inside a span, is logged as a warning: at most one line an hour for each line of code that
+starts such spans. ``true`` or ``false``.
+
+Default: ``false``.
+"""
+
 OTEL_PYTHON_CONCURRENCY_ADAPTERS = "OTEL_PYTHON_CONCURRENCY_ADAPTERS"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_ADAPTERS

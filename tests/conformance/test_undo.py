@@ -633,7 +633,7 @@ print(carried())
 def test_a_hook_that_fails_in_our_own_machinery_does_not_fail_the_programs_import():
     """Also where the fault is not in a primitive's advice but in what calls it."""
     out, err = run_python("""
-import otel_concurrency._instrumentor as ours
+import otel_concurrency._patched as ours
 def fail(*args):
     raise RuntimeError("injected")
 ConcurrencyInstrumentor().instrument()

@@ -185,7 +185,8 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         "_primitives._futures", "a layer: a worker thread is started"
     ),
     "concurrent.futures.thread._WorkItem": PrivateName(
-        "_primitives._futures", "a subclass in its place captures and attaches the context"
+        "_orphans _primitives._futures",
+        "a subclass in its place captures and attaches the context; a layer of its `__init__`",
     ),
     "concurrent.futures.thread._base": PrivateName(
         "_primitives._futures", "the `Future` that the pool uses"

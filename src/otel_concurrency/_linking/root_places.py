@@ -72,7 +72,7 @@ def place(frame: FrameType | None) -> str:
         return TASK if is_begun else found
     if found == THREAD and isinstance(thread_here(), threading.Timer):
         return TIMER
-    if found == CALLBACK and hasattr(runner.f_locals.get("self"), "when"):
+    if found == CALLBACK and hasattr(self_of(runner), "when"):
         return TIMER
     return found
 
@@ -87,6 +87,15 @@ def innermost_runner(frame: FrameType | None) -> tuple[FrameType | None, str]:
                 return frame, found
         frame = frame.f_back
     return None, ""
+
+
+def self_of(frame: FrameType) -> Any:
+    """Return the object whose method runs in ``frame``."""
+    names = frame.f_locals
+    found = names.get("self")
+    if sys.version_info < (3, 13):
+        names.clear()  # it is a copy, which would live as long as the frame
+    return found
 
 
 def thread_here() -> Any:

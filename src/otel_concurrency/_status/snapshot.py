@@ -292,6 +292,7 @@ def _others(settings: _settings.Settings | None) -> list[dict[str, Any]]:
         "link_after": f"{settings.link_after} ms",
         "flush_timeout": f"{settings.flush_timeout} ms",
         "metrics": str(settings.metrics).lower(),
+        "report_orphans": str(settings.report_orphans).lower(),
         "keep_official_threading": str(settings.keep_official_threading).lower(),
     }
     return [
