@@ -8,6 +8,7 @@ import logging
 
 import pytest
 from generator_forms import ENDINGS, FLOWS, GENERATORS, Program
+from opentelemetry import trace
 from opentelemetry.context import get_current
 
 from otel_concurrency import _instrumentor
@@ -49,3 +50,41 @@ def test_generator_and_consumer_each_keep_their_own(name, ending, flow, instrume
     assert not found().suspensions.by_frame
     assert not found().suspensions.without_frame
     assert not get_current()
+
+
+class Opened:
+    """A block that reads the first value of a generator when it is entered."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __enter__(self):
+        return next(self._values)
+
+    def __exit__(self, *error):
+        self._values.close()
+
+
+def start(tracer):
+    """Start a span as the current one."""
+    return tracer.start_as_current_span("generator")
+
+
+def use(tracer):
+    """Make a span that was started before the current one."""
+    return trace.use_span(tracer.start_span("generator"), end_on_exit=True)
+
+
+@pytest.mark.parametrize("hold", [start, use])
+def test_a_block_that_reads_a_generator_keeps_its_own(hold, tracer, instrumented):
+    """The block is the consumer: it is not in the generator's span, however that was attached."""
+
+    def values():
+        with hold(tracer):
+            yield trace.get_current_span()
+            yield
+
+    for _ in range(2):  # the first one is where the library learns who has attached
+        with tracer.start_as_current_span("consumer") as consumer, Opened(values()) as held:
+            assert held is not consumer
+            assert trace.get_current_span() is consumer

@@ -112,13 +112,10 @@ _API_ATTACH = context_api.attach.__code__
 
 _GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, bytecode.ENTERING_AT
 
-_DEPTH = 6
-"""How far from ``attach`` the function is that has called ``start_as_current_span`` of a tracer.
-
-In between are the API's ``attach``, that method and ``use_span``, which are generators, and the
-functions that resume them. If another function is there at the beginning of a ``with`` block, the
-attached context belongs to that block.
-"""
+# How far from `attach` a frame is where a tracer's `start_as_current_span` has called it: the API's
+# `attach`, `use_span`, what resumes that, the tracer's method, what resumes that, and its caller.
+# The method and `use_span` are generators.
+_USE_SPAN_AT, _TRACER_AT, _CALLER_AT = 2, 4, 6
 
 
 def _code_of_proxy() -> CodeType | None:
@@ -143,27 +140,40 @@ def _is_of_tracer(frame: FrameType) -> bool:
 def _attach(original: Any, generators: Generators) -> Any:
     unheard, look_from = generators.unheard.by_token, generators.look_from
     getframe = _getframe
+    balanced: CodeType | None = None
+    of_tracer: CodeType | None = None
 
     @functools.wraps(original)
     def attach(self: Any, context: Any) -> Any:
+        nonlocal balanced, of_tracer
         token = self._current_context.set(context)
         try:
             if unheard:
                 unheard.pop(id(token), None)
-            frame = getframe(_DEPTH)
+            code = getframe(_USE_SPAN_AT).f_code
+            if code is not _USE_SPAN:
+                api = getframe(1)
+                if code is not balanced or api.f_code is not _API_ATTACH:
+                    if api.f_code is _API_ATTACH and holder.is_balanced(code):
+                        balanced = code
+                    else:
+                        look_from(api, token, context)
+                return token
+            frame = getframe(_TRACER_AT)
             code = frame.f_code
-            if code is _PROXY:
-                frame = getframe(_DEPTH + 2)
+            if code is of_tracer:
+                frame = getframe(_CALLER_AT)
                 code = frame.f_code
+                if code is _PROXY:
+                    frame = getframe(_CALLER_AT + 2)
+                    code = frame.f_code
+            elif _is_of_tracer(frame):
+                of_tracer = code
+            # A function at the beginning of a `with` block detaches before it returns.
             if code.co_flags & _GENERATOR or (
                 code.co_code[frame.f_lasti + _ENTERING_AT] != _ENTERING
             ):
-                begins = (
-                    code.co_flags & _GENERATOR
-                    and getframe(2).f_code is _USE_SPAN
-                    and _is_of_tracer(getframe(4))
-                )
-                look_from(frame if begins else getframe(1), token, context)
+                look_from(frame if code.co_flags & _GENERATOR else getframe(1), token, context)
         except ValueError:  # there are not so many callers
             look_from(_caller(), token, context)
         except Exception as error:
