@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
 import queue
 import threading
 
 import pytest
 from forms import WAIT, without_context
 from item_forms import FORMS, STOCK
-from opentelemetry import baggage
+from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from test_items import forms
 
 from interpreters import weak_reference
+from otel_concurrency._items import loans
 
 pytestmark = pytest.mark.usefixtures("instrumented")
 
@@ -574,3 +576,67 @@ def test_a_queue_that_hands_work_on_is_known_after_a_while(form, pool, spans):
     things.fill()
     assert things.request("request") == "request"
     assert things.check() is None
+
+
+@forms(exact)
+def test_a_queue_of_work_for_flows_with_a_span_is_known_after_a_while(form, pool, spans):
+    """Then nothing is noted any more, until somebody takes something that nobody has produced."""
+    jobs = pool(form)
+    busy, idle = contextvars.Context(), contextvars.Context()
+    busy.run(attach, trace.set_span_in_context(spans.start("worker")))
+
+    for n in range(80):
+        form.put_under(spans, f"producer {n}", jobs.queue, Connection())
+        busy.run(form.get, jobs.queue)
+        assert busy.run(spans.parent) == "worker"
+    form.put_under(spans, "producer", jobs.queue, Connection())
+    assert idle.run(lambda: (form.get(jobs.queue), spans.parent())[1]) == "producer"
+    things = pool(form)
+    things.queue = jobs.queue
+    things.fill()
+    assert things.request("request") == "request"
+    assert things.check() is None
+
+
+@forms(kept)
+def test_a_pool_filled_inside_a_span_of_which_all_things_are_taken_at_once(form, pool, spans):
+    """However many requests have one of them before the first one comes back."""
+    things = pool(form)
+    number = 40
+    with spans.current("start"):
+        things.fill(number)
+
+    def requests():
+        taken = []
+        for n in range(number):
+            flow = contextvars.Context()
+            flow.run(attach, trace.set_span_in_context(spans.start(f"request {n}")))
+            taken.append((flow, flow.run(form.get, things.queue)))
+        for flow, thing in taken:
+            flow.run(things.give_back, thing)
+
+    requests()
+    assert [things.check() for _ in range(number)] == [None] * number
+
+
+def test_a_pool_that_seemed_to_be_work_is_found_out_later(pool, spans, monkeypatch):
+    """Permits that were put inside a span, of which more are out than most pools have."""
+    monkeypatch.setattr(loans, "_MOST_OF_A_POOL", 64)
+    monkeypatch.setattr(loans, "_TO_PASS", 64)
+    numbers = itertools.count()
+    permits = pool(STOCK[0], lambda: (next(numbers),))
+    with spans.current("start"):
+        permits.fill(70)
+
+    def requests():
+        taken = []
+        for n in range(70):
+            flow = contextvars.Context()
+            flow.run(attach, trace.set_span_in_context(spans.start(f"request {n}")))
+            taken.append((flow, flow.run(permits.take)))
+        for flow, permit in taken:
+            flow.run(permits.give_back, permit)
+
+    for _ in range(4):
+        requests()
+    assert [permits.check() for _ in range(70)] == [None] * 70

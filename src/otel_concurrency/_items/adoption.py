@@ -59,16 +59,16 @@ def adopt(context: Context | None) -> bool | None:
     """
     current = get_current()
     record = adopted.get()
-    together, stage = False, FRESH
     buried: Any
     if record is None:
         if current and is_busy(current):
             return True
-        idle, buried = current, ()
+        together, stage, idle, buried = False, FRESH, current, ()
     elif record[0]() is current:
         if context is current:
             record[3] = SEVERAL
             return None
+        stage = FRESH
         _, idle, buried, so_far, earlier = record
         if earlier is not None:
             known = earlier.find(id(context))
@@ -83,8 +83,9 @@ def adopt(context: Context | None) -> bool | None:
             attach(context)
             record[3] = FRESH
             return None
-        idle, buried = current, record[2]
+        together, stage, idle, buried = False, FRESH, current, record[2]
     else:
+        together, stage = False, FRESH
         found = _dig(record, current)
         if found is not None:
             idle, buried = found[1], found[2]
@@ -270,7 +271,16 @@ def arrive(
     if seam.capture is capture_nothing:
         let_go()
     elif loans is not None:
-        context = loans.due(item, context)
+        if context and loans.settled and loans.first is None:
+            if not adopt(context):
+                return
+            if loans.to_pass:
+                loans.to_pass -= 1
+            else:
+                loans.took(item, context, get_current(), busy=True)
+            return
+        if loans.first is not None or loans.things:
+            context = loans.due(item, context)
         before = get_current()
         if before:
             record = adopted.get()

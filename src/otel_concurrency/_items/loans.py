@@ -13,7 +13,9 @@ is compared with the loans:
 
 A flow that puts to a queue from which it has taken nothing hands work on, as ever. Of a queue out
 of which one item after the other is taken by flows that put nothing back, nothing more is noted:
-it hands work on, and pays nothing here. Nothing that was taken out is kept alive.
+it hands work on, and pays nothing here. Of flows with a span of their own more are looked at, and
+some again from time to time, since things that were put inside a span seem to be work at first.
+Nothing that was taken out is kept alive.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from weakref import ref
 
 from opentelemetry.context import Context
+from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
@@ -38,6 +41,12 @@ SOON = 2
 """How many where all have a context, as the things of a pool have not, and it is noticed if one has
 none."""
 
+_MOST_OF_A_POOL = 256
+"""How many where the flows have a span of their own, and may all hold a thing of one pool."""
+
+_TO_PASS = 4096
+"""After how many more of these the next few are noted again."""
+
 _MOST_OF_A_FLOW = 8
 _MOST_OF_A_QUEUE = 16
 
@@ -51,7 +60,7 @@ _SEQUENCES: Any = (tuple, list)
 class Loan:
     """Something that was taken out of a queue, or was asked for in vain."""
 
-    __slots__ = ("_came_with", "_contents", "_item", "busy", "is_new", "key", "loans", "trace")
+    __slots__ = ("_came_with", "_contents", "_item", "_span", "busy", "is_new", "key", "loans")
 
     def __init__(
         self,
@@ -59,11 +68,14 @@ class Loan:
         key: object,
         item: object,
         context: Context | None,
-        trace: int = 0,
+        span: SpanContext | None = None,
         *,
         busy: bool = False,
     ) -> None:
-        """Take what it is known by; ``key`` is None for what cannot come back as it is."""
+        """Take what it is known by; ``key`` is None for what cannot come back as it is.
+
+        ``span`` is what the span is known by in which it was taken out, if there was one.
+        """
         self.loans = loans
         self.key = key
         self.busy = busy
@@ -74,10 +86,14 @@ class Loan:
         except TypeError:
             self._item, self._contents = None, _contents(item)
         self._came_with = ref(context) if context else None
-        self.trace = trace
-        """The trace in which it was taken; 0: in none."""
+        self._span = span
         self.is_new = not context
         """Whether something else may come back in its place."""
+
+    @property
+    def trace(self) -> int:
+        """The trace in which it was taken; 0: in none."""
+        return 0 if self._span is None else self._span.trace_id
 
     def is_of(self, key: object, item: object) -> bool:
         """Whether it is ``item``, which has this key, that was taken out."""
@@ -89,6 +105,11 @@ class Loan:
     def is_held(self) -> bool:
         """Whether somebody is known to have what was taken out."""
         return self._item is not None and self._item() is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether what was taken out is known not to exist any more."""
+        return self._item is not None and self._item() is None
 
     def came_from(self) -> int | None:
         """Return the trace of the context that it came with; None of none, or where it is gone."""
@@ -117,9 +138,17 @@ class Loans:
     """Whether items were taken out before anything was noted: one of these may come back."""
     _noted = False
     """Whether anything was."""
+    _lacked = False
+    """Whether a flow with a span of its own ever got nothing, or something without a context."""
+    _asked = False
+    """Whether a flow ever asked in vain, which is forgotten when it takes something."""
     _kept = 0
     """How many items were taken one after the other with nothing coming back."""
-    _first: Loan | None = None
+    _handed = 0
+    """The same for items in a context that were taken by flows with a span of their own."""
+    to_pass = 0
+    """How many more of these need not be noted."""
+    first: Loan | None = None
     """The first item in a context, where it may have been taken out before it was put."""
 
     def __init__(self, enough: int = _SETTLED_AFTER, *, by_value: bool = False) -> None:
@@ -134,7 +163,7 @@ class Loans:
         """What was taken out in some trace, which another flow may put back in the same."""
         self._spans: dict[int, None] = {}
         """The ids of spans inside which something else may come back."""
-        self._things: dict[int, None] = {}
+        self.things: dict[int, None] = {}
         """Traces of which all that lies in the queue is known to be things."""
 
     def _key(self, item: object) -> object:
@@ -148,13 +177,13 @@ class Loans:
 
     def due(self, item: object, context: Context | None) -> Context | None:
         """Return the context to adopt with ``item``, which was put with ``context``."""
-        if not context or not (self._things or self._first):
+        if not context:
             return context
-        if self._first is not None and self._first.is_of(self._key(item), item):
-            self._first = None
+        if self.first is not None and self.first.is_of(self._key(item), item):
+            self.first = None
             if _put_first.get() is self:
                 return None
-        return None if origins.trace_of(context) in self._things else context
+        return None if origins.trace_of(context) in self.things else context
 
     def took(self, item: object, context: Context | None, before: Context, *, busy: bool) -> None:
         """Note that the present flow has taken ``item`` out, which came with ``context``.
@@ -162,29 +191,49 @@ class Loans:
         ``before`` was current when it did so, and still is where it is ``busy``, with a span of its
         own.
         """
-        if self._enough == SOON and (busy or not context):
-            self._kept, self._enough, self.settled = 0, _SETTLED_AFTER, False
-        if busy:
-            self._kept, self.settled = 0, False
-        else:
-            self._count()
-            if self.settled:
-                return
-        key, span = self._key(item), _span(before)
-        loan = Loan(self, key, item, context, span.trace_id if span else 0, busy=busy)
-        if span:
-            _keep(self._by_key, key, loan)
-        if busy and loan.is_new:
+        if busy or not context:
+            if self._enough == SOON:
+                self._kept, self._enough = 0, _SETTLED_AFTER
+                self.to_pass, self.settled = 0, False
+            if busy and context:
+                self._kept, self.settled = 0, False
+                self._handed += 1
+                if self._handed % _SETTLED_AFTER == 0 and self._is_enough_of_busy_flows():
+                    return
+            elif busy:
+                self._kept, self._handed, self.to_pass, self.settled = 0, 0, 0, False
+        if not busy and (self.settled or self._is_enough()):
+            return
+        span: Any = before.get(_SPAN_KEY)
+        key = self._key(item) if self._by_value else id(item)
+        if span is None:
+            self._note(Loan(self, key, item, context, busy=busy))
+            return
+        span = span.get_span_context()
+        loan = Loan(self, key, item, context, span, busy=busy)
+        _keep(self._by_key, key, loan)
+        if busy and not context:
+            self._lacked = True
             _keep(self._spans, span.span_id, None)
-        elif busy:
+        elif self._lacked:
             self._spans.pop(span.span_id, None)
         self._note(loan)
 
-    def _count(self) -> None:
+    def _is_enough_of_busy_flows(self) -> bool:
+        if self.things:
+            return False
+        enough = self._handed >= _MOST_OF_A_POOL
+        if enough or all(loan.is_gone for loan in self._by_key.values()):
+            self.settled = True
+            self._handed, self.to_pass = _MOST_OF_A_POOL - _SETTLED_AFTER, _TO_PASS
+        return self.settled
+
+    def _is_enough(self) -> bool:
         self._kept += 1
-        if self._kept % self._enough == 0 and not self._things:
+        if self._kept % self._enough == 0 and not self.things:
             held = self._by_key and any(loan.is_held for loan in self._by_key.values())
             self.settled = not held
+        return self.settled
 
     def asked_in_vain(self, *, busy: bool) -> None:
         """Note that the present flow has found nothing, and goes on: it may make what it needs.
@@ -198,12 +247,16 @@ class Loans:
             return  # it has taken work
         if busy:
             _keep(self._spans, span.span_id, None)
-        self._note(Loan(self, None, None, None, span.trace_id, busy=True))
+        self._lacked = True
+        self._note(Loan(self, None, None, None, span, busy=True))
+        self._asked = True
 
     def _note(self, loan: Loan) -> None:
         self._noted = True
-        others = (one for one in _taken.get() if one.loans is not self or one.key is not None)
-        _taken.set((loan, *others)[:_MOST_OF_A_FLOW])
+        others = _taken.get()
+        if self._asked:
+            others = tuple(one for one in others if one.loans is not self or one.key is not None)
+        _taken.set((loan, *others[: _MOST_OF_A_FLOW - 1]))
 
     # Putting.
 
@@ -213,35 +266,51 @@ class Loans:
             if current and self.has_given:
                 self._begin(item)
             return current
-        key = self._key(item)
-        mine = [loan for loan in _taken.get() if loan.loans is self]
-        for loan in mine:
-            if loan.is_of(key, item):
-                context = self._came_back(loan)
-                if loan.busy and loan.came_from() == loan.trace:
-                    _keep(self._things, loan.trace, None)  # the flow that filled the pool uses it
-                return None if loan.busy else context
-        span = _span(current) if current else None
-        if span is not None:
-            other = self._by_key.get(key)
-            if other is not None and other.trace == span.trace_id and other.is_of(key, item):
-                if other.is_new or (other.busy and other.came_from() != other.trace):
-                    self._came_back(other)
+        key = self._key(item) if self._by_value else id(item)
+        mine = False
+        for loan in _taken.get():
+            if loan.loans is self:
+                mine = True
+                if loan.key == key and loan.is_of(key, item):
+                    return self._came_back_to_its_place(loan)
+        other = self._by_key.get(key)
+        if other is not None and not other.is_of(key, item):
+            other = None
+        if current and (self._lacked or other is not None):
+            span = _span(current)
+            if span is not None:
+                if other is not None and other.trace == span.trace_id:
+                    if other.is_new or (other.busy and other.came_from() != other.trace):
+                        self._came_back(other)
+                        return None
+                    return current  # the flow that put it may put it again
+                if span.span_id in self._spans or self._is_lacking(span.trace_id):
+                    self._kept = self._handed = 0
                     return None
-                return current  # the flow that put it may put it again
-            if span.span_id in self._spans or any(
-                loan.busy and loan.is_new and loan.trace == span.trace_id for loan in mine
-            ):
-                self._kept = 0
-                return None
         if mine:
             self._kept = 0  # it may be what was taken, in a wrapper of its own
         elif current and self.has_given:
             self._begin(item)
         return current
 
+    def _is_lacking(self, trace: int) -> bool:
+        """Whether the present flow, in this trace, has found nothing, or nothing in a context."""
+        return any(
+            loan.loans is self and loan.busy and loan.is_new and loan.trace == trace
+            for loan in _taken.get()
+        )
+
+    def _came_back_to_its_place(self, loan: Loan) -> Context | None:
+        """Return the context to put again what the present flow has taken out."""
+        context = self._came_back(loan)
+        if not loan.busy:
+            return context
+        if loan.came_from() == loan.trace:
+            _keep(self.things, loan.trace, None)  # the flow that filled the pool uses it
+        return None
+
     def _came_back(self, loan: Loan) -> Context | None:
-        self._kept, self._enough = 0, _SETTLED_AFTER
+        self._kept, self._handed, self._enough = 0, 0, _SETTLED_AFTER
         self._by_key.pop(loan.key, None)
         _taken.set(tuple(one for one in _taken.get() if one is not loan))
         return loan.came_with()
@@ -250,7 +319,7 @@ class Loans:
         """Note that ``item`` is the first that is put in a context, after others were taken out."""
         self.has_given = False
         if adopted.get() is None:
-            self._first = Loan(self, self._key(item), item, None)
+            self.first = Loan(self, self._key(item), item, None)
             _put_first.set(self)
 
 

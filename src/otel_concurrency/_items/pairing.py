@@ -32,6 +32,7 @@ from otel_concurrency._items.pairs import (
     Keyed,
     Lifo,
     Pairs,
+    WatchedFifo,
     watch,
 )
 
@@ -125,11 +126,31 @@ class Pairing:
         The flow has a span of its own, or ``item`` no ``context``, or the first one of its queue.
         """
         pairs: Fifo = queue._otel_concurrency_pairs
+        loans = pairs.loans
         if context:
-            pairs.loans.took(item, context, get_current(), busy=True)
+            if loans.to_pass:
+                loans.to_pass -= 1
+                return
+            loans.took(item, context, get_current(), busy=True)
         else:
-            self.give(item, pairs.unmarked(context), pairs.loans)
+            self.give(item, pairs.unmarked(context), loans)
         watch(pairs)
+
+    def remember_watched(self, pairs: WatchedFifo, item: Any, size: int) -> None:
+        """Pair ``item``, which was put and may have come back, with its context. May raise.
+
+        The queue of ``pairs`` holds ``size`` items now.
+        """
+        pairs.put(item, pairs.loans.kept_with(item, get_current()), size)
+
+    def deliver_watched(self, pairs: WatchedFifo, item: Any, size: int) -> None:
+        """Pass the context of ``item``, which was got and may come back, on. May raise.
+
+        The queue of ``pairs`` holds ``size`` items now.
+        """
+        self.give(item, pairs.take(item, size), pairs.loans)
+        if pairs.loans.settled:
+            watch(pairs)
 
     def accompany(self, queue: Any, owner: type, known: int = 0) -> None:
         """Start tracking ``queue``, unless another class has the outermost hooks. May raise.
@@ -222,7 +243,11 @@ class Pairing:
 
     def _context_of(self, queue: Any, item: Any) -> Any:
         """Return the context to keep ``item`` with: the present flow has just put it. May raise."""
-        return self.loans_of(queue).kept_with(item, self.seam.current())
+        context = self.seam.current()
+        pairs: Pairs | None = queue._otel_concurrency_pairs
+        if context and pairs is not None and pairs.loans.settled and not pairs.loans.has_given:
+            return context
+        return self.loans_of(queue).kept_with(item, context)
 
     def deliver(self, queue: Any, item: Any, owner: type) -> None:
         """Pass the context of ``item``, which has just been got, to the consumer. May raise."""
@@ -233,7 +258,8 @@ class Pairing:
         elif pairs.owners[1] is owner:
             context = pairs.take(item, getattr(queue, self._size)())
             self.give(item, self.seam.changed(context), pairs.loans)
-            watch(pairs)
+            if type(pairs) is Fifo or type(pairs) is WatchedFifo:
+                watch(pairs)
         elif pairs is not UNPAIRED:
             pairs.stored = item
 

@@ -31,7 +31,7 @@ from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import UNPAIRED, Pairing
-from otel_concurrency._items.pairs import Fifo
+from otel_concurrency._items.pairs import Fifo, WatchedFifo
 from otel_concurrency._items.queue_hooks import QueueHooks
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
@@ -149,6 +149,7 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     # function call would cost as much as all the rest.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, lend, wait, fault = pairing.deliver, pairing.lend, pairing.wait, pairing.fault
+    remember_watched, deliver_watched = pairing.remember_watched, pairing.deliver_watched
 
     def _put(self: Any, item: Any) -> None:
         container = self._queue
@@ -163,6 +164,8 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                 pairs.append(get_current())
                 if len(pairs) != 2 * len(container):
                     pairs.forget(len(container))
+            elif type(pairs) is WatchedFifo:
+                remember_watched(pairs, item, len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -181,6 +184,8 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                 context = pairs.popleft()
                 if not context or adopt(context):
                     lend(self, item, context)
+            elif type(pairs) is WatchedFifo:
+                deliver_watched(pairs, item, len(container))
             else:
                 deliver(self, item, owner)
         except Exception as error:

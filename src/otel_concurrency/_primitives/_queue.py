@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry.context import Context
 
@@ -21,7 +21,7 @@ from otel_concurrency._items import adoption, known_queues, queue_hooks
 from otel_concurrency._items.adoption import adopt, let_go
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import Pairing
-from otel_concurrency._items.pairs import Fifo
+from otel_concurrency._items.pairs import Fifo, WatchedFifo
 from otel_concurrency._items.queue_hooks import QueueHooks
 
 
@@ -67,6 +67,7 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
     # A test compares the two, and compares both with the code of `Fifo` that they repeat.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
     deliver, lend, wait, fault = pairing.deliver, pairing.lend, pairing.wait, pairing.fault
+    remember_watched, deliver_watched = pairing.remember_watched, pairing.deliver_watched
 
     def _put(self: Any, item: Any) -> None:
         container = self.queue
@@ -81,6 +82,8 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                 pairs.append(get_current())
                 if len(pairs) != 2 * len(container):
                     pairs.forget(len(container))
+            elif type(pairs) is WatchedFifo:
+                remember_watched(pairs, item, len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -99,6 +102,8 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                 context = pairs.popleft()
                 if not context or adopt(context):
                     lend(self, item, context)
+            elif type(pairs) is WatchedFifo:
+                deliver_watched(pairs, item, len(container))
             else:
                 deliver(self, item, owner)
         except Exception as error:
@@ -130,8 +135,11 @@ _NOTED = object()
 _NONE_YET: Any = ""
 """What stands for the loans of a queue that has not seen a context yet; it is false.
 
-Of a queue that is known to hand work on it is None.
+Of a queue that is known to hand work on it is None, and the loans are kept elsewhere.
 """
+
+
+_type: Any = type  # a `cast` of what it returns would cost a call
 
 
 def _simple_queue(plain: Any, seam: Seam) -> Any:
@@ -140,8 +148,8 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def deliver(queue: Any, stored: Any) -> Any:
         context: Context | None = None
-        kind = cast("Any", type(stored))
-        if kind is tuple and stored:
+        kind = _type(stored)
+        if kind is tuple:
             if len(stored) == 3 and stored[0] is _MARK:
                 _, stored, context = stored
             elif len(stored) == 4 and stored[0] is _NOTED:
@@ -162,9 +170,11 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def deliver_noted(queue: Any, item: Any, context: Context | None, loans: Loans) -> Any:
         try:
-            adoption.hand_over(seam, context, item, loans)
+            if context and seam.change is not None:
+                context = seam.change(context)
+            adoption.arrive(seam, context, item, loans)
             if loans.settled and queue._otel_concurrency_loans is loans:
-                queue._otel_concurrency_loans = None
+                settle(queue, loans)
         except Exception as error:
             handoff.report_fault("get", error)
         return item
@@ -182,9 +192,22 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def lend(queue: Any, item: Any, context: Context | None) -> None:
         loans = queue._otel_concurrency_loans
-        if not loans:
+        if loans is None:
+            loans = queue._otel_concurrency_settled
+            if context and loans.to_pass:
+                loans.to_pass -= 1
+                return
+        elif not loans:
             loans = queue._otel_concurrency_loans = Loans()
         loans.took(item, context, get_current(), busy=True)
+        if not loans.settled:
+            queue._otel_concurrency_loans = loans
+        elif queue._otel_concurrency_loans is not None:
+            settle(queue, loans)
+
+    def settle(queue: Any, loans: Loans) -> None:
+        queue._otel_concurrency_settled = loans
+        queue._otel_concurrency_loans = None
 
     def noted(queue: Any, item: Any, context: Context | None) -> Any:
         """Return what to store of an item that may have come back. May raise."""
@@ -211,7 +234,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = "queue"
-        __slots__ = ("_otel_concurrency_loans",)
+        __slots__ = ("_otel_concurrency_loans", "_otel_concurrency_settled")
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if cls is SimpleQueue and (args or kwargs or _is_plumbing()):
