@@ -297,6 +297,21 @@ def test_what_the_system_refuses(error, words, reachable):
     assert words in refusal(os.getpid())
 
 
+def test_an_interpreter_that_is_starting(monkeypatch, tmp_path):
+    """It is tried again until the interpreter runs."""
+    errors = [RuntimeError("Can't find the main thread in the remote process")] * 3
+    tried = []
+
+    def execute(pid, script):
+        tried.append(script)
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(attaching, "_remote_exec", execute)
+    attaching._execute(os.getpid(), tmp_path, 60)
+    assert tried == [tmp_path] * 4
+
+
 @pytest.mark.parametrize("option", [("--pid", "x"), ("--pid", "0"), ("--pid", "1", "--wait", "-1")])
 def test_what_is_no_number(option):
     """A wrong number is an error of usage."""
@@ -326,6 +341,9 @@ def run_script_and_go_on(directory):
         pass
 
 
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython runs scripts of other processes"
+)
 @pytest.mark.parametrize("leave", [KeyboardInterrupt, SystemExit])
 def test_a_signal_that_comes_during_the_script_is_not_lost(tmp_path, monkeypatch, leave):
     """Its handler raises inside the script, where it would be lost; it is called once more."""

@@ -33,6 +33,9 @@ _SINCE = (3, 14)
 _PERIOD = 0.05
 """Seconds between two looks for what the process has written."""
 
+_STARTING = "Can't find "
+"""The beginning of the error where a process has no running interpreter yet, or no main thread."""
+
 _NOTHING = Path(__file__).with_name("nothing.py")
 """A script that does nothing, and stays."""
 
@@ -69,6 +72,10 @@ class Attached:
         if "fault" in found:
             raise NotAttachedError(f"process {self.pid} cannot look at itself: {found['fault']}")
         return found
+
+    def stop(self) -> None:
+        """Have it end what it does, and answer."""
+        (self.directory / live.STOP).touch()
 
     def runs(self) -> bool:
         """Whether it still runs."""
@@ -123,7 +130,7 @@ def attached(pid: int, request: dict[str, Any], wait: float) -> Generator[Attach
         script = directory / "script.py"
         script.write_text(live.script(directory), "utf-8")
         with as_before():
-            _execute(pid, script)
+            _execute(pid, script, wait)
         if not wait_for((directory / live.BEGUN).exists, pid, wait):
             with as_before(), contextlib.suppress(Exception):
                 _remote_exec(pid, _NOTHING)  # or it would say that the script is gone
@@ -212,9 +219,11 @@ def _check_files(pid: int, directory: Path) -> None:
     )
 
 
-def _execute(pid: int, script: Path) -> None:
+def _execute(pid: int, script: Path, wait: float) -> None:
+    deadline = time.monotonic() + wait
     try:
-        _remote_exec(pid, script)
+        while not _has_executed(pid, script, may_fail=time.monotonic() < deadline):
+            time.sleep(_PERIOD)
     except PermissionError:
         raise NotAttachedError(
             f"this command may not look into process {pid}, since ptrace is not allowed: run it as "
@@ -223,6 +232,17 @@ def _execute(pid: int, script: Path) -> None:
         ) from None
     except (RuntimeError, OSError) as error:
         raise NotAttachedError(_why_not(pid, str(error))) from None
+
+
+def _has_executed(pid: int, script: Path, *, may_fail: bool) -> bool:
+    """Whether the process takes the script; it takes none as long as its interpreter starts."""
+    try:
+        _remote_exec(pid, script)
+    except RuntimeError as error:
+        if may_fail and _STARTING in str(error) and _runs(pid):
+            return False
+        raise
+    return True
 
 
 def _remote_exec(pid: int, script: Path) -> None:

@@ -134,7 +134,9 @@ class _Words:
 
         traces, spans, hand_offs, _, orphans, leaks = _counts(report)
         took = self._duration(report.ended_ns - report.started_ns)
-        text = Text(f"exit status {report.exit_status}, {took}: ", "dim")
+        status = report.exit_status
+        ended = "observed for" if status is None else f"exit status {status},"
+        text = Text(f"{ended} {took}: ", "dim")
         text.append(f"{counted(traces, 'trace')}, {counted(spans, 'span')}, ", "not dim")
         text.append(f"{counted(hand_offs, 'hand-off')}, ", "not dim")
         for number, what in ((orphans, "orphan"), (leaks, "leak")):

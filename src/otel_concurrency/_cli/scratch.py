@@ -14,15 +14,14 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
+from otel_concurrency._observer.live import IN_USE
+
 try:
     import fcntl
 except ImportError:  # Windows: whatever is left there stays
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = "otel-concurrency-"
-
-_IN_USE = "in-use"
-"""The file that a process which uses the directory locks, for as long as it lives."""
 
 
 @contextlib.contextmanager
@@ -39,11 +38,11 @@ def directory() -> Generator[Path, None, None]:
 @contextlib.contextmanager
 def _used(path: Path) -> Generator[None, None, None]:
     # Renamed when it is locked, so that an unlocked one is never seen.
-    with (path / f"{_IN_USE}-soon").open("w") as file:
+    with (path / f"{IN_USE}-soon").open("w") as file:
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
-                os.rename(file.name, path / _IN_USE)
+                os.rename(file.name, path / IN_USE)
         yield
 
 
@@ -54,6 +53,6 @@ def _remove_the_forgotten() -> None:
         with contextlib.suppress(OSError):  # it is in use, another user's, or gone by now
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-                with (path / _IN_USE).open("r+") as file:
+                with (path / IN_USE).open("r+") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
 """``otel-concurrency trace``: shows where a program loses its context.
 
 Runs the program with every process of it observed, and reports what was seen: its traces, the
-hand-offs in them, and what has come off.
+hand-offs in them, and what has come off. With ``--pid`` it observes a process that runs already.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otel_concurrency._cli import CommandError, running, say, scratch
+from otel_concurrency._cli import CommandError, attaching, running, say, scratch
 from otel_concurrency._cli.report import counted
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_to(verbs: Any) -> None:
     """Add the verb to the command line's parser."""
     parser = verbs.add_parser(
         "trace",
-        usage="%(prog)s [options] [--] program [arguments ...]",
+        usage="%(prog)s [options] (--pid PID | [--] program [arguments ...])",
         help="run a program and show where its context goes, and where it is lost",
         description=(
             "Runs a program as opentelemetry-instrument would, and shows its traces: which line "
@@ -55,7 +56,9 @@ def add_to(verbs: Any) -> None:
             "lost its parent and why, and where a context outlived its work. No exporter is "
             "needed; those that the program configures stay. Ctrl-C ends the program, which is "
             "reported nevertheless. The exit status is the program's; 1 where that is 0 and "
-            "something was found that --fail-on names, and 3 where no span was started."
+            "something was found that --fail-on names, and 3 where no span was started. With "
+            "--pid: observes a process that runs already, until --seconds are over or Ctrl-C, and "
+            "leaves it as it was; the exit status is 2 where it cannot be looked into."
         ),
     )
     which = parser.add_mutually_exclusive_group()
@@ -64,6 +67,14 @@ def add_to(verbs: Any) -> None:
         "--compare",
         action="store_true",
         help="run the program twice, first with this library off; the exit status is that with it",
+    )
+    attaching.add_to(parser)
+    parser.add_argument(
+        "--seconds",
+        metavar="SECONDS",
+        type=attaching.seconds,
+        default=30.0,
+        help="how long to observe the process of --pid (default: 30)",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page")
@@ -109,7 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
         command = command[1:]
-    if not command:
+    if arguments.pid is not None:
+        if command or arguments.off or arguments.compare:
+            arguments.parser.error("--pid goes with no program, and not with --off or --compare")
+    elif not command:
         arguments.parser.error("no program to run was given")
     for file in (arguments.json, arguments.html):
         if file is not None:
@@ -121,6 +135,12 @@ def run(arguments: argparse.Namespace) -> int:
     reports: dict[str, Report] = {}
     console = Console(highlight=False, emoji=False, markup=False, soft_wrap=False)
     interrupts = _Interrupts()
+    if arguments.pid is not None:
+        report = _observe_running(
+            arguments.pid, arguments.seconds, wait=arguments.wait, limit=arguments.limit
+        )
+        terminal.show(console, report)
+        return _finish({"on" if report.library else "off": report}, arguments)
     for library in (False, True) if arguments.compare else (not arguments.off,):
         if interrupts.ends_all:
             say("Ctrl-C came twice within a second: the program is not run again")
@@ -130,6 +150,11 @@ def run(arguments: argparse.Namespace) -> int:
         reports["on" if library else "off"] = report
     if len(reports) > 1:
         terminal.show_comparison(console, reports["off"], reports["on"])
+    return _finish(reports, arguments)
+
+
+def _finish(reports: Mapping[str, Report], arguments: argparse.Namespace) -> int:
+    """Write the files, and return the exit status."""
     _write(reports, arguments.json, arguments.html)
 
     *_, last = reports.values()
@@ -185,6 +210,40 @@ def _observe(
             "where it runs, and does it start without -I, -E and -S?"
         )
     return report
+
+
+def _observe_running(pid: int, seconds: float, *, wait: float, limit: int | None) -> Report:
+    from otel_concurrency._observer import live, wire
+    from otel_concurrency._trace_report import analysis
+
+    collection = analysis.Collection() if limit is None else analysis.Collection(limit=limit)
+    with attaching.attached(pid, {"what": live.TRACE, "seconds": seconds}, wait) as process:
+        reader = wire.Reader(process.directory)
+        counts = _Counts(collection) if sys.stderr.isatty() else None
+
+        def has_answered() -> bool:
+            answered = process.answer() is not None
+            reader.read(collection.feed)
+            if counts is not None:
+                counts.tell()
+            return answered
+
+        try:
+            answered = attaching.wait_for(has_answered, pid, seconds + attaching.WAIT)
+        except KeyboardInterrupt:
+            say("Ctrl-C: the process is left; a second one ends this command at once")
+            process.stop()
+            answered = attaching.wait_for(has_answered, pid, attaching.WAIT)
+        reader.read(collection.feed)
+        answer = process.answer()
+        if not answered:
+            ended = "has not left in time" if process.runs() else "has ended meanwhile"
+            say(f"process {pid} {ended}: the report may lack its last events")
+    if reader.lost:
+        say(f"{reader.lost:,} events were lost: they came faster than they could be read")
+    library = answer is None or answer[live.TRACE]["library"]
+    report = collection.report(library=library)
+    return replace(report, command=(f"process {pid}", *(each.command for each in report.processes)))
 
 
 class _Counts:

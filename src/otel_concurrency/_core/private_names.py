@@ -308,7 +308,7 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
         "_child_exit.flush", "whether exit handlers of the program are still to run"
     ),
     "importlib.machinery.ModuleSpec._initializing": PrivateName(
-        "_core.imports", "whether a module is still being imported"
+        "_core.imports _observer.observer", "whether a module is still being imported"
     ),
     "importlib.util._LazyModule": PrivateName(
         "_core.imports", "leaving a lazy module alone, which any access would load"

@@ -31,7 +31,7 @@ def _thread_layers(threading: ModuleType) -> list[Layer]:
 def _raw_thread_layers(_thread: ModuleType) -> list[Layer]:
     def advice(original: Any, args: Any, kwargs: Any) -> Any:
         try:
-            if args and callable(args[0]) and type(args[0]) is not flows.Observed:
+            if args and callable(args[0]) and not isinstance(args[0], flows.Observed):
                 record = hand_off("threading", "_thread.start_new_thread", args[0])
                 args = (observed(args[0], record), *args[1:])
         except Exception as error:

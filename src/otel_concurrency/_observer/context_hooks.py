@@ -47,7 +47,10 @@ _attached: OrderedDict[int, Attached] = OrderedDict()
 
 
 def forget() -> None:
-    """Reset the recorded state."""
+    """Reset the recorded state, so that no context is kept alive any more."""
+    for one in list(_attached.values()):
+        if one.flow is not None:
+            one.flow.attached.clear()
     _attached.clear()
 
 

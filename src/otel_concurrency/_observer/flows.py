@@ -389,6 +389,13 @@ class Observed(functools.partial[Any]):
         return run(record, super().__call__, *args, **kwargs)
 
 
+class ObservedHere(Observed):
+    """The same where no other process is watched: it pickles as a partial of the function alone."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (self.func,)
+
+
 def run(record: Record | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call ``function`` as the work of ``record``."""
     flow = begin(record) if record is not None else None
@@ -407,6 +414,6 @@ def observed(function: Any, record: Record | None) -> Any:
     if isinstance(function, handoff.Call):  # observe inside the library's call, once it attached
         function._function = observed(function._function, record)  # pyright: ignore[reportPrivateUsage]
         return function
-    call = Observed(function)
+    call = (ObservedHere if state.alone else Observed)(function)
     call.__dict__["record"] = record
     return call

@@ -37,6 +37,10 @@ class Records:
         self.recirculates = False
         """Whether items that were got are put back: then it is a pool of objects, not of work."""
 
+    def clear(self) -> None:
+        self._waiting.clear()
+        self._got.clear()
+
     def put(self, item: object, record: Record) -> None:
         if not self.recirculates and id(item) in self._got:
             self.recirculates = True
@@ -74,6 +78,12 @@ def records_of(queue: Any) -> Records:
     records = Records()
     _queues[key] = weakref.ref(queue, lambda _: _queues.pop(key, None)), records
     return records
+
+
+def forget() -> None:
+    """Reset the recorded state, so that no item is kept alive any more."""
+    while _queues:
+        _queues.popitem()[1][1].clear()
 
 
 def is_plumbing(frame: FrameType | None) -> bool:

@@ -3,23 +3,47 @@
 The command has the process run a script (PEP 768), at a point at which its main thread may be in
 any context and hold any lock. The script therefore only starts a thread, which calls :func:`look`
 and ends with the look. The two sides talk through files in a directory of the command.
+
+Threads and locks are not :mod:`threading`'s, which gevent and others replace.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from otel_concurrency._core import faults
 
-REQUEST, BEGUN, ANSWER = "request", "begun", "answer"
-"""The files in the directory: what is asked for, that the script has run, and what was found."""
+REQUEST, BEGUN, STOP, ANSWER = "request", "begun", "stop", "answer"
+"""The files in the directory: what is asked for, that the script has run, that it is to end the
+look, and what was found."""
 
-STATUS = "status"
+IN_USE = "in-use"
+"""The file in the directory that the command locks for as long as it runs."""
+
+STATUS, TRACE = "status", "trace"
 """What can be asked for, and the name under which it is answered."""
+
+_PERIOD = 0.1
+"""Seconds between two looks for whether the command still waits."""
+
+_PERIODS = 5
+"""How many of them pass between two looks for what was imported since."""
+
+_watched: dict[str, str] = {}
+"""The directory of the command for which this process is watched, if it is."""
+
+try:
+    import fcntl
+except ImportError:  # Windows: there the directory alone says whether the command still runs
+    fcntl = None  # type: ignore[assignment]
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +112,7 @@ def look(directory: str, raw: Any) -> None:
     """
     try:
         request = json.loads(Path(directory, REQUEST).read_text("utf-8"))
-        answer = _found(request)
+        answer = _found(request, Path(directory), raw)
     except Exception as error:
         faults.once(
             _logger, "look", "The command otel-concurrency cannot look into this process: %s", error
@@ -97,12 +121,61 @@ def look(directory: str, raw: Any) -> None:
     _reply(Path(directory), answer)
 
 
-def _found(request: dict[str, Any]) -> dict[str, Any]:
-    from otel_concurrency._status import snapshot
-
+def _found(request: dict[str, Any], directory: Path, raw: Any) -> dict[str, Any]:
     if request["what"] == STATUS:
+        from otel_concurrency._status import snapshot
+
         return {STATUS: snapshot.state_as_it_is()}
+    if request["what"] == TRACE:
+        return _watch(request["seconds"], directory, raw)
     return {"fault": f"the version of otel-concurrency there does not know {request['what']!r}"}
+
+
+def _watch(seconds: float, directory: Path, raw: Any) -> dict[str, Any]:
+    """Observe this process until the time is over, or the command no longer waits."""
+    from otel_concurrency import _settings
+    from otel_concurrency._observer import observer, state, wire
+
+    if state.emit is not None or _watched.setdefault("by", str(directory)) != str(directory):
+        return {"fault": "it is being observed already"}
+    library = _settings.in_force is not None
+    writer = wire.Writer(directory, follow_forks=False, make_lock=raw.RLock)
+    try:
+        observer.start_alone(writer.emit, library=library)
+        _wait(seconds, directory, raw, observer.look_again)
+    finally:
+        observer.stop()
+        writer.close()
+        _watched.clear()
+    return {TRACE: {"library": library}}
+
+
+def _wait(seconds: float, directory: Path, raw: Any, meanwhile: Callable[[], None]) -> None:
+    deadline = time.monotonic() + seconds
+    never = raw.allocate_lock()
+    never.acquire()
+    for period in itertools.count(1):
+        left = deadline - time.monotonic()
+        if left <= 0 or not _is_waited_for(directory):
+            return
+        never.acquire(timeout=min(left, _PERIOD))
+        if period % _PERIODS == 0:
+            meanwhile()
+
+
+def _is_waited_for(directory: Path) -> bool:
+    """Whether the command still runs, and wants more; remove what a killed one has left."""
+    try:
+        with (directory / IN_USE).open("r+") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+                return False
+    except BlockingIOError:  # the command has locked it
+        pass
+    except OSError:  # the command has ended, and removed its directory
+        return False
+    return not (directory / STOP).exists()
 
 
 def _reply(directory: Path, answer: dict[str, Any]) -> None:

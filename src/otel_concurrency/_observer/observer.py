@@ -48,7 +48,12 @@ _PARTS: Any = (
 )
 _OWNER = "observer"
 
+_MODULES: frozenset[str] = frozenset(name for part in _PARTS for name in part.MODULES)
+
 _layers: dict[str, list[Patch]] = {}
+
+_looked_at: set[str] = set()
+"""The modules that :func:`look_again` has found so far."""
 
 _library = True
 
@@ -66,33 +71,61 @@ def start(
     environment and returns whether a command started in it is watched too; such a command gets the
     record of the hand-off that started it. Never raises.
     """
-    global _library  # noqa: PLW0603
-    state.emit = emit
-    _library = library
     process_hooks.reaches = reaches
-    flows.at_begin = worker_hooks.at_begin
-    flows.at_end = context_hooks.at_end
-    _announce(os.getppid())
+    _start(emit, library=library)
     try:
         record = process_hooks.started_by()
         if record is not None:
             flows.begin(record)
     except Exception as error:
         state.fault("start", error)
-    atexit.register(_tell_end)
-    for name in {name for part in _PARTS for name in part.MODULES}:
+    for name in _MODULES:
         imports.when_imported(name, _apply, owner=_OWNER)
+
+
+def start_alone(emit: Callable[[dict[str, Any]], None], *, library: bool) -> None:
+    """Watch this process and no other, from now on, until :func:`stop`.
+
+    Unlike :func:`start` it leaves no import hook behind: call :func:`look_again` from time to time
+    for what the program has imported since. Forked processes are not watched, and no record of a
+    hand-off leaves this process. Never raises.
+    """
+    process_hooks.reaches = None
+    _start(emit, library=library, alone=True)
+    look_again()
+
+
+def look_again() -> None:
+    """Watch what this process has imported since the last call. Never raises."""
+    for name in _MODULES - _looked_at:
+        module = sys.modules.get(name)
+        is_ready = not getattr(getattr(module, "__spec__", None), "_initializing", False)
+        if type(module) is ModuleType and is_ready:
+            _looked_at.add(name)
+            _apply(module)
+
+
+def _start(emit: Callable[[dict[str, Any]], None], *, library: bool, alone: bool = False) -> None:
+    global _library  # noqa: PLW0603
+    state.emit, state.alone = emit, alone
+    _library = library
+    flows.at_begin = worker_hooks.at_begin
+    flows.at_end = context_hooks.at_end
+    _announce(os.getppid())
+    atexit.register(_tell_end)
 
 
 def stop() -> None:
     """Stop watching, and undo all patches of the observer."""
     state.emit = None
+    _looked_at.clear()
     atexit.unregister(_tell_end)
     for layers in _layers.values():
         patching.undo_all(layers)
     export_hooks.undo()
     flows.FLOW.set(None)
     _forget()
+    item_hooks.forget()
 
 
 def _forget() -> None:
@@ -136,6 +169,9 @@ def _forked() -> None:
     if state.emit is None:
         return
     record = process_hooks.after_fork_in_child()
+    if state.alone:
+        stop()
+        return
     if process_hooks.is_command():
         return
     flows.FLOW.set(None)

@@ -67,7 +67,7 @@ def _start(original: Any) -> Any:
     def start(self: Any) -> Any:
         try:
             record = hand_off("multiprocessing", "Process.start", self, always=True)
-            if record is not None:
+            if record is not None and not state.alone:
                 self.__dict__[_KEY] = record
         except Exception as error:
             state.fault("start", error)
@@ -191,7 +191,7 @@ def _put(original: Any, call: str) -> Any:
         try:
             if not item_hooks.is_plumbing(caller()) and not _is_executors(self):
                 record = hand_off("multiprocessing", call)
-                if record is not None:
+                if record is not None and not state.alone:
                     obj = _sending(obj, record)
         except Exception as error:
             state.fault("put", error)

@@ -17,6 +17,9 @@ Emit = Callable[[dict[str, Any]], None]
 emit: Emit | None = None
 """Takes each event, a plain dictionary; None while the process is not watched."""
 
+alone = False
+"""Whether no other process is watched, so that nothing of the observer may reach one."""
+
 _telling: set[int] = set()
 """The threads that are emitting an event; what they do meanwhile is not watched."""
 

@@ -14,6 +14,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,26 +39,51 @@ _dumps = json.dumps
 
 
 class Writer:
-    """Writes the events of this process, and of those that are forked from it. Thread-safe."""
+    """Writes the events of this process, and of those that are forked from it. Thread-safe.
 
-    def __init__(self, directory: str | Path) -> None:
+    If it does not ``follow_forks``, it closes its file in a forked process, and writes nothing
+    there. ``make_lock`` returns a new reentrant lock.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        follow_forks: bool = True,
+        make_lock: Callable[[], Any] = threading.RLock,
+    ) -> None:
         self._directory = str(directory)
+        self._follow_forks = follow_forks
+        self._make_lock = make_lock
         self._file: int | None = None
         self._identity: tuple[int, int] | None = None
+        self._is_closed = False
+        self._pid = 0
         self._start()
-        if hasattr(os, "register_at_fork"):
-            # Open the file right after the fork, not at the first event: the child may drop the
-            # permission to do so.
-            os.register_at_fork(after_in_child=self._start_in_child)
+        _writers.add(self)
 
-    def _start_in_child(self) -> None:
-        if _getpid() != self._pid:
+    def start_in_child(self) -> None:
+        """Write to another file, or to none, if this process was forked since."""
+        if _getpid() == self._pid:
+            return
+        if self._follow_forks and not self._is_closed:
             self._start()
+        else:
+            self._pid, self._lock = _getpid(), self._make_lock()
+            self.close()
+
+    def close(self) -> None:
+        """Write no more, and close the file."""
+        with self._lock:
+            self._is_closed = True
+            if self._file is not None and self._is_ours(self._file):
+                _close(self._file)
+            self._file = None
 
     def _start(self) -> None:
         self._pid = _getpid()
         # An event can be caused while one is written: by a signal handler, by a finalizer.
-        self._lock = threading.RLock()
+        self._lock = self._make_lock()
         # `exec` keeps the process id, and the time puts the files of both programs in order.
         self._name = f"{self._pid}-{time.time_ns():020}"
         self._next = self._written = self._lost = 0
@@ -69,9 +95,9 @@ class Writer:
         Raises nothing but what ``repr`` of such a value raises.
         """
         line = _dumps(event, separators=(",", ":"), default=repr).encode() + b"\n"
-        self._start_in_child()  # after a fork by C code, which runs none of Python's fork hooks
+        self.start_in_child()  # after a fork by C code, which runs none of Python's fork hooks
         with self._lock, contextlib.suppress(OSError):
-            if self._has_room():
+            if not self._is_closed and self._has_room():
                 self._append(line)
 
     def _has_room(self) -> bool:
@@ -121,6 +147,20 @@ class Writer:
         self._written = 0
         self._file = file
         return True
+
+
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+
+
+def _start_in_child() -> None:
+    for writer in list(_writers):
+        writer.start_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    # Open the file right after the fork, not at the first event: the child may drop the permission
+    # to do so.
+    os.register_at_fork(after_in_child=_start_in_child)
 
 
 @dataclass

@@ -1,0 +1,171 @@
+"""Watching one process alone, from some moment of its life to another."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import gc
+import multiprocessing.queues
+import os
+import pickle
+import queue
+import sys
+import threading
+import types
+import weakref
+from multiprocessing import reduction
+
+import pytest
+from opentelemetry import context as context_api
+
+from otel_concurrency._observer import flows, item_hooks, live, observer, state, wire
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@pytest.fixture
+def events():
+    """Watch this process alone, and return what is seen."""
+    seen = []
+    observer.start_alone(seen.append, library=False)
+    yield seen
+    observer.stop()
+
+
+def hand_offs(events):
+    """Return the calls that handed work off."""
+    return [each["hand_off"]["call"] for each in events if each["event"] == "hand_off"]
+
+
+def double(number):
+    """Work that can be pickled."""
+    return 2 * number
+
+
+def test_what_is_patched_is_put_back():
+    """No patch and no import hook stays, by identity."""
+    finders, start, simple = list(sys.meta_path), vars(threading.Thread)["start"], queue.SimpleQueue
+    observer.start_alone(lambda _: None, library=False)
+    assert vars(threading.Thread)["start"] is not start
+    observer.stop()
+    assert vars(threading.Thread)["start"] is start
+    assert queue.SimpleQueue is simple
+    assert len(sys.meta_path) == len(finders)
+    assert all(map(lambda one, other: one is other, sys.meta_path, finders))
+
+
+def test_a_module_that_is_imported_meanwhile(events, monkeypatch):
+    """It is watched from the next look on."""
+    module = types.ModuleType("sched")
+
+    class scheduler:
+        def enterabs(self, time, priority, action, argument=(), kwargs=None):
+            return action
+
+    module.scheduler = scheduler
+    plain = vars(scheduler)["enterabs"]
+    observer.stop()
+    observer._layers.pop("sched", None)
+    monkeypatch.delitem(sys.modules, "sched", raising=False)
+    observer.start_alone(events.append, library=False)
+    monkeypatch.setitem(sys.modules, "sched", module)
+    observer.look_again()
+    try:
+        assert vars(scheduler)["enterabs"] is not plain
+        observer.stop()
+        assert vars(scheduler)["enterabs"] is plain
+    finally:
+        observer._layers.pop("sched", None)
+
+
+def test_work_for_other_processes_takes_nothing_along(events):
+    """What is pickled there needs no module of this library; the hand-off is seen all the same."""
+    record = flows.hand_off("multiprocessing", "Pool.apply_async", double)
+    sent = pickle.loads(pickle.dumps(flows.observed(double, record)))
+    assert type(sent) is functools.partial
+    assert sent(2) == 4
+    assert hand_offs(events) == ["Pool.apply_async"]
+
+
+@posix
+def test_an_item_for_another_process_is_the_programs_own(events):
+    """The bytes that are sent are those of the item alone."""
+    items = multiprocessing.get_context("fork").SimpleQueue()
+    items.put([1])
+    received = items._reader.recv_bytes()
+    items.close()
+    assert received == bytes(reduction.ForkingPickler.dumps([1]))
+    assert hand_offs(events) == ["multiprocessing.SimpleQueue.put"]
+
+
+def test_no_item_and_no_context_is_kept_afterwards(events):
+    """What waits in a queue, or is attached, when watching ends, only the program keeps alive."""
+
+    class Item:
+        pass
+
+    items, item = queue.Queue(), Item()
+    items.put(item)
+    gone = weakref.ref(item)
+    value = weakref.ref(attached := Item())
+    record = flows.hand_off("threading", "Thread.start", always=True)
+    flow = flows.begin(record)
+    token = context_api.attach(context_api.set_value("key", attached))
+    assert flow.attached
+    observer.stop()
+    context_api.detach(token)
+    del item, token, attached
+    items.get()
+    gc.collect()
+    assert (gone(), value(), item_hooks._queues) == (None, None, {})
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_is_not_watched(tmp_path):
+    """It has no patch, and neither writes to a file nor has one open."""
+    start = vars(threading.Thread)["start"]
+    writer = wire.Writer(tmp_path, follow_forks=False)
+    (file,) = tmp_path.iterdir()
+    observer.start_alone(writer.emit, library=False)
+    pid = os.fork()
+    if pid == 0:
+        is_open = writer._file is not None
+        is_watched = state.emit is not None or vars(threading.Thread)["start"] is not start
+        os._exit(is_open or is_watched)
+    observer.stop()
+    writer.close()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_closed_writer_writes_no_more(tmp_path):
+    """Its file is closed, and an event that comes late is dropped."""
+    writer = wire.Writer(tmp_path)
+    writer.emit({"event": "first"})
+    descriptor = writer._file
+    writer.close()
+    writer.emit({"event": "second"})
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    (file,) = tmp_path.iterdir()
+    assert file.read_text() == '{"event":"first"}\n'
+
+
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython runs scripts of other processes"
+)
+def test_the_script_leaves_the_context_alone_that_it_runs_in(tmp_path):
+    """Its thread starts in an empty context, and sets nothing in that of the main thread."""
+    (tmp_path / live.REQUEST).write_text('{"what": "trace", "seconds": 0.01}')
+    variable = contextvars.ContextVar("of_the_program", default=None)
+    context = contextvars.Context()
+    context.run(variable.set, "here")
+    context.run(exec, live.script(tmp_path), {})
+    answer = tmp_path / live.ANSWER
+    for _ in range(6000):
+        if answer.exists():
+            break
+        threading.Event().wait(0.01)
+    assert answer.read_text() == '{"trace": {"library": false}}'
+    assert list(context.items()) == [(variable, "here")]
