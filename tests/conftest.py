@@ -106,6 +106,7 @@ def _nothing_left_behind():
     """Fail a test that leaves a context attached, the instrumentor on or a fault in a seam."""
     faults._reported.clear()
     assert not context_api.get_current(), "an earlier test left its context attached"
+    seams = {**handoff.seams}
     yield
     instrumentor = ConcurrencyInstrumentor()
     was_on = instrumentor.is_instrumented_by_opentelemetry
@@ -120,6 +121,9 @@ def _nothing_left_behind():
     for seam in handoff.seams.values():
         stock = seam.current is seam.concerned is handoff.get_current
         assert stock, f"the test left something in the seam {seam.name!r}"
+    replaced = [name for name in seams if handoff.seams.get(name) is not seams[name]]
+    handoff.seams.update(seams)
+    assert not replaced, f"the test left other seams in the place of {replaced}"
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ def test_generator_and_consumer_each_keep_their_own(name, ending, flow, instrume
         assert log.contexts[0] not in (None, {})
     else:
         assert set(log.parents) == {"generator"}
-    assert not caplog.records
+    logged = [record.getMessage() for record in caplog.records]
+    # A task that an earlier test has left may be found by the collector meanwhile.
+    assert not [line for line in logged if not line.startswith("Task was destroyed")]
     program.generator = None
     gc.collect()
     assert not found().suspensions.by_token

@@ -52,6 +52,13 @@ def current(context):
 
 
 @pytest.fixture
+def seam(monkeypatch):
+    """Return a new seam; the library itself does not find it under its name."""
+    monkeypatch.setattr(handoff, "seams", {})
+    return Seam("sched")
+
+
+@pytest.fixture
 def broken(monkeypatch):
     """Return a function that makes one of the context API's functions raise when we call it."""
     before = context_api.get_current()
@@ -113,17 +120,15 @@ def test_patched_runtime_context_is_used_by_the_api(name, monkeypatch):
     assert handoff._runtime() == API
 
 
-def test_new_seam_is_inert(current):
+def test_new_seam_is_inert(seam, current):
     """A seam captures nothing until it is switched on."""
-    seam = Seam("sched")
     assert not seam.active
     assert seam.capture(add) is None
     assert handoff.call(seam, add) is None
 
 
-def test_seam_captures_while_it_is_on(current):
+def test_seam_captures_while_it_is_on(seam, current):
     """A seam captures with what it was given, and nothing after it was switched off."""
-    seam = Seam("sched")
     seam.capture = handoff.capture
     assert seam.active
     assert seam.capture(add) is current
@@ -132,18 +137,16 @@ def test_seam_captures_while_it_is_on(current):
     assert seam.capture(add) is None
 
 
-def test_seam_tells_its_capture_what_is_handed_off():
+def test_seam_tells_its_capture_what_is_handed_off(seam):
     """The capture function is given the piece of work, by identity."""
     given = []
-    seam = Seam("sched")
     seam.capture = given.append
     handoff.call(seam, add)
     assert given == [add]
 
 
-def test_seam_reports_a_raising_capture_once(caplog):
+def test_seam_reports_a_raising_capture_once(seam, caplog):
     """A fault in capturing is one warning with its traceback, and means: nothing to carry."""
-    seam = Seam("sched")
     seam.capture = lambda work: 1 / 0
     assert [handoff.call(seam, add) for _ in range(3)] == [None, None, None]
     (record,) = caplog.records
@@ -152,21 +155,19 @@ def test_seam_reports_a_raising_capture_once(caplog):
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_seam_does_not_swallow_an_interrupt():
+def test_seam_does_not_swallow_an_interrupt(seam):
     """A KeyboardInterrupt that happens to arrive in our code is the program's."""
 
     def interrupted(work):
         raise KeyboardInterrupt
 
-    seam = Seam("sched")
     seam.capture = interrupted
     with pytest.raises(KeyboardInterrupt):
         handoff.call(seam, add)
 
 
-def test_call_of_a_seam_carries_what_the_seam_captures(current):
+def test_call_of_a_seam_carries_what_the_seam_captures(seam, current):
     """What is handed off while there is a context becomes a call that runs in it."""
-    seam = Seam("sched")
     seam.capture = handoff.capture
     call = handoff.call(seam, seen)
     assert isinstance(call, Call)
@@ -177,23 +178,20 @@ def test_call_of_a_seam_carries_what_the_seam_captures(current):
         context_api.detach(token)
 
 
-def test_call_of_a_seam_without_context_is_none():
+def test_call_of_a_seam_without_context_is_none(seam):
     """Where there is nothing to carry there is no call, and the original callable is handed on."""
-    seam = Seam("sched")
     seam.capture = handoff.capture
     assert handoff.call(seam, add) is None
 
 
-def test_call_of_a_call_is_none(current):
+def test_call_of_a_call_is_none(seam, current):
     """What is handed off already is not handed off once more by whoever passes it on."""
-    seam = Seam("sched")
     seam.capture = handoff.capture
     assert handoff.call(seam, Call(current, add)) is None
 
 
-def test_call_of_a_seam_that_fails_is_none(caplog):
+def test_call_of_a_seam_that_fails_is_none(seam, caplog):
     """A fault in capturing is one warning, and the original callable is handed on."""
-    seam = Seam("sched")
     seam.capture = lambda work: 1 / 0
     assert [handoff.call(seam, add) for _ in range(3)] == [None, None, None]
     assert len(caplog.records) == 1
