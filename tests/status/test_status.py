@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import queue
 import sys
@@ -17,7 +18,7 @@ from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 from commands import command
 from otel_concurrency import ConcurrencyInstrumentor, _primitives, _settings
 from otel_concurrency._generators import monitoring
-from otel_concurrency._status import neighbours, snapshot
+from otel_concurrency._status import neighbours, otlp, snapshot
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -129,6 +130,64 @@ def test_it_tells_of_a_program_what_was_patched_there(program):
     assert active["opentelemetry-instrumentation-threading"] is True
 
 
+@pytest.fixture
+def installed(monkeypatch):
+    """Return what makes exporters of OTLP the installed ones, for all signals."""
+
+    def install(*names):
+        found = [types.SimpleNamespace(name=name) for name in names]
+        monkeypatch.setattr(otlp, "entry_points", lambda group: found)
+
+    return install
+
+
+OTLP = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "console"}
+
+
+def test_a_protocol_without_its_exporter_is_named(installed):
+    """By default OTLP goes by grpc, also where only the exporter for http is installed."""
+    installed("console", "otlp_proto_http")
+    by_http = "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+    assert [*otlp.mismatches(OTLP)] == [
+        "traces: OTLP is to be sent by OTEL_EXPORTER_OTLP_PROTOCOL=grpc (the default), and only "
+        f"the exporter for http/protobuf is installed: {by_http}, or install "
+        "opentelemetry-exporter-otlp-proto-grpc"
+    ]
+    everything = [*otlp.mismatches({}, by_default="otlp")]
+    assert [sentence.partition(":")[0] for sentence in everything] == ["traces, metrics, logs"]
+    for name in ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"):
+        assert not [*otlp.mismatches(OTLP | {name: "http/protobuf"})]
+    installed("otlp_proto_grpc")
+    assert not [*otlp.mismatches(OTLP)]
+    of_traces = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+    (sentence,) = otlp.mismatches(OTLP | of_traces)
+    assert "set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc, or install " in sentence
+    (sentence,) = otlp.mismatches(OTLP | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL=http/json, which the SDK does not know" in sentence
+    installed()
+    (sentence,) = otlp.mismatches(OTLP)
+    assert "no exporter of OTLP is installed: install opentelemetry-exporter-otlp" in sentence
+
+
+def test_exporters_that_are_not_used_are_no_mismatch(installed):
+    """Others than OTLP, none, and those that a configuration file chooses."""
+    installed()
+    for variables in ({}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_TRACES_EXPORTER": "console"}):
+        assert not [*otlp.mismatches(variables)]
+    assert not [*otlp.mismatches(OTLP | {"OTEL_CONFIG_FILE": "sdk.yaml"})]
+
+
+def test_status_names_the_mismatch_of_a_program(program):
+    """It says that nothing is exported, and why: this environment has no exporter for grpc."""
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("opentelemetry.exporter.otlp.proto.grpc")
+    result = command("status", *program(""), OTEL_TRACES_EXPORTER="otlp", COLUMNS="120")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    nothing = "No tracer provider is configured here: nothing is exported."
+    assert f"The library was off. {nothing}" in lines  # OpenTelemetry gives up altogether
+    assert lines[lines.index("Export") + 1].startswith("traces: OTLP is to be sent by ")
+
+
 def test_what_it_prints(program):
     """Versions, a row for each primitive, where it was set, and what is to be known."""
     result = command(
@@ -141,7 +200,9 @@ def test_what_it_prints(program):
     assert (result.returncode, result.stderr.count("\n") < 2) == (0, True)
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert f"otel-concurrency {version('otel-concurrency')}" in result.stdout
-    assert "The library was on. Tracer provider: none is configured." in lines
+    assert (
+        "The library was on. No tracer provider is configured here: nothing is exported." in lines
+    )
     assert any(line.startswith("sched parent default patched (sched)") for line in lines)
     assert "queue off OTEL_PYTHON_CONCURRENCY_QUEUE not patched" in lines
     assert "OTEL_PYTHON_CONCURRENCY_QEUEU is not a setting" in result.stdout

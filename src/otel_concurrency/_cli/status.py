@@ -175,15 +175,27 @@ def _table_of(libraries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _headline(state: Mapping[str, Any], *, ran: bool, pid: int | None) -> str:
-    if pid is not None:
-        return f"The library is {'on' if state['on'] else 'off'} in process {pid}."
     if state["disabled_by_file"]:
         return "The library is off, by the configuration file (enabled: false)."
-    if not state["on"]:
-        return "The library was off." if ran else "The library cannot be switched on here."
-    if not ran:
+    on = "on" if state["on"] else "off"
+    if pid is not None:
+        words = f"The library is {on} in process {pid}."
+    elif ran:
+        words = f"The library was {on}."
+    elif state["on"]:
         return "In a program that runs here, with these settings:"
-    return f"The library was on. Tracer provider: {state['provider'] or 'none is configured'}."
+    else:
+        return "The library cannot be switched on here."
+    if not _exports(state):
+        return f"{words} No tracer provider is configured here: nothing is exported."
+    is_known = state["on"] and state["provider"] is not None
+    return f"{words} Tracer provider: {state['provider']}." if is_known else words
+
+
+def _exports(state: Mapping[str, Any]) -> bool:
+    """Whether there is a tracer provider, or an exporter of spans in one that is not global."""
+    traces = [each for each in state["exporters"] if each["signal"] == "traces"]
+    return state["provider"] is not None or any(each["exporters"] for each in traces)
 
 
 def _condition(primitive: Mapping[str, Any]) -> tuple[str, str]:
@@ -217,6 +229,8 @@ def _sections(state: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield "Notes", remarks
     if state["exporters"]:
         yield "Providers and exporters", [_provider(each) for each in state["exporters"]]
+    if state["export"]:
+        yield "Export", list(state["export"])
     if state["warnings"]:
         yield "Warnings", list(state["warnings"])
     found: list[Mapping[str, Any]] = state["neighbours"]

@@ -27,7 +27,7 @@ from opentelemetry import trace
 from otel_concurrency import _adapters, _configuration, _instrumentor, _primitives, _settings
 from otel_concurrency._core import imports
 from otel_concurrency._core.patching import Layer, wrap_builtin
-from otel_concurrency._status import exporters, neighbours
+from otel_concurrency._status import exporters, neighbours, otlp
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def state_as_it_is() -> dict[str, Any]:
         "inherited": _instrumentor.inherited,
         "provider": _provider(),
         "exporters": exporters.found(),
+        "export": [*otlp.mismatches()],
         "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
         "adapters": [_adapter(library, settings) for library in _adapters.ADAPTERS],
         "settings": _others(settings),
@@ -86,10 +87,11 @@ def state_if_switched_on() -> dict[str, Any]:
         for library in _adapters.ADAPTERS:
             if _adapters.version(library) is not None:
                 _import_all_of(library)
-        return state_of_process()
+        state = state_of_process()
     finally:
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
+    return state | {"export": [*otlp.mismatches(by_default=otlp.default())]}
 
 
 def _import_all_of(library: str) -> None:
