@@ -120,6 +120,32 @@ def test_no_item_and_no_context_is_kept_afterwards(events):
     assert (gone(), value(), item_hooks._queues) == (None, None, {})
 
 
+def test_a_flow_ends_with_the_watching_in_which_it_began(events):
+    """What its thread did until it was watched again is unknown, and none of its work."""
+    flow = flows.begin(flows.hand_off("queue", "Queue.put", always=True), source=object())
+    assert flows.current() is flow
+    for change in (observer.stop, lambda: observer.start_alone(events.append, library=False)):
+        other = threading.Thread(target=change)  # as in a process that is looked into
+        other.start()
+        other.join()
+    assert flows.current() is None
+
+
+def test_an_item_that_is_put_while_watching_ends(events, monkeypatch):
+    """It is not kept alive."""
+    items = queue.Queue()
+    records_of = item_hooks.records_of
+
+    def ending(owner):
+        monkeypatch.undo()
+        observer.stop()
+        return records_of(owner)
+
+    monkeypatch.setattr(item_hooks, "records_of", ending)
+    items.put([1])
+    assert (item_hooks._queues, items.get()) == ({}, [1])
+
+
 @posix
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_is_not_watched(tmp_path):

@@ -80,6 +80,8 @@ def _attach(original: Any) -> Any:
                 site = frames.site(frame).line if _is_the_programs(frame) else None
                 if site is not None:
                     _keep(Attached(token, context, site, flows.current()))
+                    if not state.watching():  # watching has ended in between
+                        forget()
             except Exception as error:
                 state.fault("attach", error)
         return token

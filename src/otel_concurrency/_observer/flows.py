@@ -56,6 +56,7 @@ class Flow:
         "is_item",
         "record",
         "source",
+        "watch",
     )
 
     def __init__(
@@ -67,6 +68,7 @@ class Flow:
         source: object,
         adopted: bool,
     ) -> None:
+        self.watch = _watch
         self.record = record
         self.base = base
         """The flow that was current, by its context variable, when this flow began."""
@@ -103,15 +105,28 @@ threads: dict[int, Flow] = {}
 _picked_up: OrderedDict[str, None] = OrderedDict()
 
 
+_watch = object()
+"""Identifies the time for which this process is watched. What happened between two of them is
+unknown, and a thread may still have a flow of the earlier one."""
+
+
 def forget() -> None:
     """Reset the recorded state: in a forked child, and when watching ends."""
+    global _watch  # noqa: PLW0603
+    _watch = object()
     threads.clear()
     _picked_up.clear()
 
 
+def innermost() -> Flow | None:
+    """Return the flow that began last here, even if its item was not adopted."""
+    flow = FLOW.get()
+    return flow if flow is None or flow.watch is _watch else None
+
+
 def current() -> Flow | None:
     """Return the flow that this thread is in; None where no hand-off led here, or it is unknown."""
-    flow = FLOW.get()
+    flow = innermost()
     while flow is not None and not flow.adopted:
         flow = flow.base
     here = threads.get(get_ident())
@@ -274,7 +289,7 @@ def begin(record: Record, source: object = None, *, adopted: bool = True) -> Flo
         return None
     try:
         beneath = threads.get(get_ident())
-        flow = Flow(record, FLOW.get(), beneath, source=source, adopted=adopted)
+        flow = Flow(record, innermost(), beneath, source=source, adopted=adopted)
         at_begin(flow)
         FLOW.set(flow)
         if flow.adopted and not (flow.is_item and _in_a_loop()):
@@ -355,7 +370,7 @@ def next_item() -> bool:
 
 def let_go() -> None:
     """Record that this flow is done with its last item. Never raises."""
-    flow = FLOW.get()
+    flow = innermost()
     if flow is None or not flow.is_item:
         return
     if threads.get(get_ident()) is flow:

@@ -103,6 +103,8 @@ def putting(primitive: str, call: str) -> Any:
                     record = hand_off(primitive, call)
                     if record is not None:
                         records_of(self).put(item, record)
+                        if not state.watching():  # watching has ended in between
+                            forget()
             except Exception as error:
                 state.fault("put", error)
             try:

@@ -107,6 +107,8 @@ def look_again() -> None:
 
 def _start(emit: Callable[[dict[str, Any]], None], *, library: bool, alone: bool = False) -> None:
     global _library  # noqa: PLW0603
+    _forget()
+    item_hooks.forget()
     state.emit, state.alone = emit, alone
     _library = library
     flows.at_begin = worker_hooks.at_begin

@@ -251,7 +251,7 @@ def _of_another(
     if has_ended:
         _left_behind(span, parent, above, here, flow)
         return None
-    item = flows.FLOW.get()
+    item = flows.innermost()
     if item is None or item.adopted or not isinstance(item.source, item_hooks.Records):
         return None
     return _not_adopted(trace, above, item, item.source)
