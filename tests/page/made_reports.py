@@ -234,6 +234,30 @@ def broken():
     return make.report(command=("python", "broken.py"))
 
 
+def wrong_parents():
+    """Return a run with a span under a parent of other work, links between traces, and a batch."""
+    make = Maker()
+    first = make.span("GET /reports", 0, 20, kind="SERVER", thread="uvicorn-worker-thread-1")
+    make.span("read_cache", 2, 6, first)
+    wrong = make.span("GET /health", 60, 9, first, kind="SERVER", thread="uvicorn-worker-thread-1")
+    make.leaks.append(
+        Leak(
+            "left_with_connection",
+            "“GET /health” became a child of “GET /reports”, which had left its context with the "
+            "connection.",
+            "Resume reading outside of the span, at /srv/shop/server.py:12.",
+            "/srv/shop/server.py:12",
+            wrong.id,
+        )
+    )
+    jobs = [make.span(f"enqueue {number}", 5 + number * 4, 3) for number in range(12)]
+    links = tuple(Link(job.id, "batch", "queue") for job in jobs)
+    make.span("write_batch", 70, 15, thread="writer", links=links)
+    again = make.span("sweep", 90, 5, thread="Thread-7", links=(Link(jobs[0].id, "periodic"),))
+    make.span("sweep", 110, 5, thread="Thread-8", links=(Link(again.id, "periodic", "threading"),))
+    return make.report(command=("python", "wrong.py"))
+
+
 def large(spans=100_000):
     """Return a run of as many spans: one trace of half of them, the rest in small ones."""
     make = Maker()

@@ -324,6 +324,118 @@ def test_link_leads_to_its_origin(show):
     assert selected(window)["name"] == "follow_up"
 
 
+def test_wrong_parent_is_drawn(show):
+    """A span under a parent of other work says so, and has an edge of its own from that parent."""
+    window = show(made_reports.wrong_parents())
+    row = next(row for row in rows(window) if row["name"] == "GET /health")
+    assert row["badges"] == ["wrong parent"]
+    (edge,) = [each for each in window.run(EDGES) if "wrong" in each["kind"].split()]
+    assert edge["words"] == "GET /reports is no parent of GET /health, which belongs to other work"
+    bars = {bar["name"]: bar for bar in window.run(BARS)}
+    assert bars["GET /reports"]["top"] < edge["y0"] < bars["GET /reports"]["bottom"]
+    assert abs(edge["x1"] - bars["GET /health"]["left"]) < 3
+    window.click(f"#{row['id']} .label")
+    assert "Wrong parent" in text(window, "#details")
+
+
+def links(window):
+    """Return what the drawn links say."""
+    return [each["words"] for each in window.run(EDGES) if "link" in each["kind"].split()]
+
+
+def test_links_between_traces_are_drawn(show):
+    """A link is an edge from the span that it leads to, or from its trace where that is folded."""
+    window = show(made_reports.wrong_parents(), height=1400)
+    window.click("#unfold")
+    drawn = ["sweep is linked to enqueue 0 (periodic)", "sweep is linked to sweep (periodic)"]
+    assert links(window) == drawn
+    last = [each for each in window.run(EDGES) if "link" in each["kind"].split()][1]
+    before, after = (bar for bar in window.run(BARS) if bar["name"] == "sweep")
+    assert before["top"] < last["y0"] < before["bottom"]
+    assert last["x0"] == pytest.approx(before["right"], abs=2)
+    assert last["x1"] == pytest.approx(after["left"], abs=2)
+    window.click(row_named(window, "enqueue 0", "trace"))
+    assert links(window) == drawn
+
+
+def test_batch_is_folded(show):
+    """The links of a batch are drawn for the current row alone, and its details show a few."""
+    window = show(made_reports.wrong_parents(), height=1400)
+    window.click("#unfold")
+    batch = row_named(window, "write_batch")
+    assert texts(window, f"{batch} .badge") == ["→ 12 links"]
+    assert not [words for words in links(window) if "write_batch" in words]
+    window.click(f"{batch} .label")
+    assert len([words for words in links(window) if "write_batch" in words]) == 12
+    assert text(window, "#details").count("batch, queue") == 5
+    window.click("#details .more")
+    assert text(window, "#details").count("batch, queue") == 12
+
+
+SIZES = [(420, 860), (900, 800), (1400, 900)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_words_cover_no_bar(show, width, height):
+    """They are drawn where there is room for them, else they are seen on hover; none is cut."""
+    window = show(made_reports.broken(), width=width, height=height)
+    window.run("document.getElementById('tree').scrollTop = 300")
+    wrong = """
+        return [...document.querySelectorAll('#rows .row')].flatMap((row) => {
+            const bar = row.querySelector('.bar')?.getBoundingClientRect();
+            return [...row.querySelectorAll('.words')].filter((words) => {
+                const box = words.getBoundingClientRect();
+                const covers = bar && box.left < bar.right - 1 && box.right > bar.left + 1;
+                const isCut = words.scrollWidth > words.clientWidth + 1;
+                return covers || isCut || box.right > innerWidth;
+            }).map((words) => words.innerText);
+        })
+    """
+    assert window.run(wrong) == []
+    hover = "return document.querySelector(arguments[0]).title"
+    lane = f"{row_named(window, 'send_receipt')} .lane"
+    assert window.run(hover, lane) == (
+        "send_receipt: 32 ms\nQueue.put at orders.py:80, waited 14 ms"
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_counts_of_tabs_are_not_cut(show, width, height):
+    """All tabs are in sight with their counts."""
+    window = show(made_reports.order_service(100, library=False), width=width, height=height)
+    right = """
+        const counts = [...document.querySelectorAll('#tabs .count')];
+        return Math.max(...counts.map((each) => each.getBoundingClientRect().right));
+    """
+    assert window.run(right) <= width
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_thread_names_are_cut_in_the_middle(show, width, height):
+    """Threads of a pool differ at the end; the whole name is seen on hover."""
+    make = Maker()
+    thread = "checkout-warehouse-reservation-worker-pool-thread-17"
+    make.span("reserve", 0, 9, thread=thread)
+    window = show(make.report(), width=width, height=height)
+    (row,) = [row for row in rows(window) if "span" in row["kind"]]
+    assert re.fullmatch(r"check.*….*17", row["flow"])
+    cut = """
+        const flow = document.querySelector('#rows .span .flow');
+        return flow.scrollWidth > flow.clientWidth || !flow.title.includes(arguments[0]);
+    """
+    assert not window.run(cut, thread)
+
+
+def test_help_explains_the_words(show):
+    """Keys, signs, and what the page's words mean."""
+    window = show(made_reports.broken())
+    window.click("#help")
+    words = texts(window, "#glossary dt")
+    assert words == ["flow", "hand-off", "orphan", "lost", "leak", "adopted"]
+    assert all(texts(window, "#glossary dd"))
+    assert "wrong parent" in text(window, "#signs")
+
+
 def test_lost_span_is_shown_where_it_should_have_been(show):
     """An orphan stands, crossed out, below the span that should have been its parent."""
     window = show(made_reports.broken())

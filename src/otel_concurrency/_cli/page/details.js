@@ -46,7 +46,7 @@ function aboutSpan(run, span) {
   return [
     panelHead(span.name, "span"),
     span.orphan && problem("bad", "Orphan", span.orphan, originLink(run, span.orphan.origin)),
-    ...span.leaks.map((leak) => problem("warn", "Leak", leak)),
+    ...span.leaks.map((leak) => problem("warn", isWrong(span) ? "Wrong parent" : "Leak", leak)),
     facts([
       ["Took", lengthOf(span)],
       ["Started", `${duration(span.start_ns - span.trace.start)} into its trace`],
@@ -61,7 +61,7 @@ function aboutSpan(run, span) {
       ["Span", code(id)],
     ]),
     span.via && part("Got here by", handOffCard(run, span.via)),
-    span.links.length > 0 && part("Links", ...span.links.map((link) => linkCard(run, link))),
+    span.links.length > 0 && part(many(span.links.length, "link"), ...linkCards(run, span.links)),
     span.out.length > 0 && handedOff(run, span),
     Object.keys(span.attributes).length > 0 &&
       part("Attributes", facts(Object.entries(span.attributes).map(([name, value]) => [name, text(value)]))),
@@ -139,6 +139,22 @@ function fateOf(handOff) {
   const to = handOff.to_thread ? ` by ${handOff.to_thread}` : "";
   return `picked up${to} after ${duration(waitOf(handOff))}`;
 }
+
+// A batch may have thousands.
+function linkCards(run, links) {
+  const cards = (some) => some.map((link) => linkCard(run, link));
+  const rest = links.slice(FEW);
+  if (rest.length === 0) return cards(links);
+  const more = element("button", { type: "button", class: "more" }, `and ${number(rest.length)} more`);
+  more.addEventListener("click", () => {
+    const [first, ...others] = cards(rest.slice(0, 500));
+    more.replaceWith(first, ...others);
+    first.querySelector("button")?.focus();
+  });
+  return [...cards(links.slice(0, FEW)), more];
+}
+
+const FEW = 5;
 
 function linkCard(run, link) {
   const target = run.spanOf.get(idOf(...link.to));

@@ -58,6 +58,26 @@ function shortSite(site) {
   return site === null ? "" : site.slice(Math.max(site.lastIndexOf("/"), site.lastIndexOf("\\")) + 1);
 }
 
+// How wide a text is, in pixels, in the page's font of that size.
+const pen = document.createElement("canvas").getContext("2d");
+
+function widthOf(text, size) {
+  pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(text).width;
+}
+
+// A text without its middle, if it is wider than that: "warehouse-worker-17" is "wareh…r-17".
+function middleCut(text, size, most) {
+  if (widthOf(text, size) <= most) return text;
+  let kept = text.length - 1;
+  let cut = text;
+  while (kept > 2 && widthOf(cut, size) > most) {
+    kept -= 1;
+    cut = `${text.slice(0, Math.ceil(kept / 2))}…${text.slice(text.length - Math.floor(kept / 2))}`;
+  }
+  return cut;
+}
+
 function later(delay, action) {
   let timer;
   return () => {

@@ -25,7 +25,7 @@ function traceRow(view, { trace }) {
       ...traceBadges(trace),
     ),
     element("div", { class: "flow" }, many(trace.flows, "flow")),
-    trace.open ? axis(trace) : placeInRun(view.run, trace),
+    trace.open ? axis(view, trace) : placeInRun(view.run, trace),
   );
 }
 
@@ -61,14 +61,15 @@ function placeInRun(run, trace) {
     "div",
     { class: "lane" },
     element("div", { class: "bar place", style: { left: `${left}%`, width: `${width}%` } }),
-    ...wordsAbout(left, width, duration(trace.end - trace.start), ""),
+    ...wordsAbout(0, left, width, duration(trace.end - trace.start), ""),
   );
 }
 
 // An open trace shows its time.
-function axis(trace) {
+function axis({ laneWidth }, trace) {
   const { from, to } = shownTime(trace);
-  const marks = [0, 0.25, 0.5, 0.75].map((part) =>
+  const parts = laneWidth > 0 && laneWidth < 220 ? [0] : [0, 0.25, 0.5, 0.75];
+  const marks = parts.map((part) =>
     element(
       "span",
       { class: "mark", style: { left: `${100 * part}%` } },
@@ -88,6 +89,7 @@ function spanRow(view, row) {
   const kinds = ["row", "span"];
   if (lost) kinds.push("lost");
   if (span.orphan) kinds.push("orphan");
+  if (!lost && isWrong(span)) kinds.push("wrong");
   if (!lost && view.hits.has(span)) kinds.push("hit");
   return element(
     "div",
@@ -99,8 +101,8 @@ function spanRow(view, row) {
       style: { "--depth": Math.min(depth, view.deepest), "--hue": `var(--hue-${span.hue})` },
     },
     nameCell(row, depth - view.deepest),
-    flowCell(view.run, row),
-    lane(row),
+    flowCell(view, row),
+    lane(view, row),
   );
 }
 
@@ -127,32 +129,39 @@ function spanBadges(span, lost) {
   return [
     span.status === "ERROR" ? badge("bad", "error") : null,
     span.orphan ? badge("bad", "orphan") : null,
-    span.leaks.length ? badge("warn", "leak") : null,
-    span.links.length ? badge("link", "→ link") : null,
+    span.leaks.length ? badge("warn", isWrong(span) ? "wrong parent" : "leak") : null,
+    span.links.length ? badge("link", span.links.length > 1 ? `→ ${many(span.links.length, "link")}` : "→ link") : null,
     span.parent !== null && span.up === null ? badge("dim", "remote parent") : null,
   ];
 }
 
+// Whether its parent belongs to other work.
+function isWrong(span) {
+  return span.up !== null && span.leaks.some((leak) => leak.reason !== "not_exported");
+}
+
 // The flow is named where it changes.
-function flowCell(run, { span, lost }) {
+function flowCell({ run, flowWidth }, { span, lost }) {
   const flow = flowOf(run, span);
   const same = !lost && span.up !== null && flowOf(run, span.up) === flow;
   const title = [span.task, span.thread, `process ${span.pid}`].filter(Boolean).join(", ");
-  return element("div", { class: same ? "flow same" : "flow", title }, element("i", { class: "dot" }), flow);
+  const cut = middleCut(flow, FLOW, flowWidth - 26);
+  return element("div", { class: same ? "flow same" : "flow", title }, element("i", { class: "dot" }), cut);
 }
 
-function lane({ trace, span, lost }) {
+function lane(view, { trace, span, lost }) {
   const left = place(trace, span.start_ns);
   const width = Math.max(place(trace, span.end) - left, 0);
   const from = place(trace, leftAt(span, lost));
-  const bar = { class: "bar", title: `${span.name}: ${duration(span.end - span.start_ns)}` };
+  const how = lost ? lossWords(span) : handOffWords(span.via);
+  const bar = { class: "bar" };
   if (span.end_ns === null) bar.class += " unfinished";
   return element(
     "div",
-    { class: "lane" },
+    { class: "lane", title: [`${span.name}: ${lengthOf(span)}`, how].filter(Boolean).join("\n") },
     lost || span.out.length === 0 ? null : ticks(trace, span),
     element("div", { ...bar, style: { left: `${left}%`, width: `${width}%` } }),
-    ...wordsAbout(left, width, lengthOf(span), lost ? lossWords(span) : handOffWords(span.via), from),
+    ...wordsAbout(view.laneWidth, left, width, lengthOf(span), how, from),
   );
 }
 
@@ -201,21 +210,32 @@ function waitOf(handOff) {
   return handOff.attached_ns === null ? null : Math.max(handOff.attached_ns - handOff.at_ns, 0);
 }
 
-// How long it took stands behind a bar; how it came there too, if there is room, or on the arrow
-// that leads to it, or before that, or on the bar.
-function wordsAbout(left, width, length, via, from = left) {
+// How long it took stands behind a bar. How it came there does too, if there is room for it, or on
+// the arrow that leads to it, or before that; else it is seen when the pointer rests on the row. No
+// words cover a bar.
+function wordsAbout(laneWidth, left, width, length, via, from = left) {
   const right = left + width;
-  const roomy = right < 62;
-  const behindBar = { left: `${right}%`, "max-width": `calc(${100 - right}% + 58px)` };
-  const behind = words("", behindBar, element("b", {}, length), roomy && via ? how(via) : null);
-  if (roomy || !via) return [behind];
-  if (left - from > 30) return [words("before on-arrow", endingAt(left), how(via)), behind];
-  if (from > 28) return [words("before", endingAt(from), how(via)), behind];
-  return [words("inside", { left: `${left}%`, "max-width": `${width}%` }, how(via)), behind];
+  const behindBar = { left: `${right}%` };
+  const room = roomFor(laneWidth, via);
+  const behind = (more) => words("", behindBar, element("b", {}, length), more);
+  if (room(100 - right, BEHIND_LANE - widthOf(length, WORDS) - 24)) return [behind(how(via))];
+  if (room(left - from, -44)) return [words("before on-arrow", endingAt(left), how(via)), behind(null)];
+  if (room(from, -24)) return [words("before", endingAt(from), how(via)), behind(null)];
+  return [behind(null)];
+}
+
+const WORDS = 12; // the size of the font, in pixels, as in the style sheet
+const FLOW = 12.5;
+const BEHIND_LANE = 84; // pixels that a row has behind its lane
+
+// Whether the words are no wider than a part of the lane, in percent, and some more pixels.
+function roomFor(laneWidth, via) {
+  const needed = via ? widthOf(via, WORDS) : Infinity;
+  return (percent, more) => laneWidth > 0 && (laneWidth * percent) / 100 + more >= needed;
 }
 
 function endingAt(place) {
-  return { right: `${100 - place}%`, "max-width": `calc(${place}% - 16px)` };
+  return { right: `${100 - place}%` };
 }
 
 function words(kind, style, ...children) {

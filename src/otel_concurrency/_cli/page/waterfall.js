@@ -17,6 +17,8 @@ const view = {
   rowHeight: 28,
   barMiddle: 14,
   deepest: 24,
+  laneWidth: 0, // pixels; 0 where there is no room for words about hand-offs
+  flowWidth: 100,
   shownRowOf(span) {
     let each = span;
     while (each !== null && !this.rowOf.has(each)) each = each.up;
@@ -133,6 +135,10 @@ function measure() {
   view.rowHeight = parseFloat(style.getPropertyValue("--row"));
   view.barMiddle = parseFloat(style.getPropertyValue("--bar-middle"));
   view.deepest = parseFloat(style.getPropertyValue("--deepest"));
+  const [flow, lane] = byId("head").querySelectorAll(".flow, .lane");
+  const isWide = lane.offsetWidth > 0;
+  view.laneWidth = lane.offsetWidth;
+  view.flowWidth = isWide ? flow.offsetWidth : 0.38 * byId("tree").clientWidth - 14;
   if (view.run !== null) layOut();
 }
 
