@@ -169,6 +169,38 @@ def test_a_step_of_other_work_is_no_round(loop, instrument, tracer):
     assert seen == [(False, "acme")]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_future_of_the_programs_that_arms_itself_is_a_round(
+    known, loop, instrument, tracer, monkeypatch
+):
+    """Only of asyncio's own it is known that they arm nothing; whatever a timer is made by."""
+
+    class Repeats(asyncio.Future):
+        def set_result(self, result):
+            spans.append(tracer.start_span("round"))
+            if len(spans) < 3:
+                loop.call_later(0, self.set_result, result)
+            else:
+                super().set_result(result)
+
+    if not known:
+        plain = asyncio.TimerHandle.__init__
+
+        def __init__(self, when, callback, args, loop, context=None):
+            plain(self, when, callback, args, loop, context)
+
+        monkeypatch.setattr(asyncio.TimerHandle, "__init__", __init__)
+    spans = []
+    instrument()
+    future = Repeats(loop=loop)
+    request = in_request(tracer, loop.call_later, 0, future.set_result, 1)
+    without_context(loop.run_until_complete, future)
+    origins = [span.parent or span.links[0].context for span in spans]
+    assert [span.parent is None for span in spans] == [False, True, True]
+    before = [request, *spans[:2]]
+    assert [one.span_id for one in origins] == [one.context.span_id for one in before]
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_timer_knows_where_it_was_armed(again, loop, instrument):
     """In debug mode its traceback ends in the program, as without the library."""

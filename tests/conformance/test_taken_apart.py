@@ -267,6 +267,27 @@ def use_scheduler():
     return seen
 
 
+def use_loop():
+    """Run something in an executor and something later, which arms itself again, in a context."""
+
+    async def use():
+        loop, seen = asyncio.get_running_loop(), []
+        done = loop.create_future()
+
+        def tick():
+            seen.append(value())
+            loop.call_later(0, *((tick,) if len(seen) < 3 else (done.set_result, None)))
+
+        token = attach(set_value("value", "a"))
+        loop.call_later(0, tick)
+        seen.append(await loop.run_in_executor(None, value))
+        detach(token)
+        await done
+        return seen
+
+    return asyncio.run(use())
+
+
 def use_joinable():
     """Put and get, and say that it is done."""
     items = multiprocessing.get_context("spawn").JoinableQueue()
@@ -280,6 +301,8 @@ def use_joinable():
 
 
 USES = {
+    "asyncio.base_events.BaseEventLoop": use_loop,
+    "asyncio.events.TimerHandle": use_loop,
     "asyncio.queues.Queue": lambda: use_asyncio_queue(asyncio.Queue),
     "asyncio.queues.LifoQueue": lambda: use_asyncio_queue(asyncio.LifoQueue),
     "asyncio.queues.PriorityQueue": lambda: use_asyncio_queue(asyncio.PriorityQueue),

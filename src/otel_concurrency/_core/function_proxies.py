@@ -29,6 +29,7 @@ _REASONS: Mapping[str, str] = {
         queue.PriorityQueue._qsize
         multiprocessing.queues.JoinableQueue.task_done
         concurrent.futures.thread._WorkItem.__init__ concurrent.futures.thread._WorkItem.run
+        asyncio.events.TimerHandle.__init__
     """,
     "The original only calls heappush or heappop. A program that needs another order overrides the "
     "method, which is made for that, and does not copy it.": """
@@ -41,7 +42,15 @@ _REASONS: Mapping[str, str] = {
     """,
     "The original's only globals are the names of states, and the logger for a callback that "
     "raises.": """
-        concurrent.futures._base.Future.add_done_callback
+        concurrent.futures._base.Future.add_done_callback concurrent.futures._base.Future.cancel
+    """,
+    "The original's only globals are modules that make the executor and the future. A program that "
+    "needs another executor passes it, and does not copy the method.": """
+        asyncio.base_events.BaseEventLoop.run_in_executor
+    """,
+    "The original's only global is the module that words what is logged when a callback raises. A "
+    "copy of the replacement calls the original.": """
+        asyncio.events.TimerHandle._run
     """,
     "The original's only global is io, for its buffer. Only queues use the class by this name; "
     "programs copy and subclass it by its name in multiprocessing.reduction.": """

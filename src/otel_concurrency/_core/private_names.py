@@ -57,7 +57,13 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "where a callback begins; a layer of `TimerHandle`",
     ),
     "asyncio.events.Handle._source_traceback": PrivateName(
-        "_primitives._asyncio_callbacks", "taking this library's frames out in debug mode"
+        "_primitives._asyncio_callbacks", "the body of `TimerHandle.__init__`"
+    ),
+    "asyncio.events.TimerHandle._scheduled": PrivateName(
+        "_primitives._asyncio_callbacks", "the body of `TimerHandle.__init__`"
+    ),
+    "asyncio.events.TimerHandle._when": PrivateName(
+        "_primitives._asyncio_callbacks", "the body of `TimerHandle.__init__`"
     ),
     "asyncio.futures._set_result_unless_cancelled": PrivateName(
         "_primitives._asyncio_callbacks", "leaving the timer of `asyncio.sleep` alone"

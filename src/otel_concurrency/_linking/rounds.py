@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol
@@ -95,8 +95,14 @@ class Unasked(Protocol):
     def _begin_round(self) -> Round | None: ...
 
 
-running: dict[int, Round | Unasked] = {}
-"""By thread: the round that runs on it, if the work there may arm itself again."""
+running: dict[int, Any] = {}
+"""By thread: the round that runs on it, if the work there may arm itself again.
+
+A :class:`Round`, an :class:`Unasked`, or an object of one of the classes in :data:`made_of`.
+"""
+
+made_of: dict[type, Callable[[Any], Round]] = {}
+"""By class: the function that makes the round of an object that is itself in :data:`running`."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=running.clear)
@@ -105,10 +111,11 @@ if hasattr(os, "register_at_fork"):
 def current() -> Round | None:
     """Return the round that runs on this thread."""
     thread = get_ident()
-    found = running.get(thread)
+    found: Round | Unasked | None = running.get(thread)
     if found is None or isinstance(found, Round):
         return found
-    begun = found._begin_round()  # pyright: ignore[reportPrivateUsage]
+    make = next((make for kind, make in made_of.items() if isinstance(found, kind)), None)
+    begun = found._begin_round() if make is None else make(found)  # pyright: ignore[reportPrivateUsage]
     if begun is not None:
         running[thread] = begun
     return begun
@@ -127,8 +134,12 @@ def begin(thread: int, job: Job, primitive: str) -> None:
 
 def end(thread: int) -> None:
     """End the round that runs on ``thread``. Never raises."""
+    finish(running.pop(thread, None))
+
+
+def finish(last: object) -> None:
+    """End what was in :data:`running` until now, if it is a round. Never raises."""
     try:
-        last = running.pop(thread, None)
         if isinstance(last, Round):
             last.end()
     except Exception as error:

@@ -16,24 +16,28 @@ from __future__ import annotations
 import functools
 import sys
 from _thread import get_ident
-from types import ModuleType
+from contextvars import copy_context
+from types import BuiltinMethodType, ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Seam, as_flow_that_begins
+from otel_concurrency._core.handoff import (
+    NO_CONTEXT,
+    Seam,
+    as_flow_that_begins,
+)
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job, Round, running
 
 
-def _timer_layers(events: ModuleType, seam: Seam) -> list[Patch]:
-    return [Layer(events.TimerHandle, "_run", lambda raw: _run_timer(raw, seam))]
-
-
-def _loop_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
-    global _wakes_a_sleeper  # noqa: PLW0603
-    _wakes_a_sleeper = getattr(base_events.futures, "_set_result_unless_cancelled", None)
-    return [Layer(base_events.BaseEventLoop, "call_at", lambda raw: _call_at(raw, seam))]
+def _timer_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
+    timer = base_events.events.TimerHandle
+    rounds.made_of[timer] = lambda run: Round(Job(run._callback, run._args), seam.name)
+    return [
+        Layer(timer, "__init__", lambda raw: _init_timer(raw, seam, timer)),
+        Layer(timer, "_run", lambda raw: _run_timer(raw, base_events)),
+    ]
 
 
 def _reader_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
@@ -56,8 +60,7 @@ def _runner_layers(runners: ModuleType, seam: Seam) -> list[Patch]:
 
 
 MODULES = {
-    "asyncio.base_events": _loop_layers,
-    "asyncio.events": _timer_layers,
+    "asyncio.base_events": _timer_layers,
     "asyncio.runners": _runner_layers,
     "asyncio.selector_events": _reader_layers,
     "asyncio.unix_events": _signal_layers,
@@ -87,73 +90,70 @@ def _add_signal_handler(original: Any, seam: Seam) -> Any:
 # Timers that schedule themselves again.
 
 
-class _Unasked:
-    """A timer that is running. Its round is made only when it is asked for, since few are."""
-
-    __slots__ = ("_handle", "_name")
-
-    def __init__(self, handle: Any, name: str) -> None:
-        self._handle = handle
-        self._name = name
-
-    def _begin_round(self) -> Round:
-        return Round(Job(self._handle._callback, self._handle._args), self._name)
+_NAMES_IN_INIT = ("super", "__init__", "_source_traceback", "_when", "_scheduled")
+"""What ``TimerHandle.__init__`` uses in CPython 3.10 to 3.15."""
 
 
-_wakes_a_sleeper: Any = None
-"""The callback of ``asyncio.sleep``. Most timers have it, and it does no work."""
+def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
+    context_of_next_round, runs = functools.partial(_context_of_next_round, seam), running
+
+    def __init__(  # noqa: N807
+        self: Any, when: Any, callback: Any, args: Any, loop: Any, context: Any = None
+    ) -> None:
+        # A context that the user passes explicitly always wins.
+        if runs and context is None:
+            context = context_of_next_round(callback, args)
+        # The body of the original: to call that would cost more than all of the rest.
+        super(timer, self).__init__(callback, args, loop, context)  # pyright: ignore[reportUnknownMemberType]
+        if self._source_traceback:
+            del self._source_traceback[-1]
+        self._when = when
+        self._scheduled = False
+
+    def init_unknown(
+        self: Any, when: Any, callback: Any, args: Any, loop: Any, context: Any = None
+    ) -> None:
+        if runs and context is None:
+            context = context_of_next_round(callback, args)
+        original(self, when, callback, args, loop, context)
+
+    code = getattr(original, "__code__", None)
+    is_known = code is not None and code.co_names == _NAMES_IN_INIT
+    return functools.wraps(original)(__init__ if is_known else init_unknown)
 
 
-def _run_timer(original: Any, seam: Seam) -> Any:
+def _run_timer(original: Any, base_events: Any) -> Any:
+    wakes_a_sleeper = getattr(base_events.futures, "_set_result_unless_cancelled", None)
+    future = base_events.futures.Future
+    futures = frozenset((future, base_events.tasks.Task))
+    methods = frozenset((BuiltinMethodType, future.__new__(future).set_result.__class__))
+    runs, finish = running, rounds.finish
+
     @functools.wraps(original)
     def _run(self: Any) -> Any:
-        if not seam.active or self._callback is _wakes_a_sleeper:
+        # Most timers wake `asyncio.sleep`, or call a method of a future: they do not arm another.
+        callback = self._callback
+        if callback is wakes_a_sleeper or (
+            type(callback) in methods and type(callback.__self__) in futures
+        ):
             return original(self)
         thread = get_ident()
-        outer = running.get(thread) if running else None
-        running[thread] = _Unasked(self, seam.name)
+        outer = runs.get(thread) if runs else None
+        runs[thread] = self  # its round is made only when it is asked for, since few are
         try:
             return original(self)
         finally:
-            rounds.end(thread)
+            last = runs.pop(thread, None)
+            if last is not self:
+                finish(last)
             if outer is not None:
-                running[thread] = outer
+                runs[thread] = outer
 
     return _run
 
 
-def _call_at(original: Any, seam: Seam) -> Any:
-    @functools.wraps(original)
-    def call_at(self: Any, when: Any, callback: Any, *args: Any, context: Any = None) -> Any:
-        following = None
-        # A context that the user passes explicitly always wins.
-        if context is None and running:
-            following = _context_of_next_round(seam, callback, args)
-        if following is None:
-            timer = original(self, when, callback, *args, context=context)
-        else:
-            timer = as_flow_that_begins(following, original, self, when, callback, *args)
-        if getattr(timer, "_source_traceback", None):
-            _forget_our_frames(timer._source_traceback)
-        return timer
-
-    return call_at
-
-
-def _forget_our_frames(traceback: list[Any]) -> None:
-    """Remove this library's frames from the end of a timer's traceback (debug mode).
-
-    It then ends at the line that scheduled the timer, as without the library.
-    """
-    while traceback and traceback[-1].filename in _OUR_FILES:
-        del traceback[-1]
-
-
-_OUR_FILES = (__file__, handoff.__file__)
-
-
 def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
-    """Return the context for a callback that repeats the one that runs now.
+    """Return the context variables for a callback that repeats the one that runs now.
 
     None means that it is not a repetition.
     """
@@ -161,7 +161,8 @@ def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
         before = rounds.repeated(Job(callback, args)) if seam.active else None
         if before is None:
             return None
-        return rounds.following(before, seam, callback, handoff.get_current() or None)
+        following = rounds.following(before, seam, callback, handoff.get_current() or None)
+        return None if following is None else as_flow_that_begins(following, copy_context)
     except Exception as error:
         handoff.report_fault("call_at", error)
         return None
