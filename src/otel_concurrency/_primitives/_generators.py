@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar, Token
 from types import CodeType, FrameType, ModuleType
 from typing import Any
@@ -115,7 +115,7 @@ _GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, byt
 # How far from `attach` a frame is where a tracer's `start_as_current_span` has called it: the API's
 # `attach`, `use_span`, what resumes that, the tracer's method, what resumes that, and its caller.
 # The method and `use_span` are generators.
-_USE_SPAN_AT, _TRACER_AT, _CALLER_AT = 2, 4, 6
+_TRACER_AT, _CALLER_AT = 4, 6
 
 
 def _code_of_proxy() -> CodeType | None:
@@ -128,57 +128,91 @@ _PROXY = _code_of_proxy()
 
 _USE_SPAN = getattr(trace.use_span, "__wrapped__", trace.use_span).__code__
 
+_SDK = "opentelemetry.sdk.trace"
+"""The module of the tracer whose ``start_as_current_span`` holds nothing itself."""
 
-def _is_of_tracer(frame: FrameType) -> bool:
-    """Whether ``frame`` is that of the SDK's ``start_as_current_span``, which holds nothing."""
-    return (
-        frame.f_code.co_name == "start_as_current_span"
-        and frame.f_globals.get("__name__") == "opentelemetry.sdk.trace"
-    )
+
+def _module_by_frame(depth: int) -> Any:
+    return _getframe(depth + 1).f_globals.get("__name__")
+
+
+_module_at: Callable[[int], Any] = getattr(sys, "_getframemodulename", _module_by_frame)
+"""Returns the name of a caller's module. From CPython 3.12 on no frame object is made for that."""
+
+
+class _Instructions(dict[int, bytes]):
+    """The instructions of code objects by their identity; none of a generator's is to be seen.
+
+    To get ``co_code`` from a code object takes twice as long.
+    """
+
+    _kept: tuple[CodeType, ...] = ()
+
+    def add(self, code: CodeType) -> None:
+        if len(self) >= _MOST_CODES:
+            self.clear()
+            self._kept = ()
+        self._kept = (*self._kept, code)  # no other code gets its identity
+        seen = code.co_code
+        self[id(code)] = bytes(len(seen)) if code.co_flags & _GENERATOR else seen
+
+
+_MOST_CODES = 1024
 
 
 def _attach(original: Any, generators: Generators) -> Any:
     unheard, look_from = generators.unheard.by_token, generators.look_from
-    getframe = _getframe
+    getframe, module_at = _getframe, _module_at
+    instructions = _Instructions()
     balanced: CodeType | None = None
-    of_tracer: CodeType | None = None
 
     @functools.wraps(original)
     def attach(self: Any, context: Any) -> Any:
-        nonlocal balanced, of_tracer
         token = self._current_context.set(context)
+        frame = None
         try:
             if unheard:
                 unheard.pop(id(token), None)
-            code = getframe(_USE_SPAN_AT).f_code
-            if code is not _USE_SPAN:
-                api = getframe(1)
-                if code is not balanced or api.f_code is not _API_ATTACH:
-                    if api.f_code is _API_ATTACH and holder.is_balanced(code):
-                        balanced = code
-                    else:
-                        look_from(api, token, context)
+            if module_at(_TRACER_AT) != _SDK:
+                look_beyond(getframe(1), token, context)
                 return token
-            frame = getframe(_TRACER_AT)
+            frame = getframe(_CALLER_AT)
             code = frame.f_code
-            if code is of_tracer:
-                frame = getframe(_CALLER_AT)
+            if code is _PROXY:
+                frame = getframe(_CALLER_AT + 2)
                 code = frame.f_code
-                if code is _PROXY:
-                    frame = getframe(_CALLER_AT + 2)
-                    code = frame.f_code
-            elif _is_of_tracer(frame):
-                of_tracer = code
             # A function at the beginning of a `with` block detaches before it returns.
-            if code.co_flags & _GENERATOR or (
-                code.co_code[frame.f_lasti + _ENTERING_AT] != _ENTERING
-            ):
+            if instructions[id(code)][frame.f_lasti + _ENTERING_AT] != _ENTERING:
                 look_from(frame if code.co_flags & _GENERATOR else getframe(1), token, context)
-        except ValueError:  # there are not so many callers
+        except KeyError:
+            if frame is not None:
+                instructions.add(frame.f_code)
             look_from(_caller(), token, context)
+        except ValueError:  # there are not so many callers
+            look_beyond(_caller(), token, context)
         except Exception as error:
             handoff.report_fault("attach", error)
         return token
+
+    def look_beyond(api: FrameType | None, token: Any, context: Any) -> None:
+        """Look for a generator where anything but the SDK's tracer has attached."""
+        nonlocal balanced
+        frame = None if api is None or api.f_code is not _API_ATTACH else api.f_back
+        if frame is not None and frame.f_code is _USE_SPAN and frame.f_back is not None:
+            frame = frame.f_back.f_back
+            if frame is None:
+                pass
+            elif frame.f_code.co_flags & _GENERATOR:
+                api = frame
+            elif frame.f_code.co_code[frame.f_lasti + _ENTERING_AT] == _ENTERING:
+                return
+        elif frame is not None:
+            if frame.f_code is balanced:
+                return
+            if holder.is_balanced(frame.f_code):
+                balanced = frame.f_code
+                return
+        look_from(api, token, context)
 
     @functools.wraps(original)
     def attach_by_original(self: Any, context: Any) -> Any:
