@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import logging
@@ -10,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import types
 from pathlib import Path
 
 import pytest
@@ -319,6 +319,15 @@ def test_what_is_no_number(option):
     assert (told.returncode, "expected" in told.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("what", [live.STATUS, live.TRACE])
+def test_what_is_imported_is_imported_in_small_steps(what):
+    """Each module stands after those that it imports; none of the command's is among them."""
+    needed = live.needed_for(what)
+    assert needed.index("otel_concurrency._core.faults") < needed.index(live.__name__)
+    assert needed.index("otel_concurrency._core.patching") < needed.index(live._ENTRANCES[what])
+    assert not [name for name in needed if ".sdk." in name or "._cli" in name]
+
+
 # The script, as the interpreter runs it.
 
 
@@ -370,7 +379,7 @@ def test_a_fault_is_logged_once_and_told_to_the_command(tmp_path, caplog):
         directory = tmp_path / name
         directory.mkdir()
         (directory / live.REQUEST).write_text("{}")
-        live.look(str(directory), types.SimpleNamespace())
+        live.look(str(directory), _thread)
         assert json.loads((directory / live.ANSWER).read_text())["fault"] == "KeyError: 'what'"
     (record,) = (each for each in caplog.records if each.name == live.__name__)
     assert record.levelno == logging.WARNING

@@ -126,7 +126,8 @@ def attached(pid: int, request: dict[str, Any], wait: float) -> Generator[Attach
     _check_process(pid)
     with _acting_as_owner(pid) as as_before, _directory(pid) as directory:
         _check_files(pid, directory)
-        (directory / live.REQUEST).write_text(json.dumps(request), "utf-8")
+        modules = live.needed_for(request["what"])
+        (directory / live.REQUEST).write_text(json.dumps({**request, "modules": modules}), "utf-8")
         script = directory / "script.py"
         script.write_text(live.script(directory), "utf-8")
         with as_before():

@@ -9,11 +9,14 @@ Threads and locks are not :mod:`threading`'s, which gevent and others replace.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import itertools
 import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +33,22 @@ IN_USE = "in-use"
 
 STATUS, TRACE = "status", "trace"
 """What can be asked for, and the name under which it is answered."""
+
+_ENTRANCES = {STATUS: "otel_concurrency._status.snapshot", TRACE: f"{__package__}.observer"}
+"""The modules that import all others that are needed."""
+
+_NEEDED = "wrapt.", "packaging.", "opentelemetry.", "otel_concurrency."
+_NOT_NEEDED = (
+    "opentelemetry.sdk",
+    "opentelemetry.exporter",
+    "otel_concurrency._cli",
+    "otel_concurrency._trace_report",
+    "otel_concurrency._adapters.",
+)
+
+_BREATH = 0.001
+"""Seconds for which the thread waits after each small step of its work, so that the process need
+not wait for the interpreter's lock."""
 
 _PERIOD = 0.1
 """Seconds between two looks for whether the command still waits."""
@@ -63,11 +82,12 @@ def script(directory: Path) -> str:
 # number is the first argument of the handler, and a frame is the second.
 _SCRIPT = """
 def look(directory):
-    import json, os, sys
+    import os
+    from _frozen_importlib import BuiltinImporter
     from _imp import create_builtin, exec_builtin
-    from importlib.machinery import BuiltinImporter
 
     def work():
+        import json, sys
         try:
             try:
                 from otel_concurrency._observer.live import look
@@ -105,6 +125,20 @@ except BaseException as error:
 """
 
 
+def needed_for(what: str) -> list[str]:
+    """Return the names of the modules that are needed to answer ``what``, in steps.
+
+    This imports them here. ``sys.modules`` has them in the order in which they were complete, and
+    so each after those that it needs.
+    """
+    importlib.import_module(_ENTRANCES[what])
+    return [
+        name
+        for name in sys.modules
+        if name.startswith(_NEEDED) and not name.startswith(_NOT_NEEDED)
+    ]
+
+
 def look(directory: str, raw: Any) -> None:
     """Do what the command asks for in ``directory``, and answer there. Never raises.
 
@@ -122,10 +156,21 @@ def look(directory: str, raw: Any) -> None:
 
 
 def _found(request: dict[str, Any], directory: Path, raw: Any) -> dict[str, Any]:
+    never = raw.allocate_lock()
+    never.acquire()
+
+    def breathe() -> None:
+        never.acquire(timeout=_BREATH)
+
+    for name in request.get("modules", ()):
+        if name not in sys.modules and name.startswith(_NEEDED):
+            with contextlib.suppress(ImportError):  # another version here may not have it
+                importlib.import_module(name)
+            breathe()
     if request["what"] == STATUS:
         from otel_concurrency._status import snapshot
 
-        return {STATUS: snapshot.state_as_it_is()}
+        return {STATUS: snapshot.state_as_it_is(breathe)}
     if request["what"] == TRACE:
         return _watch(request["seconds"], directory, raw)
     return {"fault": f"the version of otel-concurrency there does not know {request['what']!r}"}

@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -49,26 +49,37 @@ def state_of_process() -> dict[str, Any]:
     return state_as_it_is()
 
 
-def state_as_it_is() -> dict[str, Any]:
-    """Return the same as :func:`state_of_process`, without changing anything in this process."""
+def state_as_it_is(pause: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """Return the same as :func:`state_of_process`, without changing anything in this process.
+
+    ``pause`` is called many times on the way, to let other threads run.
+    """
     settings = _settings.in_force
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "executable": sys.executable,
-        "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+        "versions": {name: _version(name) for name in _pausing(_DISTRIBUTIONS, pause)},
         "on": settings is not None,
         "disabled_by_file": _instrumentor.disabled_by_file,
         "inherited": _instrumentor.inherited,
         "provider": _provider(),
         "exporters": exporters.found(),
         "export": [*otlp.mismatches()],
-        "primitives": [_primitive(name, settings) for name in _primitives.NAMES],
-        "adapters": [_adapter(library, settings) for library in _adapters.ADAPTERS],
+        "primitives": [_primitive(name, settings) for name in _pausing(_primitives.NAMES, pause)],
+        "adapters": [
+            _adapter(library, settings) for library in _pausing(_adapters.ADAPTERS, pause)
+        ],
         "settings": _others(settings),
         "neighbours": neighbours.found(),
         "installed": neighbours.installed(),
         "warnings": list(_warnings),
     }
+
+
+def _pausing(names: Iterable[str], pause: Callable[[], object]) -> Iterator[str]:
+    for name in names:
+        pause()
+        yield name
 
 
 def state_if_switched_on() -> dict[str, Any]:
