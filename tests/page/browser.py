@@ -41,7 +41,7 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """By which an element is known in the protocol."""
 
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Left": "\ue012", "Up": "\ue013"}
-KEYS |= {"Right": "\ue014", "Down": "\ue015", "End": "\ue010", "Home": "\ue011"}
+KEYS |= {"Tab": "\ue004", "Right": "\ue014", "Down": "\ue015", "End": "\ue010", "Home": "\ue011"}
 
 
 class Browser:

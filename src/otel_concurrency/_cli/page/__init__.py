@@ -31,6 +31,7 @@ SCRIPTS = (
     "waterfall.js",
     "details.js",
     "tables.js",
+    "compare.js",
     "main.js",
 )
 """In the order in which they use each other."""

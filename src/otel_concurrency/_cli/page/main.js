@@ -1,7 +1,7 @@
 "use strict";
 // Starts the page, and holds its parts together: runs, views, search, theme.
 
-const VIEWS = ["traces", "problems", "sites", "processes"];
+const VIEWS = ["compare", "traces", "problems", "sites", "processes"];
 const THEMES = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" };
 
 // --- runs ------------------------------------------------------------------------------------------
@@ -19,12 +19,17 @@ function choose(runs, index) {
   buttons.forEach((button, each) => button.setAttribute("aria-pressed", each === index));
 }
 
+function showOneRun(runs, index) {
+  choose(runs, index);
+  if (!byId("compare").hidden) showView("traces");
+}
+
 function runButton(runs, index) {
   const run = runs[index];
   const orphans = many(run.orphans.length, "orphan");
   return element(
     "button",
-    { type: "button", class: run.orphans.length ? "bad" : "", onclick: () => choose(runs, index) },
+    { type: "button", class: run.orphans.length ? "bad" : "", onclick: () => showOneRun(runs, index) },
     element("b", {}, run.title || (run.library ? "library on" : "library off")),
     element("small", {}, `${many(run.traces.length, "trace")}, ${orphans}`),
   );
@@ -51,7 +56,7 @@ function showTabs(run) {
     sites: run.call_sites.length,
     processes: run.processes.length,
   };
-  for (const name of VIEWS) {
+  for (const name of Object.keys(counts)) {
     const tab = byId(`tab-${name}`);
     tab.querySelector(".count")?.remove();
     tab.append(element("span", { class: "count" }, number(counts[name])));
@@ -76,14 +81,16 @@ function showView(name) {
     byId(`tab-${each}`).setAttribute("aria-selected", chosen);
     byId(`tab-${each}`).tabIndex = chosen ? 0 : -1;
   }
-  if (name === "traces") paint();
+  if (name === "traces") measure();
+  if (name === "compare") paintComparison();
 }
 
 function moveAlongTabs(event) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!step) return;
-  const at = VIEWS.findIndex((name) => `tab-${name}` === event.target.id);
-  const name = VIEWS[(at + step + VIEWS.length) % VIEWS.length];
+  const views = VIEWS.filter((name) => !byId(`tab-${name}`).hidden);
+  const at = views.findIndex((name) => `tab-${name}` === event.target.id);
+  const name = views[(at + step + views.length) % views.length];
   showView(name);
   byId(`tab-${name}`).focus();
 }
@@ -169,7 +176,8 @@ function start() {
   startWaterfall();
   measure();
   choose(runs, 0);
-  showView("traces");
+  showComparison(runs);
+  showView(runs.length > 1 ? "compare" : "traces");
   document.documentElement.dataset.ready = "";
 }
 

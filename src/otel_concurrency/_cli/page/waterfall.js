@@ -87,10 +87,15 @@ function addRow(of, row) {
 }
 
 function addSpans(trace) {
+  for (const row of rowsOfSpans(trace)) addRow(row.span, row);
+}
+
+function rowsOfSpans(trace) {
+  const rows = [];
   const pending = trace.roots.map((span) => ({ trace, span, depth: 0, lost: false })).reverse();
   while (pending.length > 0) {
     const row = pending.pop();
-    addRow(row.span, row);
+    rows.push(row);
     if (row.lost || !row.span.open) continue;
     const { family } = row.span;
     for (let last = family.length - 1; last >= 0; last--) {
@@ -98,6 +103,7 @@ function addSpans(trace) {
       pending.push({ trace, span: family[last], depth: row.depth + 1, lost });
     }
   }
+  return rows;
 }
 
 // --- painting --------------------------------------------------------------------------------------
