@@ -49,6 +49,12 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="all modules, not only the quick ones")
     parser.add_argument("--module", action="append", help="one module, such as test_threading")
     parser.add_argument(
+        "--mode",
+        action="append",
+        choices=modes.MODES,
+        help="on without a context, in a span, or in a span under the policy link (default: all)",
+    )
+    parser.add_argument(
         "--borrow",
         type=Path,
         metavar="PATH",
@@ -78,7 +84,7 @@ def main() -> int:
         for name in names:
             if not any(f"{module}.".startswith(f"{name}.") for module in modules):
                 console.print(f"test.{name} does not come with this Python {VERSION}")
-        results = compare(run, modules, options.jobs)
+        results = compare(run, modules, options.jobs, options.mode or modes.MODES)
         return report(console, f"CPython {VERSION}'s own tests", results, EXPECTED)
 
 

@@ -21,17 +21,19 @@ Result = tuple[str, Outcomes, Different]
 """A suite, what became of its tests without the library, and what differs with it."""
 
 
-def compare(run: Run, suites: Sequence[str], jobs: int) -> Iterator[Result]:
-    """Yield the result of each suite; ``jobs`` of them run at a time."""
+def compare(
+    run: Run, suites: Sequence[str], jobs: int, modes: Sequence[str] = MODES
+) -> Iterator[Result]:
+    """Yield the result of each suite in ``modes``; ``jobs`` of them run at a time."""
     with ThreadPoolExecutor(jobs) as pool:
         first: dict[str, dict[str, Future[Outcomes]]] = {
-            suite: {mode: pool.submit(run, mode, suite, ()) for mode in (PLAIN, *MODES)}
+            suite: {mode: pool.submit(run, mode, suite, ()) for mode in (PLAIN, *modes)}
             for suite in suites
         }
         for suite, runs in first.items():
             plain = runs[PLAIN].result()
             different: Different = {}
-            for mode in MODES:
+            for mode in modes:
                 suspects = _worse(plain, runs[mode].result())
                 for test in _confirmed(run, suite, mode, suspects):
                     different.setdefault(test, set()).add(mode)
