@@ -24,7 +24,7 @@ function paintComparison() {
   section.replaceChildren(
     ...pairs.slice(0, MOST_PAIRS).map((pair) => pairElement(pair)),
     rest > 0 ? element("p", { class: "dim" }, `and ${number(rest)} more, which are among the traces of each run`) : "",
-    pairs.length === 0 ? element("p", { class: "empty" }, "No spans were seen.") : "",
+    pairs.length === 0 ? element("p", { class: "empty" }, "There is no request that could be compared.") : "",
   );
   for (const half of section.querySelectorAll(".half")) half.paint?.();
 }
