@@ -25,7 +25,7 @@ from otel_concurrency._core.private_names import PRIVATE_NAMES, PrivateName
 SOURCE = Path(otel_concurrency.__file__).parent
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
-DOCUMENTED = {"_exit", "_getframe", "_replace", "_thread"}
+DOCUMENTED = {"_exit", "_getframe", "_getframemodulename", "_replace", "_thread"}
 """Names of `os`, `sys`, of named tuples and of a module, which Python's documentation describes."""
 
 NEITHER = {
@@ -44,6 +44,9 @@ NEITHER = {
     ("_observer.flows", "_function"): "`Call` has it",
     ("_primitives._multiprocessing._executors", "_context"): "`Call` has it",
     ("_primitives._multiprocessing._executors", "_function"): "`Call` has it",
+    ("_status.otlp", "_EXPORTER"): "the end of the names of variables",
+    ("_status.otlp", "_PROTOCOL"): "the end of the names of variables",
+    ("_status.otlp", "_exporter"): "the end of the names of entry points",
     ("testing", "_events"): "the module's own class has it",
 }
 """What looks like a use of another's private name and is none, with the reason."""
