@@ -140,21 +140,23 @@ _module_at: Callable[[int], Any] = getattr(sys, "_getframemodulename", _module_b
 """Returns the name of a caller's module. From CPython 3.12 on no frame object is made for that."""
 
 
-class _Instructions(dict[int, bytes]):
-    """The instructions of code objects by their identity; none of a generator's is to be seen.
+class _Blocks(dict[int, bytearray]):
+    """The ``with`` statements that were seen to begin with a tracer's ``start_as_current_span``.
 
-    To get ``co_code`` from a code object takes twice as long.
+    For a code object, by its identity, the offsets of these are marked. What such a statement has
+    attached, it detaches before its function returns, and no generator needs to be looked for.
     """
 
     _kept: tuple[CodeType, ...] = ()
 
-    def add(self, code: CodeType) -> None:
-        if len(self) >= _MOST_CODES:
-            self.clear()
-            self._kept = ()
-        self._kept = (*self._kept, code)  # no other code gets its identity
-        seen = code.co_code
-        self[id(code)] = bytes(len(seen)) if code.co_flags & _GENERATOR else seen
+    def add(self, code: CodeType, offset: int) -> None:
+        if id(code) not in self:
+            if len(self) >= _MOST_CODES:
+                self.clear()
+                self._kept = ()
+            self._kept = (*self._kept, code)  # no other code gets its identity
+            self[id(code)] = bytearray(len(code.co_code))
+        self[id(code)][offset] = True
 
 
 _MOST_CODES = 1024
@@ -163,36 +165,41 @@ _MOST_CODES = 1024
 def _attach(original: Any, generators: Generators) -> Any:
     unheard, look_from = generators.unheard.by_token, generators.look_from
     getframe, module_at = _getframe, _module_at
-    instructions = _Instructions()
+    blocks = _Blocks()
     balanced: CodeType | None = None
 
     @functools.wraps(original)
     def attach(self: Any, context: Any) -> Any:
         token = self._current_context.set(context)
-        frame = None
         try:
             if unheard:
                 unheard.pop(id(token), None)
-            if module_at(_TRACER_AT) != _SDK:
-                look_beyond(getframe(1), token, context)
-                return token
             frame = getframe(_CALLER_AT)
             code = frame.f_code
             if code is _PROXY:
                 frame = getframe(_CALLER_AT + 2)
                 code = frame.f_code
-            # A function at the beginning of a `with` block detaches before it returns.
-            if instructions[id(code)][frame.f_lasti + _ENTERING_AT] != _ENTERING:
-                look_from(frame if code.co_flags & _GENERATOR else getframe(1), token, context)
-        except KeyError:
-            if frame is not None:
-                instructions.add(frame.f_code)
-            look_from(_caller(), token, context)
+            known = blocks.get(id(code))
+            if known is None or not known[frame.f_lasti]:
+                if module_at(_TRACER_AT) == _SDK:
+                    look_at(frame, getframe(1), token, context)
+                else:
+                    look_beyond(getframe(1), token, context)
         except ValueError:  # there are not so many callers
             look_beyond(_caller(), token, context)
         except Exception as error:
             handoff.report_fault("attach", error)
         return token
+
+    def look_at(frame: FrameType, api: FrameType, token: Any, context: Any) -> None:
+        """Look for a generator where ``frame`` has called the tracer."""
+        code = frame.f_code
+        if code.co_flags & _GENERATOR:
+            look_from(frame, token, context)
+        elif code.co_code[frame.f_lasti + _ENTERING_AT] == _ENTERING:
+            blocks.add(code, frame.f_lasti)
+        else:
+            look_from(api, token, context)
 
     def look_beyond(api: FrameType | None, token: Any, context: Any) -> None:
         """Look for a generator where anything but the SDK's tracer has attached."""
