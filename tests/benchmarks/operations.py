@@ -15,6 +15,7 @@ import functools
 import multiprocessing
 import queue
 import sched
+import sys
 import threading
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -441,17 +442,17 @@ def _values() -> Iterator[int]:
     yield from range(100)
 
 
-def _holding() -> Iterator[int]:
+def _holding(count: int = 100) -> Generator[int, None, None]:
     with TRACER.start_as_current_span("stream"):
-        yield from range(100)
+        yield from range(count)
 
 
-def _swapping() -> Iterator[int]:
+def _swapping(count: int = 100) -> Generator[int, None, None]:
     """Do the same by hand: detach before each `yield`, and attach after it."""
     span = TRACER.start_span("stream")
     context = trace.set_span_in_context(span)
     token = attach(context)
-    for value in range(100):
+    for value in range(count):
         detach(token)
         yield value
         token = attach(context)
@@ -493,6 +494,19 @@ def _generator_with_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
 
     generator = _swapping if by_hand else _holding
     yield run
+
+
+@timed("the same, a `yield` alone, 100", at_most=None, variants=WITHOUT_OFFICIAL)
+def _yield_with_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    def run(loops: int) -> None:
+        for _ in range(loops):
+            for _ in range(100):
+                next(values)
+
+    flow, values = contextvars.copy_context(), (_swapping if by_hand else _holding)(sys.maxsize)
+    flow.run(next, values)
+    yield lambda loops: flow.run(run, loops)
+    flow.run(values.close)
 
 
 @timed("await in such a generator, 100", at_most=1.02, variants=(PLAIN, OURS))
