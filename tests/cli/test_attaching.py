@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from commands import command, environment
-from otel_concurrency._cli import attaching
+from otel_concurrency._cli import attaching, main
 from otel_concurrency._observer import live
 
 SINCE_3_14 = pytest.mark.skipif(
@@ -191,6 +191,18 @@ def test_the_package_is_not_installed_there(program):
 
 
 @SINCE_3_14
+def test_a_process_whose_threads_are_greenlets(program):
+    """The look has a thread of the system there too, and does not stand in the way of the loop."""
+    pytest.importorskip("gevent")
+    patched = "from gevent import monkey; monkey.patch_all()\n"
+    with running(patched + PROGRAM + LOOP) as process:
+        request = {"what": live.TRACE, "seconds": 0.1}
+        found = attaching.answer_of(process.pid, request, 60)
+        _, error = process.communicate("\n", timeout=60)
+    assert (found, process.returncode, error) == ({live.TRACE: {"library": True}}, 0, "")
+
+
+@SINCE_3_14
 def test_a_process_that_is_not_python(program):
     """A program in C is told apart from a Python that is too old."""
     with subprocess.Popen(["sleep", "60"]) as process:
@@ -317,6 +329,24 @@ def test_what_is_no_number(option):
     """A wrong number is an error of usage."""
     told = command("status", *option)
     assert (told.returncode, "expected" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--wait"])
+def test_options_that_go_with_pid_alone(option, capsys):
+    """Without it they are an error of usage, before anything runs."""
+    with pytest.raises(SystemExit) as exited:
+        main(["trace", option, "1", "--", "program"])
+    assert exited.value.code == 2
+    assert f"{option} goes with --pid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [("--off",), ("--compare",), ("--", "program")])
+def test_pid_goes_with_nothing_that_runs_a_program(more, capsys):
+    """Such a command line is an error of usage."""
+    with pytest.raises(SystemExit) as exited:
+        main(["trace", "--pid", "1", *more])
+    assert exited.value.code == 2
+    assert "--pid goes with no program" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", [live.STATUS, live.TRACE])

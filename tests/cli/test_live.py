@@ -245,12 +245,3 @@ def test_a_process_that_ends_meanwhile(tmp_path, temporary_files, capsys, servic
         ending.join()
     assert (status, process.returncode) == (0, 0)
     assert f"process {process.pid} has ended meanwhile" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("more", [("--off",), ("--compare",), ("--", "program")])
-def test_pid_goes_with_nothing_that_runs_a_program(more, capsys):
-    """Such a command line is an error of usage."""
-    with pytest.raises(SystemExit) as exited:
-        main(["trace", "--pid", "1", *more])
-    assert exited.value.code == 2
-    assert "--pid goes with no program" in capsys.readouterr().err

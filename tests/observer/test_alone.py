@@ -78,6 +78,19 @@ def test_a_module_that_is_imported_meanwhile(events, monkeypatch):
         observer._layers.pop("sched", None)
 
 
+def test_a_class_in_c_in_the_place_of_one_in_python(monkeypatch):
+    """It cannot be patched, as gevent's; the rest of its module is watched all the same."""
+    monkeypatch.delitem(observer._layers, "threading", raising=False)
+    monkeypatch.setattr(threading, "Event", int)
+    start = vars(threading.Thread)["start"]
+    observer.start_alone(lambda _: None, library=False)
+    try:
+        assert vars(threading.Thread)["start"] is not start
+    finally:
+        observer.stop()
+        observer._layers.pop("threading")
+
+
 def test_work_for_other_processes_takes_nothing_along(events):
     """What is pickled there needs no module of this library; the hand-off is seen all the same."""
     record = flows.hand_off("multiprocessing", "Pool.apply_async", double)

@@ -93,9 +93,16 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "--wait",
         metavar="SECONDS",
         type=seconds,
-        default=WAIT,
-        help="how long that process may take to come to a point at which it can be looked into",
+        help="how long that process may take to come to a point at which it can be looked into "
+        f"(default: {WAIT:g})",
     )
+
+
+def check(arguments: argparse.Namespace, *others: str) -> None:
+    """End with an error of usage where ``--wait``, or an option of ``others``, has no ``--pid``."""
+    for name in ("wait", *others):
+        if arguments.pid is None and getattr(arguments, name) is not None:
+            arguments.parser.error(f"--{name} goes with --pid")
 
 
 def _number(text: str) -> int:
@@ -116,12 +123,15 @@ def seconds(text: str) -> float:
 
 
 @contextlib.contextmanager
-def attached(pid: int, request: dict[str, Any], wait: float) -> Generator[Attached, None, None]:
+def attached(
+    pid: int, request: dict[str, Any], wait: float | None
+) -> Generator[Attached, None, None]:
     """Have process ``pid`` begin what ``request`` asks for.
 
     Raises NotAttachedError where that cannot be, and where the process does not begin within
-    ``wait`` seconds. Nothing is left of it when the block ends.
+    ``wait`` seconds (default: :data:`WAIT`). Nothing is left of it when the block ends.
     """
+    wait = wait or WAIT
     _check_versions()
     _check_process(pid)
     with _acting_as_owner(pid) as as_before, _directory(pid) as directory:
@@ -139,10 +149,10 @@ def attached(pid: int, request: dict[str, Any], wait: float) -> Generator[Attach
         yield Attached(pid, directory)
 
 
-def answer_of(pid: int, request: dict[str, Any], wait: float) -> dict[str, Any]:
+def answer_of(pid: int, request: dict[str, Any], wait: float | None) -> dict[str, Any]:
     """Return what process ``pid`` answers to ``request``, which takes it a moment."""
     with attached(pid, request, wait) as process:
-        wait_for(lambda: process.answer() is not None, pid, WAIT + wait)
+        wait_for(lambda: process.answer() is not None, pid, WAIT + (wait or WAIT))
         found = process.answer()
     if found is None:
         raise NotAttachedError(f"process {pid} has not answered")

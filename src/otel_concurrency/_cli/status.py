@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if command[:1] == ["--"]:
         command = command[1:]
     exit_status = 0
+    attaching.check(arguments)
     if arguments.pid is not None:
         if command:
             arguments.parser.error("either a program or --pid, not both")

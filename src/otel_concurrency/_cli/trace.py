@@ -29,6 +29,9 @@ _FAULTS = ("orphans", "leaks")
 _NOTHING_SEEN = 3
 """The exit status where --fail-on has nothing to look at."""
 
+_SECONDS = 30.0
+"""How long a running process is observed by default."""
+
 _SOON = 1.0
 """Seconds within which a second Ctrl-C ends all that --compare runs."""
 
@@ -73,8 +76,7 @@ def add_to(verbs: Any) -> None:
         "--seconds",
         metavar="SECONDS",
         type=attaching.seconds,
-        default=30.0,
-        help="how long to observe the process of --pid (default: 30)",
+        help=f"how long to observe the process of --pid (default: {_SECONDS:g})",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report as JSON")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as a page")
@@ -120,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     command: list[str] = arguments.command
     if command[:1] == ["--"]:
         command = command[1:]
+    attaching.check(arguments, "seconds")
     if arguments.pid is not None:
         if command or arguments.off or arguments.compare:
             arguments.parser.error("--pid goes with no program, and not with --off or --compare")
@@ -137,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     interrupts = _Interrupts()
     if arguments.pid is not None:
         report = _observe_running(
-            arguments.pid, arguments.seconds, wait=arguments.wait, limit=arguments.limit
+            arguments.pid, arguments.seconds or _SECONDS, wait=arguments.wait, limit=arguments.limit
         )
         terminal.show(console, report)
         return _finish({"on" if report.library else "off": report}, arguments)
@@ -212,12 +215,13 @@ def _observe(
     return report
 
 
-def _observe_running(pid: int, seconds: float, *, wait: float, limit: int | None) -> Report:
+def _observe_running(pid: int, seconds: float, *, wait: float | None, limit: int | None) -> Report:
     from otel_concurrency._observer import live, wire
     from otel_concurrency._trace_report import analysis
 
     collection = analysis.Collection() if limit is None else analysis.Collection(limit=limit)
     with attaching.attached(pid, {"what": live.TRACE, "seconds": seconds}, wait) as process:
+        say(f"process {pid} is observed for {seconds:g} seconds, or until Ctrl-C")
         reader = wire.Reader(process.directory)
         counts = _Counts(collection) if sys.stderr.isatty() else None
 

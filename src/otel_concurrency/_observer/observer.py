@@ -146,10 +146,20 @@ def _apply(module: ModuleType) -> None:
                 for part in _PARTS
                 if name in part.MODULES
                 for layer in part.MODULES[name](module)
+                if not _is_immutable(layer.owner)
             ]
         patching.apply_all(_layers[name])
     except Exception as error:
         state.fault(f"watch {name}", error)
+
+
+_IMMUTABLE = 1 << 8
+"""``Py_TPFLAGS_IMMUTABLETYPE``, since CPython 3.10."""
+
+
+def _is_immutable(owner: object) -> bool:
+    """Whether ``owner`` is a type in C, as gevent puts into the place of classes in Python."""
+    return isinstance(owner, type) and bool(owner.__flags__ & _IMMUTABLE)
 
 
 def _announce(parent: int) -> None:
