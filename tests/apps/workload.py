@@ -15,6 +15,7 @@ tracer = trace.get_tracer("service")
 executor = concurrent.futures.ThreadPoolExecutor(3)
 scheduler = sched.scheduler()
 _threads = []
+_futures = []
 
 
 def work(name):
@@ -32,6 +33,7 @@ def start(thread):
 def hand_on():
     """Hand work on to a pool, a thread, a timer, a callback and a scheduler."""
     future = executor.submit(pooled)
+    _futures.append(future)
     future.add_done_callback(lambda _: work("done-callback"))
     start(threading.Thread(target=work, args=("Thread",)))
     start(threading.Timer(0.01, work, ("Timer",)))
@@ -51,6 +53,8 @@ def pooled():
 def finish():
     """Run what is scheduled and wait for all the rest."""
     scheduler.run()
+    while _futures:  # one that has not run yet hands work on to the pool, which must be open
+        _futures.pop().result(30)
     while _threads:
         _threads.pop().join(30)
     executor.shutdown()
