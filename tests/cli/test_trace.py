@@ -182,6 +182,49 @@ def test_off_holds_for_programs_that_switch_the_library_on(program, trace):
     assert trace(sys.executable, path, options=["--off"]).parent_of("work") is None
 
 
+def test_compare_says_what_it_runs(program, trace):
+    """Before each run it says which one that is, and how it ends: a server does not by itself."""
+    path = program(REQUEST)
+    shown = trace(sys.executable, path, options=["--compare"])
+    first, second = (line for line in shown.stderr.splitlines() if "run " in line)
+    assert f"run 1 of 2, without the library: {sys.executable} {path} " in first
+    assert "by Ctrl-C" in first
+    assert "run 2 of 2, with the library: " in second
+
+
+RAISES = """
+import asyncio, threading, traceback
+from concurrent.futures import ThreadPoolExecutor
+
+def fail():
+    raise ValueError("of the program")
+
+async def hand_off():
+    await asyncio.get_running_loop().run_in_executor(None, fail)
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+for work in (
+    lambda: ThreadPoolExecutor(1).submit(fail).result(),
+    lambda: asyncio.run(hand_off()),
+):
+    try:
+        work()
+    except ValueError:
+        traceback.print_exc()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the interpreter keeps a copy of tracebacks")
+@pytest.mark.parametrize("options", [[], ["--off"]])
+def test_tracebacks_are_those_of_the_program(program, trace, options):
+    """They show no line of what watches, nor of the library."""
+    shown = trace(sys.executable, program(RAISES), options=options)
+    assert shown.stderr.count("ValueError: of the program") == 3
+    assert "otel_concurrency" not in shown.stderr
+
+
 def test_compare_shows_both(program, trace):
     """With --compare the program runs without the library and with it, and both are told."""
     shown = trace(sys.executable, program(REQUEST), options=["--compare"])
@@ -615,6 +658,20 @@ except KeyboardInterrupt:
     work("interrupted")
     print("cleaned up", flush=True)
 """
+
+
+linux_alone = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process that its parent was killed"
+)
+
+
+@linux_alone
+def test_program_ends_when_the_command_is_killed(program, start):
+    """SIGKILL, which the command cannot pass on, leaves no program behind."""
+    process = start("--", sys.executable, program(WAITS), start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=DEADLINE)  # the program has the other end of the pipe
 
 
 @pytest.mark.parametrize("to", ["command", "group"])

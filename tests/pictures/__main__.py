@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from otel_concurrency._cli import page, report
-from otel_concurrency._cli.trace import _observe
+from otel_concurrency._cli.trace import _Interrupts, _observe
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -34,7 +34,7 @@ def main():
     os.chdir(HERE)
     reports = {
         f"library {'on' if library else 'off'}": _observe(
-            ["python", "orders.py"], library=library, limit=None
+            ["python", "orders.py"], _Interrupts(), library=library, limit=None
         )
         for library in (False, True)
     }

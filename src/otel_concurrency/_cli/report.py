@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from otel_concurrency._cli import tree
+from otel_concurrency._cli import paths, tree
 from otel_concurrency._trace_report.model import (
     CallSite,
     HandOff,
@@ -47,7 +46,6 @@ _NO_SPANS = (
     "opentelemetry-bootstrap -a install."
 )
 
-_INSTALLED = re.compile(r"[^\s`'\"]*[/\\](?:site|dist)-packages[/\\]")
 
 _Fault = TypeVar("_Fault", Orphan, Leak)
 
@@ -110,9 +108,10 @@ class _Words:
         self._glyphs = tree.glyphs_for(console)
         self._width = console.width
         self._narrow = console.width < _NARROW
-        self._here = os.path.join(os.getcwd(), "")
+        self._paths = paths.Paths()
 
     def report(self, report: Report) -> Iterable[tuple[str, RenderableType]]:
+        self._paths = paths.of(report)
         orphans, leaks = _together(report.orphans), _together(report.leaks)
         forest = Forest(report)
         if len(report.processes) > 1:
@@ -322,8 +321,8 @@ class _Words:
         return tree.duration(nanoseconds)
 
     def _local(self, words: str) -> str:
-        """Name files as the user would: below the working directory, and of what is installed."""
-        return _INSTALLED.sub("", words.replace(self._here, ""))
+        """Name files as the user would."""
+        return self._paths.local(words)
 
 
 @dataclass(frozen=True)

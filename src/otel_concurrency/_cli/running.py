@@ -1,7 +1,7 @@
 """Runs the user's program as if it had been started without us.
 
-It has our standard streams, and gets each signal once, from the terminal or from us. What it ended
-with becomes what a shell would say of it.
+It has our standard streams, and gets each signal once, from the terminal or from us. On Linux it
+ends when this process is killed. What it ended with becomes what a shell would say of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from types import FrameType
 
@@ -42,7 +43,12 @@ def run(
     # its own process group, and each signal that this process gets is passed on to it once.
     shared = _in_the_foreground()
     try:
-        program = subprocess.Popen(command, env=environment, start_new_session=not shared)  # noqa: S603
+        program = subprocess.Popen(  # noqa: S603
+            command,
+            env=environment,
+            start_new_session=not shared,
+            preexec_fn=_ends_with_us(),  # noqa: PLW1509 - this process has one thread
+        )
     except FileNotFoundError:
         raise CommandError(f"there is no program {command[0]}{_meant(command)}", 127) from None
     except OSError as error:
@@ -55,6 +61,30 @@ def run(
                 break
             meanwhile()
     return status if status >= 0 else 128 - status
+
+
+_PR_SET_PDEATHSIG = 1
+"""Of ``prctl`` (Linux): the signal that a process gets when its parent ends."""
+
+
+def _ends_with_us() -> Callable[[], None] | None:
+    """Return what a child calls first so that it ends when this process is killed.
+
+    It gets SIGTERM, so that a server can end its own processes. None where no signal can be had.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl  # looked up here, since a child between fork and exec must not
+    parent = os.getpid()
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was killed meanwhile
+            os._exit(1)
+
+    return ask
 
 
 def _meant(command: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -144,10 +145,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
         terminal.show(console, report)
         return _finish({"on" if report.library else "off": report}, arguments)
-    for library in (False, True) if arguments.compare else (not arguments.off,):
+    for number, library in enumerate((False, True) if arguments.compare else (not arguments.off,)):
         if interrupts.ends_all:
             say("Ctrl-C came twice within a second: the program is not run again")
             break
+        if arguments.compare:
+            with_it = "with" if library else "without"
+            say(
+                f"run {number + 1} of 2, {with_it} the library: {shlex.join(command)} "
+                "(it ends by itself, or by Ctrl-C)"
+            )
         report = _observe(command, interrupts, library=library, limit=arguments.limit)
         terminal.show(console, report)
         reports["on" if library else "off"] = report

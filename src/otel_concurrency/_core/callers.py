@@ -23,3 +23,14 @@ def is_called_by(code: CodeType) -> bool:
         return sys._getframe(2).f_code is code  # pyright: ignore[reportPrivateUsage]  # documented
     except ValueError:
         return False
+
+
+def leave_out_of_traceback(error: BaseException) -> None:
+    """Remove the calling frame from the traceback of ``error``, which it is about to raise again.
+
+    Its ``raise`` without an exception adds no entry. Python 3.10 keeps a copy of the traceback
+    beside the exception, so the frame stays in it there.
+    """
+    traceback = error.__traceback__
+    if traceback is not None and traceback.tb_frame is caller():
+        error.__traceback__ = traceback.tb_next

@@ -6,6 +6,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
+from otel_concurrency._core.callers import leave_out_of_traceback
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._observer import flows, state
 from otel_concurrency._observer.flows import hand_off, observed
@@ -82,7 +83,11 @@ def run_as(work: Any, record: Record) -> None:
                 del work.__dict__["run"]
             else:
                 work.__dict__["run"] = own
-        return flows.run(record, work.run)
+        try:
+            return flows.run(record, work.run)
+        except BaseException as error:
+            leave_out_of_traceback(error)
+            raise
 
     work.__dict__["run"] = run
 

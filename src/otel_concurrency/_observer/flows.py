@@ -30,6 +30,7 @@ from opentelemetry.trace.propagation import (
 from otel_concurrency import _settings
 from otel_concurrency._clean_starts import matching
 from otel_concurrency._core import frames, handoff
+from otel_concurrency._core.callers import leave_out_of_traceback
 from otel_concurrency._linking import origins
 from otel_concurrency._observer import state
 from otel_concurrency._observer.records import Origin, Record, new_id
@@ -401,7 +402,11 @@ class Observed(functools.partial[Any]):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         record: Any = self.__dict__.get("record")
-        return run(record, super().__call__, *args, **kwargs)
+        try:
+            return run(record, super().__call__, *args, **kwargs)
+        except BaseException as error:
+            leave_out_of_traceback(error)
+            raise
 
 
 class ObservedHere(Observed):
@@ -418,6 +423,9 @@ def run(record: Record | None, function: Callable[..., Any], /, *args: Any, **kw
         return function(*args, **kwargs)
     try:
         return function(*args, **kwargs)
+    except BaseException as error:
+        leave_out_of_traceback(error)
+        raise
     finally:
         end(flow)
 

@@ -21,6 +21,7 @@ from types import BuiltinMethodType, ModuleType
 from typing import Any
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import leave_out_of_traceback
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Seam,
@@ -179,6 +180,9 @@ def _run(original: Any, seam: Seam) -> Any:
         before = _begins_in(self)
         try:
             return original(self, coro, context=context)
+        except BaseException as error:
+            leave_out_of_traceback(error)
+            raise
         finally:
             _leave(self, before)
             before = None  # this frame lives as long as a traceback that the user keeps
