@@ -152,7 +152,7 @@ def state_of(process):
 
 
 @SINCE_3_14
-def test_a_process_that_comes_to_no_safe_point():
+def test_a_process_that_comes_to_no_safe_point(program):
     """It is given up after a while; when it goes on it does nothing, and says nothing."""
     with running(BLOCKED) as process:
         # It has a single thread, which then waits in `read`.
@@ -307,6 +307,40 @@ def test_what_the_system_refuses(error, words, reachable):
     """Each refusal has words of its own."""
     reachable(error)
     assert words in refusal(os.getpid())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or sys.implementation.name != "cpython",
+    reason="there the files of a process do not say which CPython it is",
+)
+def test_a_python_that_is_too_old_to_say_so(reachable):
+    """Before 3.13 an interpreter looks like any other program; its files say its version."""
+    here = "{}.{}".format(*sys.version_info)
+    assert attaching._version_of(os.getpid()) == here
+    reachable(RuntimeError("PyRuntime address lookup failed during debug offsets initialization"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attaching, "_SINCE", (9, 1))
+        assert f"runs on Python {here}: looking into a running process needs" in refusal(
+            os.getpid()
+        )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel does not tell")
+def test_a_process_with_other_temporary_files(reachable, monkeypatch):
+    """It could not read the script, and would say so: it is not asked to."""
+    stat = os.stat
+
+    def of_another_root(path, *args, **kwargs):
+        if "/root" in str(path):
+            raise FileNotFoundError
+        return stat(path, *args, **kwargs)
+
+    reachable(AssertionError("it was asked to"))
+    monkeypatch.setattr(os, "stat", of_another_root)
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    message = refusal(os.getpid())
+    assert f"process {os.getpid()} has another directory" in message
+    assert "set TMPDIR" in message
 
 
 def test_an_interpreter_that_is_starting(monkeypatch, tmp_path):

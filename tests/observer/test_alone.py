@@ -78,6 +78,9 @@ def test_a_module_that_is_imported_meanwhile(events, monkeypatch):
         observer._layers.pop("sched", None)
 
 
+@pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="on PyPy gevent has no classes in C"
+)
 def test_a_class_in_c_in_the_place_of_one_in_python(monkeypatch):
     """It cannot be patched, as gevent's; the rest of its module is watched all the same."""
     monkeypatch.delitem(observer._layers, "threading", raising=False)
