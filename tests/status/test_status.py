@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import json
 import queue
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.instrumentation.threading import ThreadingInstrumentor
+from rich.console import Console
 
 from commands import command
 from otel_concurrency import ConcurrencyInstrumentor, _primitives, _settings
+from otel_concurrency._cli import status as status_verb
 from otel_concurrency._generators import monitoring
 from otel_concurrency._status import neighbours, otlp, snapshot
 
@@ -222,6 +225,21 @@ def test_no_word_is_broken_in_a_narrow_terminal(columns):
     for primitive in told["primitives"]:
         assert {primitive["name"], *primitive["patched"]} <= words
     assert variables.keys() <= words
+
+
+def test_sentences_are_wrapped_between_words_in_a_terminal(instrumented):
+    """A terminal of 80 columns gets lines that fit, and elsewhere each sentence is one line."""
+    state = snapshot.state_of_process()
+    sentence = " ".join(f"OTEL_PYTHON_CONCURRENCY_{number:04}" for number in range(30))
+    state |= {"warnings": [sentence], "exporters": [], "neighbours": []}
+    for terminal in (True, False):
+        console = Console(width=80, file=io.StringIO(), force_terminal=terminal, color_system=None)
+        status_verb._show(console, state, "The library was on.")
+        shown = console.file.getvalue()
+        lines = shown[shown.index("Warnings") :].splitlines()
+        assert set(sentence.split()) <= set(shown.split())
+        assert (max(map(len, lines)) <= 80) is terminal
+        assert (f"  {sentence}" in lines) is not terminal
 
 
 def test_what_cannot_be_patched_is_told_with_the_reason(program, tmp_path):

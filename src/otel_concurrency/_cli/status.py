@@ -91,6 +91,7 @@ def _run(command: list[str]) -> tuple[int, dict[str, Any]]:
 
 
 def _show(console: Console, state: Mapping[str, Any], headline: str) -> None:
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -125,7 +126,10 @@ def _show(console: Console, state: Mapping[str, Any], headline: str) -> None:
         console.print()
         console.print(Text(heading, "bold"))
         for line in lines:
-            console.print(Text(f"  {line}"), soft_wrap=True)
+            if console.is_terminal:  # which would break the line inside a word
+                console.print(Padding(Text(line), (0, 0, 0, 2)))
+            else:
+                console.print(Text(f"  {line}"), soft_wrap=True)
 
 
 def _print(console: Console, table: Table) -> None:
