@@ -322,6 +322,65 @@ def _two_producers(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     yield run
 
 
+def _consumer() -> contextvars.Context:
+    """Return the variables of a flow with a span of its own, or of one where there is none."""
+    consumer = contextvars.Context()
+    if get_current():
+        span = TRACER.start_span("consumer", context=Context())
+        consumer.run(attach, trace.set_span_in_context(span))
+    return consumer
+
+
+def _items_in_a_span(kind: Any, by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    """Put 100 items in the current context, and get them in another flow, inside its own span."""
+    items = kind()
+
+    def get() -> None:
+        for _ in range(100):
+            items.get()
+
+    def run(loops: int) -> None:
+        consumer = _consumer()
+        for _ in range(loops):
+            for _ in range(100):
+                items.put((get_current(), work) if by_hand else work)
+            consumer.run(get)
+
+    yield run
+
+
+@timed("queue.Queue, got inside a span", at_most=None, variants=WITHOUT_OFFICIAL)
+def _queue_in_a_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _items_in_a_span(queue.Queue, by_hand)
+
+
+@timed("queue.SimpleQueue, got inside a span", at_most=None, variants=WITHOUT_OFFICIAL)
+def _simple_queue_in_a_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    yield from _items_in_a_span(queue.SimpleQueue, by_hand)
+
+
+@timed("asyncio.Queue, got inside a span", at_most=None, variants=WITHOUT_OFFICIAL)
+def _asyncio_queue_in_a_span(by_hand: bool) -> Iterator[Callable[[int], Any]]:
+    items: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def get() -> None:
+        for _ in range(100):
+            await items.get()
+
+    async def run(loops: int) -> None:
+        consumer, loop = _consumer(), asyncio.get_running_loop()
+        for _ in range(loops):
+            for _ in range(100):
+                await items.put((get_current(), work) if by_hand else work)
+            await consumer.run(loop.create_task, get())
+
+    loop = asyncio.new_event_loop()
+    try:
+        yield lambda loops: loop.run_until_complete(run(loops))
+    finally:
+        loop.close()
+
+
 @timed("queue.SimpleQueue put + get, 100", at_most=12, variants=WITHOUT_OFFICIAL)
 def _simple_queue(by_hand: bool) -> Iterator[Callable[[int], Any]]:
     yield from _items(queue.SimpleQueue, by_hand)

@@ -38,6 +38,9 @@ def test_one_command_measures_every_operation(tmp_path):
         "queue.Queue put + get",
         "queue.SimpleQueue put + get",
         "asyncio.Queue put + get",
+        "queue.Queue, got inside a span",
+        "queue.SimpleQueue, got inside a span",
+        "asyncio.Queue, got inside a span",
         "ProcessPoolExecutor.submit().result()",
         "Pool.map, 100000",
         "starting a span",
@@ -92,3 +95,64 @@ def test_what_was_recorded_of_this_version_can_be_exceeded(tmp_path):
     counts["submit().result()"][0] -= 20
     file.write_text(json.dumps(recorded))
     assert _instructions("--file", str(file)).returncode == 1
+
+
+# Bytecode instructions of 100 pairs in release 0.1, in a span and without any context.
+OF_ITEMS_IN_0_1 = {
+    "3.10": {
+        "queue.Queue put + get, 100": (14203, 5200),
+        "queue.Queue, two producers in turn": (17867, 5200),
+        "queue.SimpleQueue put + get, 100": (13303, 6400),
+        "asyncio.Queue put + get, 100": (18843, 8692),
+    },
+    "3.11": {
+        "queue.Queue put + get, 100": (15507, 5300),
+        "queue.Queue, two producers in turn": (19477, 5300),
+        "queue.SimpleQueue put + get, 100": (13907, 6900),
+        "asyncio.Queue put + get, 100": (20566, 8992),
+    },
+    "3.12": {
+        "queue.Queue put + get, 100": (13293, 4500),
+        "queue.Queue, two producers in turn": (16859, 4500),
+        "queue.SimpleQueue put + get, 100": (12393, 5900),
+        "asyncio.Queue put + get, 100": (17519, 7585),
+    },
+    "3.13": {
+        "queue.Queue put + get, 100": (13154, 4800),
+        "queue.Queue, two producers in turn": (16751, 4800),
+        "queue.SimpleQueue put + get, 100": (12294, 6200),
+        "asyncio.Queue put + get, 100": (17817, 8189),
+    },
+    "3.14": {
+        "queue.Queue put + get, 100": (13957, 5100),
+        "queue.Queue, two producers in turn": (17582, 5100),
+        "queue.SimpleQueue put + get, 100": (13410, 6500),
+        "asyncio.Queue put + get, 100": (19368, 8998),
+    },
+    "3.15": {
+        "queue.Queue put + get, 100": (13957, 5100),
+        "queue.Queue, two producers in turn": (17581, 5100),
+        "queue.SimpleQueue put + get, 100": (13409, 6500),
+        "asyncio.Queue put + get, 100": (19363, 8998),
+    },
+}
+
+
+@pytest.mark.parametrize("version", OF_ITEMS_IN_0_1)
+def test_a_pair_of_put_and_get_takes_at_most_ten_instructions_more_than_in_release_0_1(version):
+    """Whatever is found out about pools, workers and batches: as it is recorded."""
+    recorded = json.loads((HERE / "instructions.json").read_text())[version]
+    more = {
+        name: [(now - then) / 100 for now, then in zip(recorded[name][::2], before, strict=True)]
+        for name, before in OF_ITEMS_IN_0_1[version].items()
+    }
+    assert {name: found for name, found in more.items() if max(found) > 10} == {}
+
+
+@pytest.mark.parametrize("version", OF_ITEMS_IN_0_1)
+@pytest.mark.parametrize("kind", ["queue.Queue", "queue.SimpleQueue", "asyncio.Queue"])
+def test_an_item_that_is_got_inside_a_span_takes_little_more_than_another(version, kind):
+    """The queue may be a pool, but that is found out once and not at each item."""
+    recorded = json.loads((HERE / "instructions.json").read_text())[version]
+    inside = recorded[f"{kind}, got inside a span"][0]
+    assert inside < 1.6 * recorded[f"{kind} put + get, 100"][0]

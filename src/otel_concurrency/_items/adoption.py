@@ -68,16 +68,15 @@ def adopt(context: Context | None) -> bool | None:
         if context is current:
             record[3] = SEVERAL
             return None
-        stage = FRESH
         _, idle, buried, so_far, earlier = record
         if earlier is not None:
             known = earlier.find(id(context))
-            if context and known is not None and known() is context:
+            if known is not None and known() is context:
                 adopted.set([known, idle, buried, SEVERAL, earlier])
-                attach(context)
+                attach(context)  # pyright: ignore[reportArgumentType]  # only contexts are found
                 return None
         # What is called in the place of a part of other work is no part of that.
-        together = so_far <= FRESH and current is not bodies.get(get_ident())
+        together, stage = so_far <= FRESH and current is not bodies.get(get_ident()), FRESH
     elif current is record[1]:  # the flow has let go since, and is in its idle context
         if context and context is record[0]():
             attach(context)

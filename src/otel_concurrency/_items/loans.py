@@ -198,7 +198,7 @@ class Loans:
             if busy and context:
                 self._kept, self.settled = 0, False
                 self._handed += 1
-                if self._handed % _SETTLED_AFTER == 0 and self._is_enough_of_busy_flows():
+                if self._handed % _MOST_OF_A_QUEUE == 0 and self._is_enough_of_busy_flows():
                     return
             elif busy:
                 self._kept, self._handed, self.to_pass, self.settled = 0, 0, 0, False
@@ -214,7 +214,8 @@ class Loans:
         _keep(self._by_key, key, loan)
         if busy and not context:
             self._lacked = True
-            _keep(self._spans, span.span_id, None)
+            if span.span_id not in self._spans:
+                _keep(self._spans, span.span_id, None)
         elif self._lacked:
             self._spans.pop(span.span_id, None)
         self._note(loan)
@@ -223,15 +224,15 @@ class Loans:
         if self.things:
             return False
         enough = self._handed >= _MOST_OF_A_POOL
-        if enough or all(loan.is_gone for loan in self._by_key.values()):
+        if enough or all(loan.is_gone for loan in list(self._by_key.values())):
             self.settled = True
-            self._handed, self.to_pass = _MOST_OF_A_POOL - _SETTLED_AFTER, _TO_PASS
+            self._handed, self.to_pass = _MOST_OF_A_POOL - _MOST_OF_A_QUEUE, _TO_PASS
         return self.settled
 
     def _is_enough(self) -> bool:
         self._kept += 1
         if self._kept % self._enough == 0 and not self.things:
-            held = self._by_key and any(loan.is_held for loan in self._by_key.values())
+            held = self._by_key and any(loan.is_held for loan in list(self._by_key.values()))
             self.settled = not held
         return self.settled
 
@@ -348,5 +349,5 @@ def _keep(table: dict[Any, Any], key: object, value: object) -> None:
     """Put something at the end of a table that does not grow without limit."""
     table.pop(key, None)
     while len(table) >= _MOST_OF_A_QUEUE:
-        del table[next(iter(table))]
+        table.pop(next(iter(table)), None)
     table[key] = value

@@ -148,18 +148,17 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def deliver(queue: Any, stored: Any) -> Any:
         context: Context | None = None
-        kind = _type(stored)
-        if kind is tuple:
+        if _type(stored) is tuple:
             if len(stored) == 3 and stored[0] is _MARK:
                 _, stored, context = stored
             elif len(stored) == 4 and stored[0] is _NOTED:
                 return deliver_noted(queue, *stored[1:])
         try:
-            if context and seam.change is not None:
-                context = seam.change(context)
             if seam.capture is capture_nothing:
                 let_go()
             elif context:
+                if seam.change is not None:
+                    context = seam.change(context)
                 if adopt(context):
                     lend(queue, stored, context)
             elif get_current() or queue._otel_concurrency_loans:
@@ -170,9 +169,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def deliver_noted(queue: Any, item: Any, context: Context | None, loans: Loans) -> Any:
         try:
-            if context and seam.change is not None:
-                context = seam.change(context)
-            adoption.arrive(seam, context, item, loans)
+            adoption.hand_over(seam, context, item, loans)
             if loans.settled and queue._otel_concurrency_loans is loans:
                 settle(queue, loans)
         except Exception as error:
