@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,11 @@ from otel_concurrency._core import faults, handoff
 from otel_concurrency._linking import span_start
 
 OFFICIAL = (ThreadingInstrumentor, AsyncioInstrumentor)
+
+NO_CONTEXT = contextvars.Context().run(context_api.get_current)
+"""What is current where nothing was ever attached."""
+
+TESTS_BETWEEN_FREEZES = 100
 
 
 def pytest_addoption(parser):
@@ -90,7 +96,26 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_finish():
     """Keep the tests themselves out of every collection that they make: they live to the end."""
-    if hasattr(gc, "freeze"):  # PyPy has no generations to take them out of
+    freeze()
+
+
+def pytest_runtest_logstart():
+    """Keep the reports of tests and what was imported out of collections, too: they add up.
+
+    At the end of a suite a collection would take ten times as long as in a single test.
+    """
+    global started
+    started += 1
+    if started % TESTS_BETWEEN_FREEZES == 0:
+        freeze()
+
+
+started = 0
+
+
+def freeze():
+    """Take all that lives out of collections."""
+    if hasattr(gc, "freeze"):  # PyPy has no generations to take it out of
         gc.collect()
         gc.freeze()
 
@@ -114,8 +139,8 @@ def _nothing_left_behind():
         instrumentor.uninstrument()
     span_start.give_none()  # what links by hand patch stays for good
     left = context_api.get_current()
-    if left:
-        context_api.attach(context_api.Context())
+    if left is not NO_CONTEXT:  # an empty one that was attached counts as one that was asked for
+        context_api.attach(NO_CONTEXT)
     assert not left, "the test left its context attached"
     assert not was_on, "the test left the instrumentor on"
     for seam in handoff.seams.values():

@@ -191,6 +191,7 @@ class RunInExecutor(Pool):
 
 FORMS = (Process, ProcessSubclass, PoolSubmit, PoolMap, PoolMapChunked, RunInExecutor)
 METHODS = ("fork", "forkserver", "spawn")
+SITUATIONS = (no_context, span_and_baggage, baggage_only)
 
 
 def every(forms, methods=METHODS):
@@ -211,7 +212,6 @@ def of_each_method(form):
     return every([form])
 
 
-every_form = every(FORMS)
 every_kind = every([Process, ProcessSubclass, PoolSubmit, PoolMapChunked])
 every_pool = every([PoolSubmit, PoolMapChunked])
 one_of_each = every([Process, PoolSubmit])
@@ -237,8 +237,17 @@ def form(request):
 # What crosses
 
 
-@every_form
-@pytest.mark.parametrize("first", [no_context, span_and_baggage, baggage_only])
+@pytest.mark.parametrize(
+    ("form", "first"),
+    [
+        pytest.param((form, method), first, id=f"{form.__name__}, {method}, {first.__name__}")
+        for form in FORMS
+        for method in METHODS
+        # Where each work has a process of its own there is no first use of it by another.
+        for first in (SITUATIONS if form.shares_process else SITUATIONS[:1])
+    ],
+    indirect=["form"],
+)
 def test_work_runs_in_the_context_that_it_was_handed_off_in(form, first, instrumented, tracer):
     """Whatever the first use was in, each work sees its own parent and baggage, or nothing."""
     for situation in (first, span_and_baggage, no_context, baggage_only, span_and_baggage):
