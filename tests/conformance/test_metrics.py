@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import multiprocessing
 import os
@@ -439,7 +440,7 @@ def test_roots_are_counted_where_nothing_is_carried(instrument, meters, tracer):
     """With every primitive off, the work that has lost its context is counted as such."""
     measure(instrument, meters, policy="off", link_after=0)
     with tracer.start_as_current_span("origin"):
-        _in_a_pool(lambda: tracer.start_span("work").end())
+        _in_a_pool(lambda: contextvars.Context().run(tracer.start_span, "work").end())
     assert meters.roots()["internal", "pool_task", False] == 1
 
 
