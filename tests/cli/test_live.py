@@ -231,7 +231,8 @@ def test_a_command_that_is_killed(service, temporary_files):
 
 
 def test_a_process_that_ends_meanwhile(tmp_path, temporary_files, capsys, service):
-    """What was seen until then is reported."""
+    """What was seen until then is reported, its end included."""
+    file = tmp_path / "report.json"
     source = "import select, sys\nwhile not select.select([sys.stdin], [], [], 0.02)[0]: pass"
     with subprocess.Popen(
         [sys.executable, "-c", source], stdin=subprocess.PIPE, env=environment()
@@ -241,7 +242,9 @@ def test_a_process_that_ends_meanwhile(tmp_path, temporary_files, capsys, servic
             target=lambda: (wait_until_observed(other, temporary_files), process.stdin.close())
         )
         ending.start()
-        status = main(arguments(other, seconds=600))
+        status = main(arguments(other, "--json", str(file), seconds=600))
         ending.join()
     assert (status, process.returncode) == (0, 0)
+    (observed,) = json.loads(file.read_text())["processes"]
+    assert observed["ended_ns"] > observed["started_ns"]
     assert f"process {process.pid} has ended meanwhile" in capsys.readouterr().err

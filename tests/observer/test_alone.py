@@ -194,6 +194,20 @@ def test_a_closed_writer_writes_no_more(tmp_path):
     assert file.read_text() == '{"event":"first"}\n'
 
 
+def test_events_wait_to_be_written(monkeypatch):
+    """They are written in their order, with a rest now and then; what had no room is counted."""
+    monkeypatch.setattr(live, "_MOST", 40)
+    written, rests = [], []
+    waiting = live._Waiting(written.append)
+    for number in range(42):
+        waiting.keep({"event": "test", "number": number})
+    assert written == []
+    waiting.write(lambda: rests.append(len(written)))
+    assert [each.get("number") for each in written] == [*range(40), None]
+    assert (written[-1]["event"], written[-1]["count"]) == (wire.LOST, 2)
+    assert rests == [16, 32]
+
+
 @pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="only CPython runs scripts of other processes"
 )

@@ -9,6 +9,7 @@ Threads and locks are not :mod:`threading`'s, which gevent and others replace.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import itertools
@@ -18,6 +19,7 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,12 @@ _PERIOD = 0.1
 
 _PERIODS = 5
 """How many of them pass between two looks for what was imported since."""
+
+_FEW = 16
+"""The number of events that are written between two breaths."""
+
+_MOST = 200_000
+"""The maximum number of events that wait to be written."""
 
 _watched: dict[str, str] = {}
 """The directory of the command for which this process is watched, if it is."""
@@ -159,24 +167,26 @@ def _found(request: dict[str, Any], directory: Path, raw: Any) -> dict[str, Any]
     never = raw.allocate_lock()
     never.acquire()
 
-    def breathe() -> None:
-        never.acquire(timeout=_BREATH)
+    def rest(seconds: float = _BREATH) -> None:
+        never.acquire(timeout=seconds)
 
     for name in request.get("modules", ()):
         if name not in sys.modules and name.startswith(_NEEDED):
             with contextlib.suppress(ImportError):  # another version here may not have it
                 importlib.import_module(name)
-            breathe()
+            rest()
     if request["what"] == STATUS:
         from otel_concurrency._status import snapshot
 
-        return {STATUS: snapshot.state_as_it_is(breathe)}
+        return {STATUS: snapshot.state_as_it_is(rest)}
     if request["what"] == TRACE:
-        return _watch(request["seconds"], directory, raw)
+        return _watch(request["seconds"], directory, rest, raw.RLock)
     return {"fault": f"the version of otel-concurrency there does not know {request['what']!r}"}
 
 
-def _watch(seconds: float, directory: Path, raw: Any) -> dict[str, Any]:
+def _watch(
+    seconds: float, directory: Path, rest: Callable[..., None], make_lock: Callable[[], Any]
+) -> dict[str, Any]:
     """Observe this process until the time is over, or the command no longer waits."""
     from otel_concurrency import _settings
     from otel_concurrency._observer import observer, state, wire
@@ -184,28 +194,54 @@ def _watch(seconds: float, directory: Path, raw: Any) -> dict[str, Any]:
     if state.emit is not None or _watched.setdefault("by", str(directory)) != str(directory):
         return {"fault": "it is being observed already"}
     library = _settings.in_force is not None
-    writer = wire.Writer(directory, follow_forks=False, make_lock=raw.RLock)
+    writer = wire.Writer(directory, follow_forks=False, make_lock=make_lock)
+    waiting = _Waiting(writer.emit)
+    atexit.register(waiting.write)
     try:
-        observer.start_alone(writer.emit, library=library)
-        _wait(seconds, directory, raw, observer.look_again)
+        observer.start_alone(waiting.keep, library=library)
+        deadline = time.monotonic() + seconds
+        for period in itertools.count(1):
+            left = deadline - time.monotonic()
+            if left <= 0 or not _is_waited_for(directory):
+                break
+            rest(min(left, _PERIOD))
+            waiting.write(rest)
+            if period % _PERIODS == 0:
+                observer.look_again()
     finally:
         observer.stop()
+        waiting.write()
         writer.close()
+        atexit.unregister(waiting.write)
         _watched.clear()
     return {TRACE: {"library": library}}
 
 
-def _wait(seconds: float, directory: Path, raw: Any, meanwhile: Callable[[], None]) -> None:
-    deadline = time.monotonic() + seconds
-    never = raw.allocate_lock()
-    never.acquire()
-    for period in itertools.count(1):
-        left = deadline - time.monotonic()
-        if left <= 0 or not _is_waited_for(directory):
-            return
-        never.acquire(timeout=min(left, _PERIOD))
-        if period % _PERIODS == 0:
-            meanwhile()
+class _Waiting:
+    """Events that the thread of the look is to write: the process's own wait for no file."""
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
+        self._emit = emit
+        self._events: deque[dict[str, Any]] = deque()
+        self._lost = 0
+
+    def keep(self, event: dict[str, Any]) -> None:
+        """Keep ``event`` until it is written; only count it if there is no room."""
+        if len(self._events) < _MOST:
+            self._events.append(event)
+        else:
+            self._lost += 1
+
+    def write(self, rest: Callable[[], None] = lambda: None) -> None:
+        """Write the events that wait now, and call ``rest`` after each few of them."""
+        with contextlib.suppress(IndexError):  # at the end of the process two threads write
+            for number in range(1, len(self._events) + 1):
+                self._emit(self._events.popleft())
+                if number % _FEW == 0:
+                    rest()
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._emit({"event": "lost", "pid": os.getpid(), "count": lost})
 
 
 def _is_waited_for(directory: Path) -> bool:

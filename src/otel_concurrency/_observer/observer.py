@@ -88,7 +88,8 @@ def start_alone(emit: Callable[[dict[str, Any]], None], *, library: bool) -> Non
 
     Unlike :func:`start` it leaves no import hook behind: call :func:`look_again` from time to time
     for what the program has imported since. Forked processes are not watched, and no record of a
-    hand-off leaves this process. Never raises.
+    hand-off leaves this process. What a process still has to export is not watched either, since
+    that is looked at when a process has ended. Never raises.
     """
     process_hooks.reaches = None
     _start(emit, library=library, alone=True)
@@ -97,7 +98,7 @@ def start_alone(emit: Callable[[dict[str, Any]], None], *, library: bool) -> Non
 
 def look_again() -> None:
     """Watch what this process has imported since the last call. Never raises."""
-    for name in _MODULES - _looked_at:
+    for name in _MODULES - _looked_at - export_hooks.MODULES.keys():
         module = sys.modules.get(name)
         is_ready = not getattr(getattr(module, "__spec__", None), "_initializing", False)
         if type(module) is ModuleType and is_ready:
