@@ -280,12 +280,13 @@ def arrive(
             return
         if loans.first is not None or loans.things:
             context = loans.due(item, context)
-        before = get_current()
-        if before:
-            record = adopted.get()
-            if record is not None and record[0]() is before:
-                before = record[1]
-        loans.took(item, context, before, busy=adopt(context) is True)
+        before, record = get_current(), adopted.get()
+        if adopt(context):
+            loans.took(item, context, before, busy=True)
+            return
+        if before and record is not None and record[0]() is before:
+            before = record[1]
+        loans.took(item, context, before, busy=False)
     elif context or get_current():
         adopt(context)
 

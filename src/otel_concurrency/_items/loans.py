@@ -60,7 +60,7 @@ _SEQUENCES: Any = (tuple, list)
 class Loan:
     """Something that was taken out of a queue, or was asked for in vain."""
 
-    __slots__ = ("_came_with", "_contents", "_item", "_span", "busy", "is_new", "key", "loans")
+    __slots__ = ("_came_with", "_contents", "_item", "_span", "busy", "key", "loans")
 
     def __init__(
         self,
@@ -80,15 +80,18 @@ class Loan:
         self.key = key
         self.busy = busy
         """Whether it was taken inside a span of the flow's own."""
-        self._contents: object = None
         try:
             self._item: ref[Any] | None = ref(item)
         except TypeError:
-            self._item, self._contents = None, _contents(item)
+            self._item = None
+            self._contents = _contents(item)
         self._came_with = ref(context) if context else None
         self._span = span
-        self.is_new = not context
-        """Whether something else may come back in its place."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it had no context, so that something else may come back in its place."""
+        return self._came_with is None
 
     @property
     def trace(self) -> int:
@@ -191,34 +194,34 @@ class Loans:
         ``before`` was current when it did so, and still is where it is ``busy``, with a span of its
         own.
         """
-        if busy or not context:
-            if self._enough == SOON:
-                self._kept, self._enough = 0, _SETTLED_AFTER
-                self.to_pass, self.settled = 0, False
-            if busy and context:
-                self._kept, self.settled = 0, False
-                self._handed += 1
-                if self._handed % _MOST_OF_A_QUEUE == 0 and self._is_enough_of_busy_flows():
-                    return
-            elif busy:
-                self._kept, self._handed, self.to_pass, self.settled = 0, 0, 0, False
+        if busy and context:
+            self._kept, self._enough, self.settled = 0, _SETTLED_AFTER, False
+            self._handed += 1
+            if self._handed % _MOST_OF_A_QUEUE == 0 and self._is_enough_of_busy_flows():
+                return
+        elif busy or (not context and self._enough == SOON):
+            self._kept, self._enough, self.settled = 0, _SETTLED_AFTER, False
+            self._handed, self.to_pass = 0, 0
         if not busy and (self.settled or self._is_enough()):
             return
-        span: Any = before.get(_SPAN_KEY)
         key = self._key(item) if self._by_value else id(item)
-        if span is None:
-            self._note(Loan(self, key, item, context, busy=busy))
-            return
-        span = span.get_span_context()
+        span: Any = before.get(_SPAN_KEY)
+        if span is not None:
+            span = span.get_span_context()
         loan = Loan(self, key, item, context, span, busy=busy)
-        _keep(self._by_key, key, loan)
-        if busy and not context:
-            self._lacked = True
-            if span.span_id not in self._spans:
-                _keep(self._spans, span.span_id, None)
-        elif self._lacked:
-            self._spans.pop(span.span_id, None)
-        self._note(loan)
+        if span is not None:
+            _keep(self._by_key, key, loan)
+            if busy and not context:
+                self._lacked = True
+                if span.span_id not in self._spans:
+                    _keep(self._spans, span.span_id, None)
+            elif self._lacked:
+                self._spans.pop(span.span_id, None)
+        if self._asked:
+            self._note(loan)
+        else:
+            self._noted = True
+            _taken.set((loan, *_taken.get()[: _MOST_OF_A_FLOW - 1]))
 
     def _is_enough_of_busy_flows(self) -> bool:
         if self.things:
@@ -249,15 +252,14 @@ class Loans:
         if busy:
             _keep(self._spans, span.span_id, None)
         self._lacked = True
-        self._note(Loan(self, None, None, None, span, busy=True))
         self._asked = True
+        self._note(Loan(self, None, None, None, span, busy=True))
 
     def _note(self, loan: Loan) -> None:
+        """Note ``loan``, and forget that the flow has asked in vain."""
         self._noted = True
-        others = _taken.get()
-        if self._asked:
-            others = tuple(one for one in others if one.loans is not self or one.key is not None)
-        _taken.set((loan, *others[: _MOST_OF_A_FLOW - 1]))
+        others = (one for one in _taken.get() if one.loans is not self or one.key is not None)
+        _taken.set((loan, *others)[:_MOST_OF_A_FLOW])
 
     # Putting.
 

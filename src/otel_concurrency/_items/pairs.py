@@ -60,7 +60,7 @@ class Fifo(deque[Any]):
         if len(self) == 2 * size + 2:
             due, context = self.popleft(), self.popleft()
             if due is item:
-                return self.unmarked(context)
+                return self.unmarked(context) if context is _MARK else context
             if due is UNKNOWN:
                 return None
         self.forget(size)
