@@ -269,9 +269,9 @@ def test_the_line_at_fault_is_printed(trace, name):
     assert {(fault["reason"], fault["site"]) for fault in faults} == {(reason, line)}
     told = " ".join(shown.stdout.partition("Leaks: ")[2].split())
     told += " ".join(shown.stdout.partition("Orphans: ")[2].split())
-    assert line in told
+    assert line.rpartition("/")[2] in told
     for fault in faults:
-        assert fault["advice"] in told
+        assert re.sub(r"/\S+/", "", fault["advice"]) in re.sub(r"/\S+/", "", told)
 
 
 # --- exit statuses ---
@@ -756,11 +756,12 @@ def test_sigterm_reaches_the_program(program, start, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["spans"]
 
 
-def test_the_program_outlives_the_command(program, start, tmp_path):
-    """A command that is killed leaves the program running."""
+def test_a_program_without_its_command_goes_on(program, start, tmp_path):
+    """One that takes no notice of SIGTERM needs nobody who reads what is seen of it."""
     path = program(
         """
-        import time, os
+        import os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         work("before")
         print("ready", flush=True)
         while not os.path.exists("go"):
