@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind
 from rich.console import Console
 
@@ -467,8 +469,11 @@ def test_thread_names_are_short():
     assert ExportedSpan("a" * 32, "a" * 16, None, "a", 0, 0).thread == ""
 
 
-def test_spans_are_read_as_the_sdk_writes_them(tracer, exporter):
+def test_spans_are_read_as_the_sdk_writes_them(exporter):
     """Identifiers, times, kind, attributes, links and resource survive the way through JSON."""
+    provider = TracerProvider(resource=Resource({"service.name": "orders"}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("tests")
     with tracer.start_as_current_span("entry", kind=SpanKind.SERVER) as entry:
         origin = entry.get_span_context()
         with tracer.start_as_current_span("inner", attributes={"thread.name": "w"}):
@@ -482,7 +487,7 @@ def test_spans_are_read_as_the_sdk_writes_them(tracer, exporter):
     assert inner.parent == outer.id
     assert inner.thread == "w"
     assert linked.links == (outer.id,)
-    assert linked.resource["telemetry.sdk.language"] == "python"
+    assert linked.resource["service.name"] == "orders"
     for read, real in zip((inner, outer, linked), finished, strict=True):
         assert abs(read.start_ns - real.start_time) <= 1000
         assert abs(read.end_ns - real.end_time) <= 1000
