@@ -134,7 +134,10 @@ def begin(thread: int, job: Job, primitive: str) -> None:
 
 def end(thread: int) -> None:
     """End the round that runs on ``thread``. Never raises."""
-    finish(running.pop(thread, None))
+    try:
+        finish(running.pop(thread, None))
+    except Exception as error:
+        handoff.report_fault("end a round", error)
 
 
 def finish(last: object) -> None:

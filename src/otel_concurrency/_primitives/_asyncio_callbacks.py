@@ -98,6 +98,7 @@ _NAMES_IN_INIT = ("super", "__init__", "_source_traceback", "_when", "_scheduled
 def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
     context_of_next_round, runs = functools.partial(_context_of_next_round, seam), running
 
+    @functools.wraps(original)
     def __init__(  # noqa: N807
         self: Any, when: Any, callback: Any, args: Any, loop: Any, context: Any = None
     ) -> None:
@@ -111,6 +112,7 @@ def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
         self._when = when
         self._scheduled = False
 
+    @functools.wraps(original)
     def init_unknown(
         self: Any, when: Any, callback: Any, args: Any, loop: Any, context: Any = None
     ) -> None:
@@ -120,7 +122,7 @@ def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
 
     code = getattr(original, "__code__", None)
     is_known = code is not None and code.co_names == _NAMES_IN_INIT
-    return functools.wraps(original)(__init__ if is_known else init_unknown)
+    return __init__ if is_known else init_unknown
 
 
 def _run_timer(original: Any, base_events: Any) -> Any:
