@@ -16,6 +16,7 @@ import functools
 import gc
 import importlib.util
 import inspect
+import itertools
 import queue
 import sys
 
@@ -125,6 +126,8 @@ class Tagged:
         self.producer = producer
         self.others = others
         """Whose it may be instead, since it may be something that has come back."""
+        self.turn = None
+        """When it was stored, in a container that sorts."""
 
     def __eq__(self, other):
         return self.item == other.item
@@ -278,6 +281,7 @@ class Program(RuleBasedStateMachine):
         self.spans = Spans(TracerProvider(shutdown_on_exit=False).get_tracer("model"))
         self.loop = asyncio.new_event_loop() if self.asynchronous else None
         self.number = 0
+        self.turns = itertools.count()
         self.contexts, self.live = [], []
         self.on = True
         ConcurrencyInstrumentor().instrument()
@@ -457,6 +461,7 @@ class Program(RuleBasedStateMachine):
             assert real[0] == twin[0]
             if what == "get" and real[0] == "returned":
                 assert real[1] is twin[1].item
+                self.have_been_put_first(pair, twin[1])
                 is_sure = pair in self.queues and sure[self.queues.index(pair)]
                 who.took.add((id(pair), id(real[1]), twin[1].producer))
                 self.handle(who, twin[1], was_on, is_sure, before)
@@ -466,6 +471,25 @@ class Program(RuleBasedStateMachine):
                 assert real[1] == twin[1]
                 self.settle_at(who, [who.place] if was_on else [who.place.let_go, who.place])
             who.real.outcome = who.twin.outcome = None
+        if self.form.sorts:
+            for pair in self.queues:
+                for tagged in container(pair.twin):
+                    if tagged.turn is None:
+                        tagged.turn = next(self.turns)
+
+    def have_been_put_first(self, pair, got):
+        """Have an item be what was put first of all that are the same object.
+
+        A heap gives them out in an order of its own, and nobody can tell them apart.
+        """
+        if not self.form.sorts or got.turn is None:
+            return
+        same = [got, *(each for each in container(pair.twin) if each.item is got.item)]
+        first = min(same, key=lambda each: each.turn)
+        for name in ("producer", "others", "turn"):
+            mine, its = getattr(got, name), getattr(first, name)
+            setattr(got, name, its)
+            setattr(first, name, mine)
 
     def handle(self, who, tagged, was_on, sure, before):
         base, producer = who.place.let_go, tagged.producer
