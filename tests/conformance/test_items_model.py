@@ -336,6 +336,10 @@ class Program(RuleBasedStateMachine):
         self.put_both(pair, lambda: pair.real.put_nowait(item), Tagged(item, None))
 
     def put_both(self, pair, put, tagged):
+        if not self.form.sure:  # of two that are the same object it may give or drop either
+            there = [each for each in container(pair.twin) or () if isinstance(each, Tagged)]
+            same = [each.producer for each in there if each.item is tagged.item]
+            tagged.others = (*tagged.others, *same)
         real, twin = Flow(None), Flow(None)
         real.start(self.in_loop(put))
         twin.start(self.in_loop(lambda: pair.twin.put_nowait(tagged)))
