@@ -106,7 +106,7 @@ class Settings:
     flush_timeout: int = 5_000
     """How long (ms) a child process may export its telemetry at its end; 0: it does not export."""
     metrics: bool = False
-    """Whether hand-offs are counted, and their waits measured."""
+    """Whether hand-offs and root spans are counted, and waits measured."""
     report_orphans: bool = False
     """Whether root spans in work that was handed off inside a span are logged."""
     adapters: tuple[str, ...] = ()

@@ -135,7 +135,8 @@ OTEL_PYTHON_CONCURRENCY_METRICS = "OTEL_PYTHON_CONCURRENCY_METRICS"
 
 Whether hand-offs are counted (``otel_concurrency.hand_offs``, in ``{hand_off}``) and the time from
 the capture of a context to its attachment is measured (``otel_concurrency.hand_off.wait``, in
-``s``): ``true`` or ``false``.
+``s``), and whether spans that start without a parent are counted (``otel_concurrency.root_spans``,
+in ``{span}``): ``true`` or ``false``.
 
 Default: ``false``.
 """

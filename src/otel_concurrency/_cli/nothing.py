@@ -1,1 +1,1 @@
-"""Does nothing: a process runs this in the place of a script that it has run too late."""
+"""Does nothing: a process runs this instead of a script that was removed before it could run."""

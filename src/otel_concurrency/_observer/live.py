@@ -1,8 +1,8 @@
-"""Looks into a running process from inside, for ``otel-concurrency status --pid`` and its kin.
+"""Looks into a running process from inside, for ``otel-concurrency`` with ``--pid``.
 
 The command has the process run a script (PEP 768), at a point at which its main thread may be in
 any context and hold any lock. The script therefore only starts a thread, which calls :func:`look`
-and ends with the look. The two sides talk through files in a directory of the command.
+and ends when that returns. The two sides talk through files in a directory of the command.
 
 Threads and locks are not :mod:`threading`'s, which gevent and others replace.
 """
@@ -56,7 +56,7 @@ _PERIOD = 0.1
 """Seconds between two looks for whether the command still waits."""
 
 _PERIODS = 5
-"""How many of them pass between two looks for what was imported since."""
+"""How many of these periods pass between two looks for modules that were imported meanwhile."""
 
 _FEW = 16
 """The number of events that are written between two breaths."""
@@ -218,7 +218,7 @@ def _watch(
 
 
 class _Waiting:
-    """Events that the thread of the look is to write: the process's own wait for no file."""
+    """Events that the thread of the look is to write, so that no other thread waits for a file."""
 
     def __init__(self, emit: Callable[[dict[str, Any]], None]) -> None:
         self._emit = emit
