@@ -71,7 +71,7 @@ class _Notes:
     def _forget(self, key: int) -> None:
         self._notes.pop(key, None)
 
-    def of(self, work: Any) -> Start | None:
+    def find(self, work: Any) -> Start | None:
         found = self._notes.get(id(work))
         return found[1] if found is not None and found[0]() is work else None
 
@@ -82,7 +82,7 @@ class _Notes:
 noted = _Notes()
 """The threads and tasks that were started inside a span."""
 
-_told: OrderedDict[str, float] = OrderedDict()
+_logged: OrderedDict[str, float] = OrderedDict()
 """By place: when (s, monotonic) the last line about it was logged."""
 
 _lock = threading.RLock()  # a finalizer may start a span while it is held
@@ -90,7 +90,7 @@ _lock = threading.RLock()  # a finalizer may start a span while it is held
 
 def forget() -> None:
     """Report every place anew."""
-    _told.clear()
+    _logged.clear()
 
 
 def _begin() -> None:
@@ -188,7 +188,7 @@ def _origin(frame: Any, links: Any) -> tuple[Start | None, str]:
     if place == root_places.POOL_TASK:
         start, way = _submitted(frame), "in a task that was submitted"
     elif place in (root_places.THREAD, root_places.TIMER):
-        start, way = noted.of(root_places.thread_here()), "which was started"
+        start, way = noted.find(root_places.thread_here()), "which was started"
     else:
         return None, ""
     if start is None:
@@ -213,7 +213,7 @@ def _submitted(frame: Any) -> Start | None:
     """Return where the innermost task of a pool, among the callers of ``frame``, was submitted."""
     runner, _ = root_places.innermost_runner(frame)
     while runner is not None:
-        start = noted.of(root_places.self_of(runner))
+        start = noted.find(root_places.self_of(runner))
         if start is not None or runner.f_back is None:
             return start
         runner, place = root_places.innermost_runner(runner.f_back)
@@ -226,11 +226,11 @@ def _is_due(place: str) -> bool:
     """Whether a line about ``place`` is to be logged now; note that it is."""
     now = time.monotonic()
     with _lock:
-        last = _told.get(place)
+        last = _logged.get(place)
         if last is not None and now - last < INTERVAL:
             return False
-        _told[place] = now
-        _told.move_to_end(place)
-        if len(_told) > _MOST_PLACES:
-            _told.popitem(last=False)
+        _logged[place] = now
+        _logged.move_to_end(place)
+        if len(_logged) > _MOST_PLACES:
+            _logged.popitem(last=False)
     return True

@@ -216,7 +216,7 @@ def test_memory_is_bounded(instrument, tracer, monkeypatch):
             code = compile("tracer.start_span('work').end()", f"file_{number}.py", "exec")
             context = contextvars.Context()
             in_a_thread(functools.partial(context.run, exec, code, {"tracer": tracer}))
-    assert len(_orphans._told) == 10
+    assert len(_orphans._logged) == 10
     gc.collect()
     assert len(_orphans.noted) == before
 
