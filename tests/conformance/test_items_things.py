@@ -7,6 +7,7 @@ hold a span of their own, results that are collected inside a request.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
 import itertools
@@ -598,11 +599,39 @@ def test_a_queue_of_work_for_flows_with_a_span_is_known_after_a_while(form, pool
     assert things.check() is None
 
 
+@forms(exact)
+def test_work_in_progress_does_not_keep_a_queue_from_being_known(form, pool, spans, monkeypatch):
+    """The latest items still exist, as with several workers; the ones before do not."""
+    noted = []
+    plain = loans.Loan.__init__
+    monkeypatch.setattr(
+        loans.Loan,
+        "__init__",
+        lambda self, *args, **kw: (noted.append(1), plain(self, *args, **kw))[1],
+    )
+    jobs = pool(form)
+    busy = contextvars.Context()
+    busy.run(attach, trace.set_span_in_context(spans.start("worker")))
+    in_progress = collections.deque(maxlen=4)
+
+    def work(count):
+        for n in range(count):
+            form.put_under(spans, f"producer {n}", jobs.queue, Connection())
+            in_progress.append(busy.run(form.get, jobs.queue))
+            assert busy.run(spans.parent) == "worker"
+
+    work(260)
+    assert len(noted) > 200
+    noted.clear()
+    work(50)
+    assert not noted
+
+
 @forms(kept)
 def test_a_pool_filled_inside_a_span_of_which_all_things_are_taken_at_once(form, pool, spans):
     """However many requests have one of them before the first one comes back."""
     things = pool(form)
-    number = 40
+    number = 300  # more than are noted of things that cannot be seen to be held
     with spans.current("start"):
         things.fill(number)
 

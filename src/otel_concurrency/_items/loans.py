@@ -226,8 +226,12 @@ class Loans:
     def _is_enough_of_busy_flows(self) -> bool:
         if self.things:
             return False
+        noted = list(self._by_key.values())
         enough = self._handed >= _MOST_OF_A_POOL
-        if enough or all(loan.is_gone for loan in list(self._by_key.values())):
+        # Of a pool whose things are all taken all are held, of work only what is in progress.
+        if enough and sum(loan.is_held for loan in noted) == _MOST_OF_A_QUEUE:
+            return False
+        if enough or all(loan.is_gone for loan in noted):
             self.settled = True
             self._handed, self.to_pass = _MOST_OF_A_POOL - _MOST_OF_A_QUEUE, _TO_PASS
         return self.settled
