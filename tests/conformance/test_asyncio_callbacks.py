@@ -15,6 +15,10 @@ from opentelemetry.context import Context, attach, get_current, set_value
 
 from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.patching import apply_all, undo_all
+from otel_concurrency._linking import rounds
+from otel_concurrency._primitives import _asyncio_callbacks
 
 
 def in_request(tracer, function, *args):
@@ -222,6 +226,36 @@ def test_a_timer_knows_where_it_was_armed(again, loop, instrument):
         tick()
         tick()
     assert {timer._source_traceback[-1].name for timer in timers} == {"tick"}
+
+
+def test_a_timer_of_a_class_that_inherits_its_init_is_made_as_before(loop, monkeypatch):
+    """A program may have put a class of its own into the module before the library comes."""
+
+    class OfProgram(asyncio.TimerHandle):
+        __slots__ = ()
+
+    monkeypatch.setattr(asyncio.events, "TimerHandle", OfProgram)
+    layers = _asyncio_callbacks.MODULES["asyncio.base_events"](asyncio.base_events, Seam("timers"))
+    loop.set_debug(True)
+    apply_all(layers)
+    try:
+        timer = loop.call_later(0, loop.stop)
+        place = timer._source_traceback[-1].name
+        loop.run_forever()
+    finally:
+        undo_all(layers)
+        rounds.made_of.pop(OfProgram)
+    assert type(timer) is OfProgram
+    assert place == sys._getframe().f_code.co_name
+
+
+def test_a_timer_without_a_time_is_refused(loop, instrument):
+    """It would end the loop where it is compared with others: 3.10 asserts, others raise."""
+    instrument()
+    with pytest.raises((TypeError, AssertionError)):
+        loop.call_at(None, print)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
 
 
 # --- runners ---

@@ -92,7 +92,7 @@ def _add_signal_handler(original: Any, seam: Seam) -> Any:
 
 
 _NAMES_IN_INIT = ("super", "__init__", "_source_traceback", "_when", "_scheduled")
-"""What ``TimerHandle.__init__`` uses in CPython 3.10 to 3.15."""
+"""What ``TimerHandle.__init__`` uses in CPython 3.11 to 3.15. That of 3.10 also asserts."""
 
 
 def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
@@ -119,10 +119,18 @@ def _init_timer(original: Any, seam: Seam, timer: Any) -> Any:
         if runs and context is None:
             context = context_of_next_round(callback, args)
         original(self, when, callback, args, loop, context)
+        if getattr(self, "_source_traceback", None):
+            del self._source_traceback[-1]
 
-    code = getattr(original, "__code__", None)
-    is_known = code is not None and code.co_names == _NAMES_IN_INIT
-    return __init__ if is_known else init_unknown
+    return __init__ if _is_known(original, timer) else init_unknown
+
+
+def _is_known(init: Any, timer: Any) -> bool:
+    """Whether ``init`` is the stock ``__init__`` of ``timer`` itself, and not an inherited one."""
+    code = getattr(init, "__code__", None)
+    if sys.version_info < (3, 11) or code is None or code.co_names != _NAMES_IN_INIT:
+        return False
+    return [cell.cell_contents for cell in init.__closure__ or ()] == [timer]
 
 
 def _run_timer(original: Any, base_events: Any) -> Any:
