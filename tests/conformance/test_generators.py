@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import weakref
 
 import pytest
 from generator_forms import ENDINGS, FLOWS, GENERATORS, Program
@@ -13,6 +14,7 @@ from opentelemetry.context import get_current
 
 from otel_concurrency import _instrumentor
 from otel_concurrency._generators import monitoring
+from otel_concurrency._primitives import _generators
 
 pytestmark = pytest.mark.skipif(
     not monitoring.IS_THERE, reason="before CPython 3.12 a suspension is not heard of"
@@ -90,3 +92,48 @@ def test_a_block_that_reads_a_generator_keeps_its_own(hold, tracer, instrumented
         with tracer.start_as_current_span("consumer") as consumer, Opened(values()) as held:
             assert held is not consumer
             assert trace.get_current_span() is consumer
+
+
+def test_a_function_that_is_passed_a_block_does_not_take_it_for_the_last_one(tracer, instrumented):
+    """It was passed a tracer's block before, and then one that reads a generator."""
+
+    def current_in(block):
+        with block:
+            return trace.get_current_span()
+
+    def values():
+        with use(tracer):
+            yield
+            yield
+
+    assert current_in(start(tracer)).name == "generator"
+    consumer = tracer.start_span("consumer")
+    with trace.use_span(consumer):
+        assert current_in(Opened(values())) is consumer
+
+
+def test_blocks_of_a_code_are_forgotten_before_another_gets_its_identity():
+    """Also where another thread notes a block while all others are forgotten."""
+
+    def code():
+        def starts(tracer):
+            with tracer.start_as_current_span(str(tracer)):
+                pass
+
+        return starts.__code__.replace()
+
+    class Blocks(_generators._Blocks):
+        def clear(self):
+            super().clear()
+            meanwhile = code()
+            noted.append(weakref.ref(meanwhile))
+            self.add(meanwhile, 0)
+
+    noted = []
+    blocks = Blocks()
+    codes = [code() for _ in range(_generators._MOST_CODES + 1)]
+    for one in codes:
+        blocks.add(one, 0)
+    gc.collect()
+    assert [one() is not None for one in noted] == [True]
+    assert len(blocks) == 2

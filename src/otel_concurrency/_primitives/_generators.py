@@ -117,10 +117,12 @@ _GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, byt
 # The method and `use_span` are generators.
 _TRACER_AT, _CALLER_AT = 4, 6
 
+_METHOD = "start_as_current_span"
+
 
 def _code_of_proxy() -> CodeType | None:
     """Return the code of the tracer that calls another one, in a generator, too."""
-    method: Any = getattr(trace.ProxyTracer, "start_as_current_span")  # noqa: B009 - of any type
+    method: Any = getattr(trace.ProxyTracer, _METHOD)
     return getattr(getattr(method, "__wrapped__", method), "__code__", None)
 
 
@@ -140,23 +142,35 @@ _module_at: Callable[[int], Any] = getattr(sys, "_getframemodulename", _module_b
 """Returns the name of a caller's module. From CPython 3.12 on no frame object is made for that."""
 
 
-class _Blocks(dict[int, bytearray]):
+class _Marks(bytearray):
+    """The offsets of a code object that are marked."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: CodeType) -> None:
+        super().__init__(len(code.co_code))
+        self.code = code  # no other code gets its identity
+
+
+class _Blocks(dict[int, _Marks]):
     """The ``with`` statements that were seen to begin with a tracer's ``start_as_current_span``.
 
     For a code object, by its identity, the offsets of these are marked. What such a statement has
     attached, it detaches before its function returns, and no generator needs to be looked for.
+
+    A function that is passed the block may be passed one that reads a generator the next time. So
+    only functions count that name the tracer's method themselves.
     """
 
-    _kept: tuple[CodeType, ...] = ()
-
     def add(self, code: CodeType, offset: int) -> None:
-        if id(code) not in self:
+        if _METHOD not in code.co_names:
+            return
+        marks = self.get(id(code))
+        if marks is None:
             if len(self) >= _MOST_CODES:
                 self.clear()
-                self._kept = ()
-            self._kept = (*self._kept, code)  # no other code gets its identity
-            self[id(code)] = bytearray(len(code.co_code))
-        self[id(code)][offset] = True
+            marks = self[id(code)] = _Marks(code)
+        marks[offset] = True
 
 
 _MOST_CODES = 1024
