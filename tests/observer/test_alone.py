@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import contextvars
 import functools
 import gc
@@ -19,6 +21,8 @@ import pytest
 from opentelemetry import context as context_api
 
 from otel_concurrency._observer import flows, item_hooks, live, observer, state, wire
+
+WAIT = 60
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -206,6 +210,54 @@ def test_events_wait_to_be_written(monkeypatch):
     assert [each.get("number") for each in written] == [*range(40), None]
     assert (written[-1]["event"], written[-1]["count"]) == (wire.LOST, 2)
     assert rests == [16, 32]
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_during_a_look_is_watched_by_nobody(tmp_path, monkeypatch):
+    """It keeps no event of its parent, and can be looked into itself."""
+
+    class Waiting(live._Waiting):
+        def __init__(self, emit):
+            super().__init__(emit)
+            made.append(self)
+
+        def write(self, rest=None):
+            pass
+
+    def look(name):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / live.REQUEST).write_text('{"what": "trace", "seconds": 60}')
+        live.look(str(directory), _thread)
+        return (directory / live.ANSWER).read_text()
+
+    def is_waited_for(_):
+        if not begun.is_set():  # in the child its lock may be held for ever
+            begun.set()
+        return not over
+
+    made, begun, over = [], threading.Event(), []
+    monkeypatch.setattr(live, "_Waiting", Waiting)
+    monkeypatch.setattr(live, "_is_waited_for", is_waited_for)
+    thread = threading.Thread(target=look, args=("parent",))
+    thread.start()
+    try:
+        assert begun.wait(WAIT)
+        assert made[0]._events
+        pid = os.fork()
+        if pid == 0:
+            result = 1
+            with contextlib.suppress(BaseException):
+                over.append(True)
+                is_empty = not made[0]._events
+                result = 0 if is_empty and look("child") == '{"trace": {"library": false}}' else 2
+            os._exit(result)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        over.append(True)
+        thread.join(WAIT)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.skipif(

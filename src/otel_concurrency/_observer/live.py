@@ -64,8 +64,22 @@ _FEW = 16
 _MOST = 200_000
 """The maximum number of events that wait to be written."""
 
-_watched: dict[str, str] = {}
-"""The directory of the command for which this process is watched, if it is."""
+_watched: dict[str, Any] = {}
+"""While this process is watched: ``by``, the directory of the command, and the events that are
+``waiting``."""
+
+
+def _begin() -> None:
+    """Let a forked child be watched by nobody, as the thread of the look is not there."""
+    waiting: _Waiting | None = _watched.get("waiting")
+    if waiting is not None:
+        atexit.unregister(waiting.write)
+        waiting.forget()
+    _watched.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
 
 try:
     import fcntl
@@ -196,6 +210,7 @@ def _watch(
     library = _settings.in_force is not None
     writer = wire.Writer(directory, follow_forks=False, make_lock=make_lock)
     waiting = _Waiting(writer.emit)
+    _watched["waiting"] = waiting
     atexit.register(waiting.write)
     try:
         observer.start_alone(waiting.keep, library=library)
@@ -231,6 +246,11 @@ class _Waiting:
             self._events.append(event)
         else:
             self._lost += 1
+
+    def forget(self) -> None:
+        """Drop the events that wait now."""
+        self._events.clear()
+        self._lost = 0
 
     def write(self, rest: Callable[[], None] = lambda: None) -> None:
         """Write the events that wait now, and call ``rest`` after each few of them."""
