@@ -123,8 +123,10 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         _switched_on_with.clear()
         flush.timeout = 0
         span_start.link_after = 0
-        span_start.watch_roots()
-        undo = {"the base context": environment.leave}
+        undo: dict[str, Callable[[], object]] = {
+            "the base context": environment.leave,
+            "root spans": span_start.watch_roots,
+        }
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
         undo |= {one.name: one.switch_off for one in primitives_in_use.values()}
         undo[_official_threading.NAME] = _official_threading.give_back

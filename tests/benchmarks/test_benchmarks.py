@@ -18,11 +18,12 @@ def _run(*arguments: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=290,
     ).stdout
 
 
 @pytest.mark.scale
+@pytest.mark.timeout(300)
 def test_one_command_measures_every_operation(tmp_path):
     """One command prints a row for everything of which the costs are promised, and ends well."""
     file = tmp_path / "values.json"

@@ -264,7 +264,11 @@ def main(module: str) -> None:
     importlib.import_module(f"{PACKAGE}.{module}")
     parts = _parts(module)
     switch = ConcurrencyInstrumentor()
-    settings = {"subprocess": "parent", "metrics": module == "_metrics"}
+    settings = {
+        "subprocess": "parent",
+        "metrics": module in ("_metrics", "_linking.root_places"),
+        "report_orphans": module in ("_orphans", "_core.frames"),
+    }
     _, plain = in_fork(lambda: _results(parts))
     for number in (None, *range(len(finder.injector.places))):
         place = "nowhere" if number is None else finder.injector.places[number]

@@ -363,11 +363,15 @@ def _without(current: Any, parent: Any) -> Any:
 
 
 def _has_started(span: Any, parent: Any, kind: Any, links: Any) -> None:
-    if running:
-        learn(span, parent)
-    # A parent that still runs is the parent of the span, so this skips the common case.
-    if _root_watchers and (parent is None or getattr(parent, _END, 0) is not None):
-        _watch(span, parent, kind, links)
+    """Tell a round that runs, and the watchers of root spans, of ``span``. Never raises."""
+    try:
+        if running:
+            learn(span, parent)
+        # A parent that still runs is the parent of the span, so this skips the common case.
+        if _root_watchers and (parent is None or getattr(parent, _END, 0) is not None):
+            _watch(span, parent, kind, links)
+    except Exception as error:
+        handoff.report_fault("start_span", error)
 
 
 def _watch(span: Any, parent: Any, kind: Any, links: Any) -> None:
