@@ -85,7 +85,13 @@ def main() -> int:
             if not any(f"{module}.".startswith(f"{name}.") for module in modules):
                 console.print(f"test.{name} does not come with this Python {VERSION}")
         results = compare(run, modules, options.jobs, options.mode or modes.MODES)
-        return report(console, f"CPython {VERSION}'s own tests", results, EXPECTED)
+        return report(
+            console,
+            f"CPython {VERSION}'s own tests",
+            results,
+            EXPECTED,
+            every_mode=not options.mode,
+        )
 
 
 if __name__ == "__main__":
