@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 import watching
+from otel_concurrency._cli import running
 from programs import APPS, BROKEN
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -672,6 +673,14 @@ def test_program_ends_when_the_command_is_killed(program, start):
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.communicate(timeout=DEADLINE)  # the program has the other end of the pipe
+
+
+@linux_alone
+def test_a_python_without_ctypes_runs_the_program(monkeypatch):
+    """The program then outlives a command that is killed."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    assert running.run(command, os.environ, meanwhile=lambda: None) == 3
 
 
 @pytest.mark.parametrize("to", ["command", "group"])

@@ -249,6 +249,18 @@ def test_a_timer_of_a_class_that_inherits_its_init_is_made_as_before(loop, monke
     assert place == sys._getframe().f_code.co_name
 
 
+def test_a_layer_below_the_programs_own_patch_is_inert_when_off(loop, instrument, monkeypatch):
+    """A layer that cannot be removed does not note which timer runs."""
+    instrument()
+    below = asyncio.TimerHandle._run
+    monkeypatch.setattr(asyncio.TimerHandle, "_run", lambda self: below(self))
+    ConcurrencyInstrumentor().uninstrument()
+    noted = []
+    loop.call_later(0, lambda: (noted.append(dict(rounds.running)), loop.stop()))
+    loop.run_forever()
+    assert noted == [{}]
+
+
 def test_a_timer_without_a_time_is_refused(loop, instrument):
     """It would end the loop where it is compared with others: 3.10 asserts, others raise."""
     instrument()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from otel_concurrency._trace_report.model import Leak, Orphan, Report
 
@@ -29,8 +30,9 @@ class Paths:
         known = [self._from_here(text) for text in dict.fromkeys(texts)]
         files = {path for text in known for path in _LINE.findall(text)}
         others = {text.rpartition(":")[0] for text in known} - files
+        times = Counter(tail for path in files | others for tail in _tails(path))
         for path in files:
-            self._short[path] = _shortest(path, (files | others) - {path})
+            self._short[path] = next((tail for tail in _tails(path) if times[tail] == 1), path)
 
     def local(self, words: str) -> str:
         """Return ``words`` with the paths in it shortened."""
@@ -51,11 +53,7 @@ def of(report: Report) -> Paths:
     return Paths(site for site in sites if site is not None)
 
 
-def _shortest(path: str, others: Iterable[str]) -> str:
-    """Return the fewest last parts of ``path`` that are not the last parts of one of ``others``."""
+def _tails(path: str) -> Iterator[str]:
+    """Yield the last part of ``path``, the last two, and so on; ``path`` itself comes last."""
     parts = path.split("/")
-    for number in range(1, len(parts)):
-        tail = "/".join(parts[-number:])
-        if not any(other == tail or other.endswith(f"/{tail}") for other in others):
-            return tail
-    return path
+    return ("/".join(parts[-number:]) for number in range(1, len(parts) + 1))

@@ -74,8 +74,10 @@ def _ends_with_us() -> Callable[[], None] | None:
     """
     if sys.platform != "linux":
         return None
-    import ctypes
-
+    try:
+        import ctypes  # some builds of Python are without it
+    except ImportError:
+        return None
     prctl = ctypes.CDLL(None).prctl  # looked up here, since a child between fork and exec must not
     parent = os.getpid()
 

@@ -37,7 +37,7 @@ def _timer_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
     rounds.made_of[timer] = lambda run: Round(Job(run._callback, run._args), seam.name)
     return [
         Layer(timer, "__init__", lambda raw: _init_timer(raw, seam, timer)),
-        Layer(timer, "_run", lambda raw: _run_timer(raw, base_events)),
+        Layer(timer, "_run", lambda raw: _run_timer(raw, seam, base_events)),
     ]
 
 
@@ -133,7 +133,7 @@ def _is_known(init: Any, timer: Any) -> bool:
     return [cell.cell_contents for cell in init.__closure__ or ()] == [timer]
 
 
-def _run_timer(original: Any, base_events: Any) -> Any:
+def _run_timer(original: Any, seam: Seam, base_events: Any) -> Any:
     wakes_a_sleeper = getattr(base_events.futures, "_set_result_unless_cancelled", None)
     future = base_events.futures.Future
     futures = frozenset((future, base_events.tasks.Task))
@@ -147,6 +147,8 @@ def _run_timer(original: Any, base_events: Any) -> Any:
         if callback is wakes_a_sleeper or (
             type(callback) in methods and type(callback.__self__) in futures
         ):
+            return original(self)
+        if not seam.active:
             return original(self)
         thread = get_ident()
         outer = runs.get(thread) if runs else None

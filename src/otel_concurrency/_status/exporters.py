@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from otel_concurrency._child_exit import providers
+from otel_concurrency._status.otlp import SIGNALS
 
-_SIGNALS = dict(zip(("traces", "metrics", "logs"), providers.SIGNALS, strict=True))
+_SIGNALS = dict(zip(SIGNALS, providers.SIGNALS, strict=True))
 
 _MOST = 500
 """The maximum number of objects that are searched for each provider."""
@@ -25,8 +26,8 @@ def found() -> list[dict[str, Any]]:
     return [
         {
             "signal": signal,
-            "provider": _class_of(provider),
-            "exporters": [_class_of(exporter) for exporter in _exporters(provider)],
+            "provider": class_of(provider),
+            "exporters": [class_of(exporter) for exporter in _exporters(provider)],
         }
         for signal, place in _SIGNALS.items()
         for provider in providers.of(place)
@@ -58,6 +59,7 @@ def _parts(one: object) -> list[object]:
     return list(getattr(one, "__dict__", {}).values())
 
 
-def _class_of(thing: object) -> str:
+def class_of(thing: object) -> str:
+    """Return the name of the class of ``thing``, with its module."""
     kind = type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 
-_SIGNALS = ("traces", "metrics", "logs")
+SIGNALS = ("traces", "metrics", "logs")
 """The signals, by the names in OpenTelemetry's environment variables and entry points."""
 
 _NAMES = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
@@ -29,7 +29,7 @@ def mismatches(
     if variables.get("OTEL_CONFIG_FILE"):
         return  # the exporters are in the file
     found: dict[str, list[str]] = {}
-    for signal in _SIGNALS:
+    for signal in SIGNALS:
         names = variables.get(f"OTEL_{signal.upper()}_EXPORTER") or by_default
         for name in map(str.strip, names.split(",")):
             sentence = _about(name, signal, variables)

@@ -158,10 +158,8 @@ def _version(name: str) -> str | None:
 
 def _provider() -> str | None:
     provider: object = getattr(trace, "_TRACER_PROVIDER", None)
-    kind = type(provider)
-    if provider is None or kind.__module__.startswith("otel_concurrency."):
-        return None
-    return f"{kind.__module__}.{kind.__qualname__}"
+    name = exporters.class_of(provider)
+    return None if provider is None or name.startswith("otel_concurrency.") else name
 
 
 # The primitives.
