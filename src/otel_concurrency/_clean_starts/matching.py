@@ -99,7 +99,8 @@ def _dotted(named: Any) -> str:
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
 
 
-def _prefixes(entries: Iterable[str]) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=8)  # switching on asks several times, for the same long tables
+def _prefixes(entries: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         entry.removesuffix("*") if entry.endswith("*") else f"{entry}." for entry in entries
     )
@@ -107,7 +108,7 @@ def _prefixes(entries: Iterable[str]) -> tuple[str, ...]:
 
 def name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate for dotted names; its answers are remembered by name."""
-    prefixes = _prefixes(entries)
+    prefixes = _prefixes(tuple(entries))
 
     @functools.lru_cache(maxsize=4096)
     def matches(name: str) -> bool:
@@ -118,7 +119,7 @@ def name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
 
 def _module_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate for modules: whether an entry may name something in it."""
-    prefixes = _prefixes(entries)
+    prefixes = _prefixes(tuple(entries))
 
     @functools.lru_cache(maxsize=4096)
     def concerns(module: str) -> bool:

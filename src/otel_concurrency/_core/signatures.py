@@ -10,9 +10,11 @@ more than a hundred functions are patched when a program starts.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Mapping
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodDescriptorType
 from typing import Any, NamedTuple, cast
 
 _MISSING: Any = object()
@@ -129,7 +131,7 @@ _PLAIN: Any = (bool, int, float, str, tuple, dict, frozenset)
 
 
 def _is_alike(function: Any, other: Any) -> bool:
-    """Whether two functions have the same parameters, without defaults. Nearly all pairs do."""
+    """Whether two functions have the same parameters and defaults. Nearly all pairs do."""
     if not (isinstance(function, FunctionType) and isinstance(other, FunctionType)):
         return False
     mine, theirs = function.__code__, other.__code__
@@ -139,15 +141,24 @@ def _is_alike(function: Any, other: Any) -> bool:
         and mine.co_varnames[:count] == theirs.co_varnames[:count]
         and mine.co_posonlyargcount == theirs.co_posonlyargcount
         and not (mine.co_kwonlyargcount or theirs.co_kwonlyargcount)
-        and not (function.__defaults__ or other.__defaults__)
+        and _are_alike(function.__defaults__, other.__defaults__)
         and mine.co_flags & _TAKES_MORE == theirs.co_flags & _TAKES_MORE
     )
+
+
+def _are_alike(defaults: tuple[Any, ...] | None, others: tuple[Any, ...] | None) -> bool:
+    """Whether the defaults of two functions are the very same objects, in the same order."""
+    if not (defaults and others):
+        return not (defaults or others)
+    return len(defaults) == len(others) and all(map(operator.is_, defaults, others))
 
 
 _TAKES_MORE = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 def _signature(function: Any) -> _Signature | None:
+    if isinstance(function, MethodDescriptorType):
+        return _in_c(function)
     if not isinstance(function, FunctionType):
         return _slowly(function)
     code: CodeType = function.__code__
@@ -162,6 +173,12 @@ def _signature(function: Any) -> _Signature | None:
         bool(code.co_flags & inspect.CO_VARARGS),
         bool(code.co_flags & inspect.CO_VARKEYWORDS),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _in_c(method: MethodDescriptorType) -> _Signature | None:
+    """Return the signature of a method that is written in C, which is for ever the same."""
+    return _slowly(method)
 
 
 def _slowly(thing: Any) -> _Signature | None:

@@ -84,9 +84,10 @@ class _Registered:
     layers = ()  # as in `QueueHooks`: it replaces no attributes
 
     def __init__(self, signal: ModuleType, seam: Seam) -> None:
-        self._signals: Any = signal.valid_signals
         # The builtins below the module's functions, which others may have patched before `undo`.
+        # The module's `valid_signals` makes a member of an enumeration of each number.
         builtin: Any = __import__("_signal")
+        self._signals: Any = builtin.valid_signals
         self._get, self._set = builtin.getsignal, builtin.signal
         self._seam = seam
 
