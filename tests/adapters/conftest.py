@@ -15,8 +15,8 @@ from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
     "test_aiosqlite.py": "aiosqlite",
-    "test_anyio.py": "anyio trio",
     "test_ansible.py": "ansible",
+    "test_anyio.py": "anyio trio",
     "test_anyio_pytest.py": "anyio trio",
     "test_apscheduler.py": "apscheduler",
     "test_arq.py": "arq fakeredis",
@@ -24,8 +24,8 @@ NEEDED = {
     "test_boto3_sqs.py": "boto3 flask moto opentelemetry.instrumentation.boto3sqs",
     "test_broker_readers.py": "aio_pika nats opentelemetry.instrumentation.pika",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
-    "test_cloudpickle.py": "cloudpickle",
     "test_channels_model.py": "anyio hypothesis",
+    "test_cloudpickle.py": "cloudpickle",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",
@@ -54,6 +54,7 @@ NEEDED = {
     "test_schedule.py": "schedule",
     "test_streams.py": "fastapi opentelemetry.instrumentation.asgi uvicorn",
     "test_task_queues.py": "procrastinate taskiq",
+    "test_textual.py": "textual",
     "test_tornado.py": "tornado",
     "test_trio.py": "trio",
     "test_trio_parallel.py": "trio_parallel",

@@ -86,6 +86,8 @@ PASS_ON = {
     "_in_context": "the program's own iterator",
     "put_task": "the put of a pool's queue",
     "run_in": "the worker's function for one task",
+    "awaited_in": "the program's coroutine",
+    "_give_back": "as awaited_in",
     "wrap": "capture() and its method wrap(), by hand",
     "clean": "an empty hand-off, by hand",
     "coroutine": "the program's coroutine function",

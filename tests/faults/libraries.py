@@ -717,6 +717,41 @@ def workers_of_tasks() -> Any:
     return trio.run(use)
 
 
+def apps() -> Any:
+    """Post messages and callbacks to an app of textual's, and have its timers call back."""
+    from textual.app import App
+
+    async def use() -> Any:
+        app: Any = App()
+        results: list[Any] = []
+
+        async def later() -> None:
+            results.append(square(2))
+
+        async with app.run_test() as pilot:
+            app.call_later(lambda: results.append(square(3)))
+            await pilot.pause()
+            app.call_next(later)
+            await pilot.pause()
+            results.append(told(app.post_message, None)[0])
+            done = asyncio.Event()
+            app.call_later(app.set_timer, 0.001, done.set)
+            await asyncio.wait_for(done.wait(), WAIT)
+            rounds: list[Any] = []
+
+            def each() -> None:
+                rounds.append(square(4))
+                if len(rounds) == 2:
+                    done.set()
+
+            done.clear()
+            app.call_later(app.set_interval, 0.001, each)
+            await asyncio.wait_for(done.wait(), WAIT)
+        return results, rounds[:2]
+
+    return asyncio.run(use())
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -742,6 +777,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "schedule": (runs,),
+    "textual": (apps,),
     "tornado": (task_queues,),
     "trio": (channels,),
     "trio_parallel": (workers_of_tasks,),
@@ -752,6 +788,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
 
 SHARED: dict[str, tuple[str, ...]] = {
     "_adapters": ("anyio",),
+    "_core.awaiting": ("textual",),
     "_items.channels": ("anyio", "trio"),
     "_crossing.pickled_calls": ("anyio", "billiard", "trio_parallel"),
     "_items.relays": ("eventlet", "tornado"),

@@ -18,6 +18,7 @@ from injected import PASS_ON, STAND_INS, modules
 HERE = Path(__file__).parent
 
 UNUSED = (
+    "awaiting",
     "callers",
     "_child",
     "_instrumented",

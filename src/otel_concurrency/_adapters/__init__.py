@@ -70,6 +70,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "schedule": {"sched": ("schedule",)},
+    "textual": {"asyncio": ("textual.message_pump", "textual.timer")},
     "tornado": {"asyncio": ("tornado.queues",)},
     "trio": {"asyncio": ("trio._channel", "trio._core._entry_queue")},
     "trio_parallel": {"multiprocessing": ("trio_parallel._proc",)},

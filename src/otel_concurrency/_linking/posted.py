@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from _thread import get_ident
 from collections.abc import Iterable, Mapping
+from types import CoroutineType
 from typing import Any
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.awaiting import awaited_in
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job
@@ -41,8 +43,26 @@ class Posted(Call):
                 rounds.running[thread] = outer
 
 
+class PostedToAwait(Posted):
+    """A callback that may be a coroutine function: the loop awaits what it returns."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        context: Any = self._context or NO_CONTEXT
+        try:
+            result = super().__call__(*args, **kwargs)
+            return awaited_in(context, result) if isinstance(result, CoroutineType) else result
+        finally:
+            context = None  # a traceback refers to this frame
+
+
 def post(
-    seam: Seam, function: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
+    seam: Seam,
+    function: Any,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    kind: type[Posted] = Posted,
 ) -> Any:
     """Return ``function`` so that it runs in the present context, also if that is empty.
 
@@ -57,7 +77,7 @@ def post(
             before = rounds.repeated(Job(function, args, kwargs or {}))
             if before is not None:
                 context = rounds.following(before, seam, function, context)
-        posted = Posted(context or NO_CONTEXT, function)
+        posted = kind(context or NO_CONTEXT, function)
         posted.primitive = seam.name
     except Exception as error:
         handoff.report_fault("post", error)
