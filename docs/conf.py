@@ -23,6 +23,10 @@ html_title = f"otel-concurrency {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
+html_extra_path = [
+    "page-dark.png",
+    "page-light.png",
+]  # named in <picture>, which Sphinx does not read
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signatures have them, and other projects' types have no page here

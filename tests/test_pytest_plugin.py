@@ -13,7 +13,7 @@ from otel_concurrency import pytest_plugin
 
 pytest_plugins = ("pytester",)
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 
 SHOP = """
 import threading
@@ -53,14 +53,12 @@ def run(pytester, monkeypatch):
 
 
 def example():
-    """Return the example in the README, in Python."""
-    (found,) = re.findall(
-        r"<!-- ci: pytest -->\n```python\n(.*?)```", README.read_text(), re.DOTALL
-    )
+    """Return the example on the page "Testing", in Python."""
+    (found,) = re.findall(r"<!-- ci: pytest -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     return found
 
 
-def test_the_readmes_example_passes(run):
+def test_the_pages_example_passes(run):
     """Word for word, on a shop that is whole."""
     result = run(example())
     result.assert_outcomes(passed=1)

@@ -28,7 +28,7 @@ def main() -> None:
         help="only rows whose name contains NAME; may be given more than once",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all values, for pyperf")
-    parser.add_argument("--markdown", action="store_true", help="print for a README")
+    parser.add_argument("--markdown", action="store_true", help="print for docs/cost.md")
     arguments = parser.parse_args()
 
     def wanted(name: str) -> bool:

@@ -14,7 +14,7 @@ EXPECTED = (
     Expected(
         "test.test_thread.ThreadRunningTests.test_unraisable_exception",
         "What `sys.unraisablehook` gets as the object is what the C function was called with: our "
-        "call, which is equal to the function and looks like it, but is not it (README, limits).",
+        "call, which is equal to the function and looks like it, but is not it (docs/limits.md).",
         ("3.10", "3.11", "3.12"),
     ),
     *(

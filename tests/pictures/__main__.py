@@ -1,4 +1,4 @@
-"""Makes the README's pictures of ``otel-concurrency trace``: ``python tests/pictures``.
+"""Makes the pictures on the page of ``otel-concurrency trace``: ``python tests/pictures``.
 
 The program beside this file is run, once without the library and once with it; what is in the
 pictures is what was seen of it. Needs Debian's Chromium, as the tests of the page do.

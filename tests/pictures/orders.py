@@ -1,4 +1,4 @@
-"""The order service of the README's pictures: it hands work on in many ways, and loses it once."""
+"""The order service of ``trace``'s pictures: it hands work on in many ways, and loses it once."""
 
 from __future__ import annotations
 

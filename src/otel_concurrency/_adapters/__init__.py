@@ -3,8 +3,8 @@
 To add one: name it in :data:`ADAPTERS`, with the primitives whose settings switch it on and whose
 seams its advice gets, and the modules that are patched. Write ``_<name>.py`` with a constant
 ``MODULES`` that maps each of these to a function ``(module, seam) -> list of patches``, and
-``TESTED``, the first and the last version that it was tested with. Add a row to the README and a
-file ``tests/adapters/test_<name>.py``; a test names what is missing.
+``TESTED``, the first and the last version that it was tested with. Add a row to
+docs/libraries.md and a file ``tests/adapters/test_<name>.py``; a test names what is missing.
 
 A file is imported when the program imports a module that it patches. So a library that is not
 installed costs only the registration of its name.

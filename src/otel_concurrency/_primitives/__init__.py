@@ -3,8 +3,8 @@
 To add one: write ``_<module>.py`` with a constant ``MODULES`` that maps each standard-library
 module to a function ``(module, seam) -> list of patches``, and name it in :data:`FILES` under its
 setting.
-A new setting needs its constant in ``environment_variables.py``, its row in the README and its case
-in ``tests/conformance``; a test names what is missing.
+A new setting needs its constant in ``environment_variables.py``, its row in docs/carried.md and its
+case in ``tests/conformance``; a test names what is missing.
 """
 
 from __future__ import annotations
