@@ -44,14 +44,17 @@ class Service:
 
     @contextlib.contextmanager
     def under_load(self):
-        """Have four clients place orders inside the ``with`` block; none of them may fail."""
+        """Have four clients place orders inside the ``with`` block; none of them may fail.
+
+        Yields the list of the answers, which grows.
+        """
         over = threading.Event()
-        failures = []
+        answers, failures = [], []
 
         def place_orders():
             while not over.is_set():
                 try:
-                    self.get("/order")
+                    answers.append(self.get("/order"))
                 except Exception as error:
                     failures.append(error)
                 over.wait(0.01)
@@ -60,7 +63,7 @@ class Service:
         for client in clients:
             client.start()
         try:
-            yield
+            yield answers
         finally:
             over.set()
             for client in clients:
@@ -108,7 +111,7 @@ def service():
     assert errors == ""
 
 
-def arguments(service, *more, seconds=1.5):
+def arguments(service, *more, seconds):
     """Return the arguments of the command."""
     known = ("--pid", str(service.pid), "--wait", str(DEADLINE), "--seconds", str(seconds))
     return ("trace", *known, *more)
@@ -140,6 +143,17 @@ def wait_until_observed(service, temporary_files):
     assert attaching.wait_for(has_written, service.pid, DEADLINE)
 
 
+def look(service, temporary_files, *more):
+    """Observe the service until it has answered 20 more orders; return the command's result."""
+    with command(service, *more, seconds=600) as process, service.under_load() as answers:
+        wait_until_observed(service, temporary_files)
+        enough = len(answers) + 20
+        assert attaching.wait_for(lambda: len(answers) >= enough, service.pid, DEADLINE)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE)
+    return process.returncode, output, errors
+
+
 def names(report):
     """Return how many spans of each name there are, and which parents each name has."""
     by_id = {tuple(span["id"]): span for span in report["spans"]}
@@ -155,15 +169,11 @@ def test_a_service_with_the_library_on(service, tmp_path, temporary_files):
     """The report has trees and hand-offs by line, no request fails, and nothing is left."""
     service.get("/on")
     file, page = tmp_path / "report.json", tmp_path / "report.html"
-    with service.under_load():
-        before = service.get("/state")
-        status = main(
-            arguments(
-                service, "--json", str(file), "--html", str(page), "--fail-on", "orphans,leaks"
-            )
-        )
+    before = service.get("/state")
+    options = ("--json", str(file), "--html", str(page), "--fail-on", "orphans,leaks")
+    status, _, errors = look(service, temporary_files, *options)
     report = json.loads(file.read_text())
-    assert (status, report["library"], report["exit_status"]) == (0, True, None)
+    assert (status, report["library"], report["exit_status"]) == (0, True, None), errors
     counts, parents = names(report)
     assert min(counts["GET /order"], counts["pack"], counts["deliver"]) > 5
     assert parents == {("GET /order", None), ("pack", "GET /order"), ("deliver", "GET /order")}
@@ -177,26 +187,29 @@ def test_a_service_with_the_library_on(service, tmp_path, temporary_files):
     assert list(temporary_files.iterdir()) == []
 
 
-def test_a_service_with_the_library_off(service, tmp_path, capsys):
+def test_a_service_with_the_library_off(service, tmp_path, temporary_files):
     """The report shows what is lost without the library, which stays off."""
     service.get("/off")
     file = tmp_path / "report.json"
-    with service.under_load():
-        before = service.get("/state")
-        status = main(arguments(service, "--json", str(file), "--fail-on", "orphans"))
+    before = service.get("/state")
+    status, output, errors = look(
+        service, temporary_files, "--json", str(file), "--fail-on", "orphans"
+    )
     report = json.loads(file.read_text())
-    assert (status, report["library"]) == (1, False)
+    assert (status, report["library"]) == (1, False), errors
     assert {each["reason"] for each in report["orphans"]} == {"primitive_off"}
-    assert "library off" in capsys.readouterr().out
+    assert "library off" in output
     assert before["changed"] == []
     assert service.is_as_before(before)
     assert service.get("/is_on") == {"on": False}
 
 
 def test_a_service_that_has_nothing_to_do(service, capsys):
-    """No span is no success: --fail-on says so, with a status of its own."""
+    """No span is no success: --fail-on says so, with a status of its own; then the time is up."""
+    before = service.get("/state")
     assert main(arguments(service, "--fail-on", "orphans", seconds=0.3)) == 3
     assert "no span was started" in capsys.readouterr().err
+    assert service.is_as_before(before)
 
 
 def test_ctrl_c_ends_the_look(service, tmp_path, temporary_files):
