@@ -26,7 +26,8 @@ def settings() -> str:
     sections = []
     for name, text in zip(tree.body[1::2], tree.body[2::2], strict=True):
         variable = name.targets[0].id
-        keyword = variable.removeprefix("OTEL_PYTHON_CONCURRENCY_").lower()
+        flag = variable.removeprefix("OTEL_PYTHON_").lower()
+        keyword = flag.removeprefix("concurrency_") if "_" in flag else "policy"  # the short name
         _, description, default = re.split(
             r"\.\. envvar:: \w+\n\n|\n\nDefault: ", ast.literal_eval(text.value).strip()
         )
@@ -35,7 +36,7 @@ def settings() -> str:
             "| | |\n| --- | --- |\n"
             f"| default | {' '.join(default.replace('``', '`').split()).rstrip('.')} |\n"
             f"| keyword of `instrument()` | `{keyword}` |\n"
-            f"| flag of `opentelemetry-instrument` | `--concurrency_{keyword}` |"
+            f"| flag of `opentelemetry-instrument` | `--{flag}` |"
         )
     return "\n\n".join(sections)
 

@@ -209,6 +209,23 @@ def test_a_flag_switches_one_primitive_off(run, primitive):
     assert found_orders(ran.spans) == expected_orders(orphans=CARRIED_BY[primitive])
 
 
+def test_a_programs_own_option_of_that_name_is_left_to_it():
+    """A program can have an option ``--concurrency``, as workers of Celery do."""
+    ran = subprocess.run(
+        [
+            SCRIPTS / "opentelemetry-instrument",
+            *(sys.executable, "-c", "import sys; print(sys.argv[1:])", "--concurrency", "2"),
+        ],
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+        | {"OTEL_LOGS_EXPORTER": "none"},
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+        check=False,
+    )
+    assert (ran.stdout, ran.stderr) == ("['--concurrency', '2']\n", "")
+
+
 def test_the_policy_switches_every_primitive_off(run):
     """With the policy off only what Python itself carries keeps its order."""
     ran = run("payments.py", OTEL_PYTHON_CONCURRENCY_POLICY="off")

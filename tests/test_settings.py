@@ -523,7 +523,17 @@ def test_on_is_patched(name):
 
 def test_every_setting_has_its_variable():
     """Every setting has a constant, and there are no other ones."""
-    assert set(CONSTANTS) == {_settings.variable(name) for name in SETTINGS}
+    named = {_settings.variable(name) for name in SETTINGS}
+    assert set(CONSTANTS) == {*named, variables.OTEL_PYTHON_CONCURRENCY}
+
+
+def test_the_short_variable_is_the_policy_of_all(monkeypatch):
+    """It counts where the long one is not set, or not valid."""
+    monkeypatch.setenv("OTEL_PYTHON_CONCURRENCY", "off")
+    assert set(_settings.read(NAMES, {}).policies.values()) == {Policy.OFF}
+    assert _settings.read(NAMES, {}).sources["policy"] == "OTEL_PYTHON_CONCURRENCY"
+    monkeypatch.setenv("OTEL_PYTHON_CONCURRENCY_POLICY", "link")
+    assert _settings.read(NAMES, {}).policies["queue"] is Policy.LINK
 
 
 def test_every_variable_is_a_documented_literal():

@@ -55,6 +55,9 @@ _logger = logging.getLogger(__name__)
 
 _PREFIX = "OTEL_PYTHON_CONCURRENCY_"
 
+_SHORT = {"policy": variables.OTEL_PYTHON_CONCURRENCY}
+"""The settings that can be set by another variable, too, and that variable."""
+
 _WORDS = {policy.value: policy for policy in Policy}
 
 _BESIDE_PRIMITIVES = (
@@ -220,6 +223,7 @@ class _Given:
         for where, value in (
             (self._keyword(name), self._keywords.get(name)),
             (variable(name), os.environ.get(variable(name))),
+            (_SHORT.get(name, ""), os.environ.get(_SHORT.get(name, ""))),
         ):
             if not _is_unset(value):
                 self.sources[name] = where

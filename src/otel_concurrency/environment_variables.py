@@ -5,6 +5,19 @@ Entry point of the group ``opentelemetry_environment_variables``: the parent pro
 (``OTEL_PYTHON_CONCURRENCY_SCHED`` becomes ``--concurrency_sched``). It therefore imports nothing.
 """
 
+OTEL_PYTHON_CONCURRENCY = "OTEL_PYTHON_CONCURRENCY"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY
+
+A short name of ``OTEL_PYTHON_CONCURRENCY_POLICY``, which counts where both are set.
+
+The flag ``--concurrency`` also has to exist: without it ``argparse``, in Python 3.10, 3.11 and early
+releases of 3.12 and 3.13, takes an option of that name of the program that is run (as Celery's
+workers have) for a misspelled flag, and ``opentelemetry-instrument`` does not start the program.
+
+Default: empty.
+"""
+
 OTEL_PYTHON_CONCURRENCY_POLICY = "OTEL_PYTHON_CONCURRENCY_POLICY"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_POLICY
