@@ -39,6 +39,7 @@ NEEDED = {
     "test_janus.py": "janus",
     "test_kafka_python.py": "kafka opentelemetry.instrumentation.kafka",
     "test_library_threads.py": "kubernetes prompt_toolkit py4j redis rich websocket websockets",
+    "test_llama_index_workflows.py": "workflows",
     "test_logging.py": "opentelemetry.instrumentation.logging",
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",

@@ -88,6 +88,7 @@ PASS_ON = {
     "run_in": "the worker's function for one task",
     "awaited_in": "the program's coroutine",
     "_give_back": "as awaited_in",
+    "in_context_of": "the step of a run of llama-index's",
     "wrap": "capture() and its method wrap(), by hand",
     "clean": "an empty hand-off, by hand",
     "coroutine": "the program's coroutine function",

@@ -752,6 +752,40 @@ def apps() -> Any:
     return asyncio.run(use())
 
 
+def sent_events() -> Any:
+    """Send events to a run of llama-index's, from outside and from a step."""
+    from workflows import Context, Workflow, step
+    from workflows.events import Event, StartEvent, StopEvent
+
+    class Number(Event):
+        number: int
+
+    async def begin(ctx: Any, event: Any) -> None:
+        ctx.send_event(Number(number=1))
+
+    async def each(event: Any) -> Any:
+        results.append(square(event.number))
+        return StopEvent(result=results) if event.number == 3 else None
+
+    # Steps are found by their annotations, which are no text that a module could resolve.
+    begin.__annotations__ = {"ctx": Context, "event": StartEvent, "return": Number | None}
+    each.__annotations__ = {"event": Number, "return": StopEvent | None}
+    flow: Any = type("Flow", (Workflow,), {})
+    for function in (begin, each):
+        step(workflow=flow)(function)
+    results: list[Any] = []
+
+    async def use() -> Any:
+        handler = flow(timeout=WAIT).run()
+        await asyncio.sleep(0.01)
+        for number in (2, 3):
+            handler.ctx.send_event(Number(number=number))
+            await asyncio.sleep(0.01)
+        return await handler
+
+    return asyncio.run(use())
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -770,6 +804,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "huey": (huey_tasks,),
     "janus": (two_sides,),
     "kafka_python": (records,),
+    "llama_index_workflows": (sent_events,),
     "loky": (loky_pools,),
     "more_executors": (attempts,),
     "multiprocess": (dill_pools,),
@@ -788,7 +823,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
 
 SHARED: dict[str, tuple[str, ...]] = {
     "_adapters": ("anyio",),
-    "_core.awaiting": ("textual",),
+    "_core.awaiting": ("llama_index_workflows", "textual"),
     "_items.channels": ("anyio", "trio"),
     "_crossing.pickled_calls": ("anyio", "billiard", "trio_parallel"),
     "_items.relays": ("eventlet", "tornado"),

@@ -48,6 +48,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "huey": {"multiprocessing": ("huey.registry", "huey.serializer", "huey.api")},
     "janus": {"queue": ("janus",)},
     "kafka_python": {"queue": ("kafka.consumer.group",)},
+    "llama_index_workflows": {
+        "asyncio": ("workflows.context.context", "workflows.runtime.types.step_function"),
+    },
     "loky": {
         "multiprocessing": (
             "joblib._utils",
