@@ -359,6 +359,19 @@ async def main():
 run(main)
 """
 
+AIOTOOLS = """
+import aiotools
+
+async def main():
+    with request("first"):
+        timer = aiotools.create_timer(mark_it, 0.01)
+        await until_marked()
+    await until_marked()
+    timer.cancel()
+    await asyncio.wait([timer])
+run(main)
+"""
+
 BOKEH = """
 from bokeh.document import Document
 from bokeh.server.callbacks import DocumentCallbackGroup
@@ -505,6 +518,7 @@ PROGRAMS = {
 PERIODIC = {
     "discord.py": ("discord.ext.tasks", DISCORD),
     "aiocron": ("aiocron", AIOCRON),
+    "aiotools": ("aiotools", AIOTOOLS),
     "bokeh": ("bokeh.server.callbacks", BOKEH),
     "tornado, a function": ("tornado.ioloop", TORNADO_PERIODIC.replace("HANDLER", "mark")),
     "tornado, a coroutine": ("tornado.ioloop", TORNADO_PERIODIC.replace("HANDLER", "mark_it")),

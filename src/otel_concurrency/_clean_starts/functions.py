@@ -71,6 +71,8 @@ FLOWS: Final[Table] = {
 ROUNDS: Final[Table] = {
     # aiocron 1.8, 2.1
     "aiocron": ("Cron.start",),
+    # aiotools 1.7.0, 2.2.4
+    "aiotools.timer": ("create_timer",),
     # bokeh 3.4.0 (the second module), 3.10.2
     "bokeh.util.asyncio": ("_AsyncPeriodic.start",),
     "bokeh.util.tornado": ("_AsyncPeriodic.start",),
@@ -104,6 +106,7 @@ context of an ended span switches to the empty context: the message has nothing 
 request of that span."""
 
 IMPORTED_BY: Final[Mapping[str, Mapping[str, str]]] = {
+    "aiotools": {"create_timer": "aiotools.timer"},
     "telegram.ext._application": {"network_retry_loop": "telegram.ext._utils.networkloop"},
     "telegram.ext._updater": {"network_retry_loop": "telegram.ext._utils.networkloop"},
     "watchfiles": {"arun_process": "watchfiles.run", "awatch": "watchfiles.main"},
