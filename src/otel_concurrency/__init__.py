@@ -25,10 +25,9 @@ a hand-off of it. ``batch(handoffs)`` is for work that is done for several at on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from otel_concurrency.version import __version__
 
+TYPE_CHECKING = False  # `typing` is not imported: a child process may have no use for it
 if TYPE_CHECKING:
     from otel_concurrency._by_hand.handoffs import HandOff, batch, capture, clean, wrap
     from otel_concurrency._instrumentor import ConcurrencyInstrumentor

@@ -46,6 +46,11 @@ def when_imported(
         _call(callback, module)
 
 
+def awaited() -> str:
+    """Return the names of all modules with callbacks, separated by spaces."""
+    return " ".join(list(_on_import))
+
+
 def look_again() -> bool:
     """Call back for modules whose import bypassed the hooks; return whether none is left to do.
 

@@ -1,7 +1,8 @@
 """An object that is pickled to a child process to instrument it like its parent.
 
-The child runs it before its first task. Its pickle contains only text for ``exec`` and plain
-values. So a child in which this library cannot be imported runs on without it.
+The child runs it before its first task, and is instrumented when that needs it (see ``_child``).
+The pickle contains only text for ``exec`` and plain values. So a child in which this library cannot
+be imported runs on without it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from otel_concurrency import _settings
+from otel_concurrency._core import imports
 
 _INSTRUMENT = """\
 try:
     from otel_concurrency import _child
-    _child.instrument(settings)
+    _child.stand_by(settings, patched)
 except Exception:
     pass
 """
@@ -28,4 +30,5 @@ class Instrumented:
         self._settings = settings
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (_INSTRUMENT, {"settings": self._settings.as_keywords()})
+        names = {"settings": self._settings.as_keywords(), "patched": imports.awaited()}
+        return exec, (_INSTRUMENT, names)

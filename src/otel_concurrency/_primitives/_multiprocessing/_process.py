@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import sys
+from _thread import get_ident
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +89,31 @@ def _bootstrap(original: Any, seam: Seam, util: str) -> Any:
             departure.end()
 
     return _bootstrap
+
+
+def begin_late(headers: carrier.Headers | None, current: Any) -> Callable[[], None]:
+    """Do what the patched ``_bootstrap`` does, where the body of a started process runs already.
+
+    ``current`` is an empty context that is current in it since it began, and gets the content of
+    ``headers``; None if there is none. Returns what is to be called when the body is over.
+    """
+    departure = flush.Departure(span_start.started_since)
+    context = carrier.unpack_safely(headers) or NO_CONTEXT
+    if current is not None:
+        dict.update(current, context)  # a Context can only be changed in this way
+        context = current
+    thread = get_ident()
+    handoff.bodies[thread] = context
+    if context is not current:
+        handoff.attach_safely(context)
+
+    def end() -> None:
+        handoff.bodies.pop(thread, None)
+        handoff.ages.pop(thread, None)
+        handoff.begin_in(NO_CONTEXT)
+        departure.end()
+
+    return end
 
 
 def _replace_target(process: Any) -> None:
