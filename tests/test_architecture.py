@@ -116,7 +116,8 @@ LAYERS = (
     Layer(
         "entrances",
         "__init__ _child",
-        "version _instrumentor _linking.policies _by_hand _by_hand.handoffs",
+        "version _instrumentor _linking.policies _by_hand _by_hand.handoffs _core.faults "
+        "_primitives._multiprocessing._process",
     ),
 )
 

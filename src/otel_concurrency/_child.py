@@ -123,6 +123,8 @@ class _StandBy:
         program may copy the variables of its flow."""
         self._watched = _with_packages(names) | _FLOWS | {_IMPORTS_OBSERVED_MODULES}
         self._undo: list[Callable[[], None]] = []
+        self._undone: list[object] = []
+        """The replacements that the program has left in their places."""
         sys.meta_path.insert(0, self)
         self._undo.append(lambda: sys.meta_path.remove(self))
         thread: Any = sys.modules["_thread"]
@@ -144,27 +146,25 @@ class _StandBy:
         def undo() -> None:
             if vars(owner).get(name) is replacement:
                 setattr(owner, name, original)
+                self._undone.append(replacement)
 
         self._undo.append(undo)
 
-    def present(self, owner: Any, name: str, original: Any, replacement: Any) -> Any:
+    def present(self, place: tuple[Any, str, Any], replacement: Any) -> Any:
         """Switch on; return what is to be called instead of ``replacement``.
 
-        That is ``original`` where another replacement leads here, and else what there is now.
+        That is ``original`` where the program's own replacement calls this one, and else what has
+        taken its place. In the first case this call has passed the place already, and carries no
+        context.
         """
         self.switch_on()
-        present = vars(owner).get(name)
-        wrapped = present
-        for _ in range(100):
-            if wrapped is replacement or wrapped is None:
-                break
-            wrapped = getattr(wrapped, "__wrapped__", None)
-        return original if wrapped is replacement else present
+        owner, name, original = place
+        return vars(owner)[name] if replacement in self._undone else original
 
     def _before(self, _state: Any, owner: Any, name: str, original: Any) -> Any:
         @functools.wraps(original)
         def start(*args: Any, **kwargs: Any) -> Any:
-            return self.present(owner, name, original, start)(*args, **kwargs)
+            return self.present((owner, name, original), start)(*args, **kwargs)
 
         return start
 
@@ -172,7 +172,7 @@ class _StandBy:
         @functools.wraps(original)
         def _bootstrap(process: Any, *args: Any, **kwargs: Any) -> Any:
             if self._is_over:
-                present = self.present(owner, name, original, _bootstrap)
+                present = self.present((owner, name, original), _bootstrap)
                 return present(process, *args, **kwargs)
             process.__dict__.pop(_INSTRUMENTED, None)
             self._headers = process.__dict__.pop(_HEADERS, None)
@@ -194,7 +194,7 @@ class _StandBy:
         if name not in self._watched and name.partition(".")[0] not in _WHOLE:
             return None
         self.switch_on()
-        if sys.modules.get(name) is not None:
+        if getattr(sys.modules.get(name), "__spec__", None) is not None:
             return _spec_of(sys.modules[name])
         # The interpreter goes through the list of finders by position, and it has changed.
         for finder in list(sys.meta_path):
@@ -254,14 +254,14 @@ class _Builtin:
 
     def __init__(self, state: _StandBy, owner: Any, name: str, original: Any) -> None:
         functools.update_wrapper(self, original)
-        self._place = state, owner, name, original
+        self._state = state
+        self._place = owner, name, original
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        state, owner, name, original = self._place
-        return state.present(owner, name, original, self)(*args, **kwargs)
+        return self._state.present(self._place, self)(*args, **kwargs)
 
     def __reduce__(self) -> str:
-        return self._place[2]
+        return self._place[1]
 
 
 class _Runtime:
@@ -277,7 +277,12 @@ class _Runtime:
 
 
 class _Loaded:
-    """A loader of a module that was imported while its import began. It keeps what there is."""
+    """A loader of a module that was imported while its import began. It keeps what there is.
+
+    A finder that has imported the module itself is not asked for its loader, but the module is
+    (``importlib._bootstrap._find_spec``, from 3.4 to 3.15). So the module refers to this one until
+    it is used.
+    """
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -299,4 +304,5 @@ def _spec_of(module: Any) -> Any:
     spec = module.__spec__
     found = ModuleSpec(spec.name, _Loaded(module), origin=spec.origin)  # type: ignore[arg-type]
     found.submodule_search_locations = spec.submodule_search_locations
+    module.__spec__ = found
     return found

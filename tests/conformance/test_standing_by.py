@@ -1,0 +1,109 @@
+"""A started process stands by: it is instrumented when its own code needs that, and not before.
+
+The children are those of ``apps/late.py``, whose main module imports nothing of OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from programs import APPS
+
+OURS = {
+    "__future__",
+    "otel_concurrency",
+    "otel_concurrency._child",
+    "otel_concurrency.version",
+}
+"""What a child imports to stand by, beside what it imports without the library."""
+
+METHODS = ("spawn", "forkserver")
+
+
+def run(what: str, method: str = "spawn", *more: str) -> dict[str, object]:
+    """Run the program; return the trace of its span, and what its child has said."""
+    printed = subprocess.run(
+        [sys.executable, str(APPS / "late.py"), what, method, *more],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert printed.stderr == ""
+    return json.loads(printed.stdout)
+
+
+IN_THE_CONTEXT = (
+    "import_here",
+    "start_thread",
+    "start_looked_up_before",
+    "start_raw_thread",
+    "put_item",
+    "submit_to_pool",
+    "submit_by_asyncio",
+    "start_grandchild",
+    "after_copied_variables",
+    "in_copied_variables",
+    "import_wrapt_first",
+    "import_futures_first",
+    "import_asyncio_first",
+    "look_for_package",
+    "in_a_thread_by_hand",
+)
+
+
+@pytest.mark.parametrize("api", [(), ("api",)], ids=["without", "with the API"])
+@pytest.mark.parametrize("what", IN_THE_CONTEXT)
+def test_what_a_child_does_first_is_in_the_context_of_its_start(what, api):
+    """Whatever it is by which its code comes to need a context, and wherever that is looked at."""
+    found = run(what, "spawn", *api)
+    assert found["answer"] == [found["trace"], "acme"]
+
+
+@pytest.mark.parametrize("what", ["start_thread", "import_here"])
+def test_so_is_that_of_a_child_of_a_server(what):
+    """A child of the fork server stands by as a spawned one does."""
+    found = run(what, "forkserver")
+    assert found["answer"] == [found["trace"], "acme"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_child_that_does_nothing_imports_nothing(method):
+    """What it has to import of the library is named here; of what that needs, nothing."""
+    plain = run("nothing", method, "plain")["answer"]
+    found = run("nothing", method)["answer"]
+    assert set(found) - set(plain) == OURS
+
+
+def test_a_child_may_say_otherwise_of_itself():
+    """Settings of its own hold in it, and its work is in the context of its start all the same."""
+    found = run("switched_on_by_the_child")
+    assert found["answer"] == [found["trace"], "acme", "0", None]
+
+
+def test_the_program_may_patch_what_begins_a_flow():
+    """Its replacement stays in place. The thread by which it is found out starts in no context."""
+    found = run("start_below_another_patch")
+    assert found["answer"] == ["0", None, found["trace"], "acme"]
+
+
+def test_a_handler_of_signals_that_was_registered_while_it_stood_by():
+    """It runs in no context, and is what the program has registered."""
+    found = run("handle_signal")
+    assert found["answer"] == [found["trace"], "acme", "0", None, "<lambda>"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_recorded_is_exported(method):
+    """Spans of a provider that was made after the child stood by are exported at its end."""
+    found = run("spans_at_the_end", method)
+    file = Path(str(found["answer"]))
+    span = json.loads(file.read_text())
+    file.unlink()
+    assert span["context"]["trace_id"] == f"0x{found['trace']:0>32}"
+    assert span["parent_id"] is not None
