@@ -8,13 +8,22 @@ import sys
 
 
 def environment(**variables):
-    """Return ours without what would change how the command behaves, and with ``variables``."""
+    """Return ours without what would change how the command behaves, and with ``variables``.
+
+    OpenTelemetry's instrumentor of FastAPI is switched off: it imports all of FastAPI into every
+    program, which takes longer than all that is tested here.
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("OTEL_", "PYTHON")) and key not in ("FORCE_COLOR", "NO_COLOR")
     }
-    return kept | {"PYTHONIOENCODING": "utf-8", "COLUMNS": "80"} | variables
+    given = {
+        "PYTHONIOENCODING": "utf-8",
+        "COLUMNS": "80",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi",
+    }
+    return kept | given | variables
 
 
 def command(*arguments, **variables):

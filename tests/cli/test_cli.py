@@ -21,7 +21,7 @@ from rich.console import Console
 
 from commands import command, environment
 from otel_concurrency import __version__
-from otel_concurrency._cli import CommandError, demo, tree
+from otel_concurrency._cli import CommandError, demo, demo_services, tree
 from otel_concurrency._cli.spans import ExportedSpan, SpanId, Standing, parse, plant, summary
 from otel_concurrency._generators import monitoring
 
@@ -229,14 +229,14 @@ def test_demo_shows_why_the_service_failed(tmp_path):
 
 def test_demo_gives_a_stuck_service_up(monkeypatch):
     """A service that does not end in time is ended, and the error says so."""
-    monkeypatch.setattr(demo, "_TIME_LIMIT", 0.01)
+    monkeypatch.setattr(demo_services, "_TIME_LIMIT", 0.01)
     with pytest.raises(CommandError, match="did not end within"):
         demo.run(None)
 
 
 def test_demo_needs_opentelemetry_instrument(monkeypatch):
     """The error names the package that the missing command comes with."""
-    monkeypatch.setattr(demo.sysconfig, "get_path", lambda *_: "/nowhere")
+    monkeypatch.setattr(demo_services.sysconfig, "get_path", lambda *_: "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(CommandError, match="opentelemetry-instrumentation"):
         demo.run(None)
@@ -303,6 +303,17 @@ def test_help_names_the_verbs():
     result = command("--help")
     assert result.returncode == 0
     assert re.search(r"^ +demo +\w", result.stdout, re.MULTILINE)
+
+
+def test_the_command_imports_nothing_that_another_verb_needs():
+    """To start it takes neither an event loop nor a client of HTTP: only the demo uses them."""
+    program = (
+        "import sys\n"
+        "from otel_concurrency._cli import demo, status, trace\n"
+        "print({'asyncio', 'http.client', 'ssl'} & {*sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("set()\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("dmeo",)])
