@@ -14,6 +14,7 @@ from servers import RABBITMQ, SERVERS
 from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
+    "test_aiokafka.py": "aiokafka confluent_kafka",
     "test_aiosqlite.py": "aiosqlite",
     "test_ansible.py": "ansible",
     "test_anyio.py": "anyio trio",
@@ -26,6 +27,7 @@ NEEDED = {
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_channels_model.py": "anyio hypothesis",
     "test_cloudpickle.py": "cloudpickle",
+    "test_confluent_kafka.py": "confluent_kafka",
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",

@@ -752,6 +752,7 @@ def apps() -> Any:
     return asyncio.run(use())
 
 
+<<<<<<< HEAD
 def sent_events() -> Any:
     """Send events to a run of llama-index's, from outside and from a step."""
     from workflows import Context, Workflow, step
@@ -784,16 +785,66 @@ def sent_events() -> Any:
         return await handler
 
     return asyncio.run(use())
+=======
+def log_of_a_cluster() -> Any:
+    """Produce to librdkafka's mock cluster, and consume by both of its clients."""
+    import confluent_kafka
+
+    settings = {"test.mock.num.brokers": 1, "log_level": 0, "log.connection.close": False}
+    producer: Any = confluent_kafka.Producer(settings)
+    delivered: list[Any] = []
+
+    def deliver(error: Any, message: Any) -> None:
+        delivered.append((error, square(len(message.value()))))
+
+    for value in (b"1", b"22", b"333"):
+        headers: dict[str, str] = {}
+        propagate.inject(headers)
+        given = [(name, text.encode()) for name, text in headers.items()]
+        producer.produce("log", value, partition=0, headers=given, on_delivery=deliver)
+    left = producer.flush(WAIT)
+    (broker,) = producer.list_topics(timeout=WAIT).brokers.values()
+    address = f"{broker.host}:{broker.port}"
+    consumer: Any = confluent_kafka.Consumer(
+        {"bootstrap.servers": address, "group.id": "log", "log_level": 0}
+    )
+    consumer.assign([confluent_kafka.TopicPartition("log", 0, 0)])
+    got = [(square(len(consumer.poll(WAIT)))) for _ in range(2)]
+    got += [square(len(one)) for one in consumer.consume(1, WAIT)]
+    got.append(consumer.poll(0))
+    consumer.close()
+    return delivered, left, got, told(producer.produce)[0], asyncio.run(read_log(address))
+
+
+async def read_log(address: str) -> Any:
+    """Read from a cluster with aiokafka."""
+    import aiokafka
+
+    consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=address)
+    await consumer.start()
+    partition = aiokafka.TopicPartition("log", 0)
+    consumer.assign([partition])
+    await consumer.seek_to_beginning(partition)
+    got = [square(len((await consumer.getone()).value)) for _ in range(2)]
+    await consumer.seek_to_end(partition)
+    got.append(await consumer.getmany(timeout_ms=0))
+    await consumer.seek_to_beginning(partition)
+    got.append(bool(await consumer.getmany(timeout_ms=WAIT * 1000)))
+    await consumer.stop()
+    return got
+>>>>>>> 1c04a7b (Carry the context to records of aiokafka and confluent-kafka, and to delivery callbacks)
 
 
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
+    "aiokafka": (log_of_a_cluster,),
     "aiosqlite": (connections,),
     "anyio": (streams, worker_processes),
     "apscheduler": (jobs,),
     "arq": (enqueued_jobs,),
     "billiard": (billiard_pools,),
+    "confluent_kafka": (log_of_a_cluster,),
     "culsans": (three_sides,),
     "distributed": (clusters,),
     "dramatiq": (messages,),
@@ -826,6 +877,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     "_core.awaiting": ("llama_index_workflows", "textual"),
     "_items.channels": ("anyio", "trio"),
     "_crossing.pickled_calls": ("anyio", "billiard", "trio_parallel"),
+    "_items.records": ("kafka_python", "aiokafka", "confluent_kafka"),
     "_items.relays": ("eventlet", "tornado"),
     "_crossing.tasks": ("huey", "loky", "pebble", "rq"),
 }

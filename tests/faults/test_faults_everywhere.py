@@ -23,6 +23,7 @@ UNUSED = (
     "_child",
     "_instrumented",
     "_configuration",  # it is used where the SDK is configured by a file
+    "records",  # as relays
     "relays",  # where no library is installed that uses them
     "faults",
     "tasks",  # as relays

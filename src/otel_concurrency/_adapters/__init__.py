@@ -20,6 +20,7 @@ from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Patch
 
 ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "aiokafka": {"queue": ("aiokafka.consumer.consumer",)},
     "aiosqlite": {"queue": ("aiosqlite.core",)},
     "anyio": {
         "asyncio": ("anyio.streams.memory",),
@@ -30,6 +31,10 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "arq": {"multiprocessing": ("arq.connections", "arq.worker")},
     "billiard": {"multiprocessing": ("billiard.process", "billiard.pool")},
+    "confluent_kafka": {
+        "queue": ("confluent_kafka", "confluent_kafka.aio._AIOConsumer"),
+        "futures": ("confluent_kafka",),
+    },
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},

@@ -242,6 +242,37 @@ def found_none() -> None:
     let_go()
 
 
+def set_aside() -> tuple[Record, Context] | None:
+    """Let go before a wait of unknown length; return what :func:`take_up` needs. Never raises.
+
+    None if there is nothing to take up: a span was started for the last item.
+    """
+    record = adopted.get()
+    if record is None or record is ABSTAINS:
+        return None
+    aside = None
+    try:
+        current = get_current()
+        if record[3] <= FRESH and record[0]() is current:
+            aside = record, current
+    except Exception as error:
+        handoff.report_fault("get", error)
+    let_go()
+    return aside
+
+
+def take_up(aside: tuple[Record, Context] | None) -> None:
+    """Adopt again what was set aside, so that it is one batch with what the flow has got now.
+
+    May raise.
+    """
+    if aside is not None:
+        record, context = aside
+        if get_current() is record[1]:
+            attach(context)
+            adopted.set(record)
+
+
 def is_batch() -> bool:
     """Whether the flow has several items, and has started no span for them. Never raises."""
     try:
