@@ -752,7 +752,6 @@ def apps() -> Any:
     return asyncio.run(use())
 
 
-<<<<<<< HEAD
 def sent_events() -> Any:
     """Send events to a run of llama-index's, from outside and from a step."""
     from workflows import Context, Workflow, step
@@ -785,7 +784,8 @@ def sent_events() -> Any:
         return await handler
 
     return asyncio.run(use())
-=======
+
+
 def log_of_a_cluster() -> Any:
     """Produce to librdkafka's mock cluster, and consume by both of its clients."""
     import confluent_kafka
@@ -832,7 +832,6 @@ async def read_log(address: str) -> Any:
     got.append(bool(await consumer.getmany(timeout_ms=WAIT * 1000)))
     await consumer.stop()
     return got
->>>>>>> 1c04a7b (Carry the context to records of aiokafka and confluent-kafka, and to delivery callbacks)
 
 
 Part = Callable[[], Any]
