@@ -65,7 +65,7 @@ def run(*command, directory):
     done = subprocess.run(
         [*command, "-m", "pytest", "-q", *without],
         cwd=directory,
-        env={**os.environ, **none, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **none},
         capture_output=True,
         text=True,
         timeout=110,

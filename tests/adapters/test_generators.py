@@ -6,7 +6,6 @@ Each test says what is current where, with the library and without it: that does
 import asyncio
 import contextlib
 import logging
-import os
 import subprocess
 import sys
 import textwrap
@@ -70,7 +69,6 @@ def run_pytest(directory, tests, plugin, *, library):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *(f"-pno:{one}" for one in without)],
         cwd=directory,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=110,

@@ -133,7 +133,6 @@ def configured(tmp_path):
             if not name.startswith(("OTEL_", "PYTHON"))
         }
         kept |= {
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(tmp_path),
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(instrumentors - {"concurrency"}),
             variable: str(file),

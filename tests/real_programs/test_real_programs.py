@@ -54,7 +54,6 @@ def variables(directory):
     return environment(
         HOME=str(directory),
         PYTHONPATH=str(directory),
-        PYTHONDONTWRITEBYTECODE="1",
         # They carry some of the work, too.
         OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="threading,asyncio",
         PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
