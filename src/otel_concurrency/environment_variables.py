@@ -11,9 +11,9 @@ OTEL_PYTHON_CONCURRENCY = "OTEL_PYTHON_CONCURRENCY"
 
 A short name of ``OTEL_PYTHON_CONCURRENCY_POLICY``, which counts where both are set.
 
-The flag ``--concurrency`` also has to exist: without it ``argparse``, in Python 3.10, 3.11 and early
-releases of 3.12 and 3.13, takes an option of that name of the program that is run (as Celery's
-workers have) for a misspelled flag, and ``opentelemetry-instrument`` does not start the program.
+The flag ``--concurrency`` also has to exist: without it ``argparse``, in Python 3.10, 3.11 and the
+first releases of 3.12 and 3.13, takes an option of that name of the program that is run (as
+Celery's workers have) for a misspelled flag, and ``opentelemetry-instrument`` does not start it.
 
 Default: empty.
 """
