@@ -8,6 +8,7 @@ and leave nothing attached.
 from __future__ import annotations
 
 import logging
+import runpy
 import sys
 from pathlib import Path
 
@@ -29,12 +30,12 @@ def main():
         from otel_concurrency import ConcurrencyInstrumentor
 
         ConcurrencyInstrumentor().instrument()
-    names = {"__name__": "__main__", "__file__": file, "tracer": trace.get_tracer("docs")}
+    tracer = trace.get_tracer("docs")
     if "span" in how:
         context.attach(baggage.set_baggage("tenant", "acme"))
-        context.attach(trace.set_span_in_context(names["tracer"].start_span("request")))
+        context.attach(trace.set_span_in_context(tracer.start_span("request")))
     before = context.get_current()
-    exec(compile(code, file, "exec"), names)
+    runpy.run_path(file, {"tracer": tracer}, "__main__")
     # A consumer on the main thread rests in the context of its last item, as the page says.
     if how != ["library"]:
         assert context.get_current() is before, "a context was left attached"

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,7 @@ RUNNER = Path(__file__).with_name("run_block.py")
 WAYS = {
     "by-hand": [("span",), ("library", "span")],
     "queues": [("library",)],
+    "howto-failed-to-detach": [("library",)],
 }
 """How blocks of a page are run, where that is not as they are: the page says so."""
 
@@ -56,7 +58,7 @@ RUN = [
 @pytest.mark.parametrize(("block", "how"), RUN)
 def test_a_block_runs(block, how, tmp_path):
     """Each block of Python is a program that ends, logs nothing and leaves nothing attached."""
-    if block.page == "generators" and not monitoring.IS_THERE:
+    if block.page in ("generators", "howto-failed-to-detach") and not monitoring.IS_THERE:
         pytest.skip("before CPython 3.12 a suspension is not heard of")
     file = tmp_path / "block.py"
     file.write_text(block.code, encoding="utf-8")
@@ -175,3 +177,12 @@ def test_generated_parts_are_what_the_code_says():
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_pictures_are_what_is_drawn():
+    """The pictures of the kinds of hand-offs are those that `tests/pictures/kinds.py` draws."""
+    file = REPOSITORY / "tests" / "pictures" / "kinds.py"
+    names = runpy.run_path(str(file))
+    drawn = {name: names["draw"](picture) for name, picture in names["KINDS"].items()}
+    kept = {path.stem: path.read_text("utf-8") for path in (DOCS / "pictures").glob("*.svg")}
+    assert drawn == kept
