@@ -163,6 +163,75 @@ def test_a_child_without_a_span_flushes_none(state):
     assert run_code(KEEPS, state) == ("0\n", "")
 
 
+ASKED = """
+import multiprocessing, os, sys
+from opentelemetry._logs import LogRecord
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from otel_concurrency import ConcurrencyInstrumentor
+
+def asked(kind):
+    flush = kind.force_flush
+
+    def force_flush(self, *args, **kwargs):
+        os.write(1, f"{kind.__name__}\\n".encode())
+        return flush(self, *args, **kwargs)
+
+    kind.force_flush = force_flush
+
+for kind in (TracerProvider, MeterProvider, LoggerProvider):
+    asked(kind)
+
+null = open(os.devnull, "w")
+ConcurrencyInstrumentor().instrument()
+spans = TracerProvider(shutdown_on_exit=False)
+spans.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=null)))
+reader = PeriodicExportingMetricReader(ConsoleMetricExporter(out=null), 3_600_000)
+meters = MeterProvider([reader], shutdown_on_exit=False)
+counter = meters.get_meter("tests").create_counter("count")
+logs = LoggerProvider(shutdown_on_exit=False)
+logs.add_log_record_processor(
+    BatchLogRecordProcessor(ConsoleLogRecordExporter(out=null), schedule_delay_millis=3_600_000)
+)
+
+def record():
+    for what in sys.argv[1:]:
+        if what == "span":
+            spans.get_tracer("tests").start_span("span").end()
+        if what == "measurement":
+            counter.add(1)
+        if what == "record":
+            logs.get_logger("tests").emit(LogRecord(body="record"))
+
+record()  # by the parent
+child = multiprocessing.get_context("fork").Process(target=record)
+child.start()
+child.join(20)
+print(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "asked"),
+    [
+        ((), []),
+        (("span",), ["TracerProvider"]),
+        (("measurement",), ["MeterProvider"]),
+        (("record",), ["LoggerProvider"]),
+        (("span", "measurement", "record"), ["LoggerProvider", "MeterProvider", "TracerProvider"]),
+    ],
+)
+def test_providers_for_which_nothing_was_recorded_are_not_asked(what, asked):
+    """A forked child flushes what it has recorded itself: spans, measurements or log records."""
+    printed, said = run_code(ASKED, *what)
+    *names, exit_code = printed.split()
+    assert (sorted(names), exit_code, said) == (asked, "0", "")
+
+
 PRINTS = """
 import multiprocessing, sys
 from opentelemetry import trace

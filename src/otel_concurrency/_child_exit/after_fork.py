@@ -1,5 +1,7 @@
 """Drops connections and measurements of the parent process from the providers of a forked child.
 
+Tells, later, whether anything has come in place of them.
+
 A forked child has a copy of every open socket. If an exporter keeps its connection open, parent and
 child write their requests into the same connection, and the receiver gets neither. urllib3 (to
 2.8), with which the OTLP/HTTP and Zipkin exporters send, does not handle forks.
@@ -79,3 +81,26 @@ def forget_measurements(provider: Any) -> None:
     for storage in getattr(consumer, "_reader_storages", {}).values():
         storage._lock._at_fork_reinit()
         storage._instrument_view_instrument_matches.clear()
+
+
+def has_measurements(provider: Any) -> bool:
+    """Whether something was measured since :func:`forget_measurements`, as far as can be told.
+
+    Values that are observed on demand are not measured before somebody asks for them. May raise.
+    """
+    consumer = getattr(provider, "_measurement_consumer", None)
+    storages = getattr(consumer, "_reader_storages", None)
+    if storages is None:
+        return True
+    return any(storage._instrument_view_instrument_matches for storage in storages.values())
+
+
+def has_log_records(provider: Any) -> bool:
+    """Whether a log record waits to be exported, or is being exported, as far as can be told."""
+    several = getattr(provider, "_multi_log_record_processor", None)
+    for processor in getattr(several, "_log_record_processors", (None,)):
+        batch = getattr(processor, "_batch_processor", None)
+        queue, exporting = getattr(batch, "_queue", None), getattr(batch, "_export_lock", None)
+        if queue is None or exporting is None or queue or exporting.locked():
+            return True
+    return False

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import logging
 import os
 import sys
@@ -56,6 +55,8 @@ def at_start_of_child() -> None:
     """
     if timeout <= 0 or os.getpid() == _process:
         return
+    if "urllib3" not in sys.modules and providers.METRICS.sdk not in sys.modules:
+        return  # what is touched in a child is copied: most children are spared it
     try:
         for signal in providers.SIGNALS:
             for provider in providers.of(signal):
@@ -68,6 +69,10 @@ def at_start_of_child() -> None:
 def is_needed() -> bool:
     """Whether a child may have something to export, as far as this process can tell."""
     return timeout > 0 and providers.are_in_use()
+
+
+_Flush = tuple[Any, "Callable[[Exception], None]"]
+"""A provider to flush, and what to call where that fails."""
 
 
 class Departure:
@@ -96,7 +101,6 @@ class Departure:
         threads: Any = threading
         plain = threads._shutdown
 
-        @functools.wraps(plain)
         def _shutdown() -> None:
             if threads._shutdown is _shutdown:
                 threads._shutdown = plain
@@ -109,11 +113,12 @@ class Departure:
         threads._shutdown = _shutdown
 
     def _when_work_is_done(self) -> None:
-        self._more_to_come = any(
-            thread is not threading.current_thread() and not thread.daemon
-            for thread in threading.enumerate()
-        )
-        self._export()
+        if self._left > 0 and (found := self._recorded()):
+            self._more_to_come = any(
+                thread is not threading.current_thread() and not thread.daemon
+                for thread in threading.enumerate()
+            )
+            self._flush(found)
         if os.getpid() != _process:
             # From 3.13 on, a forked child runs its exit handlers and finalizers after its threads.
             util: Any = sys.modules[self._util]
@@ -127,37 +132,54 @@ class Departure:
             self._export()
 
     def _export(self) -> None:
-        if self._left <= 0:
-            return
+        if self._left > 0 and (found := self._recorded()):
+            self._flush(found)
+
+    def _recorded(self) -> list[_Flush]:
+        """Return what is to be called for everything that was recorded and is not exported yet."""
+        new_spans = self._new_spans()
+        # If an earlier flush has exported all spans, a fault loses nothing and is not reported.
+        report = _report_fault if new_spans or not self._has_spans else _say_nothing
+        self._has_spans |= new_spans
+        found: list[_Flush] = []
+        try:
+            for signal in providers.SIGNALS:
+                if signal is not providers.TRACES or self._has_spans:
+                    found += [(one, report) for one in providers.of(signal) if _holds(signal, one)]
+        except Exception as error:
+            _report_fault(error)
+        return found
+
+    def _flush(self, found: list[_Flush]) -> None:
         began = time.monotonic()
         try:
-            self._flush_all(began + self._left)
+            self._flush_all(found, began + self._left)
         except Exception as error:
             _report_fault(error)
         except BaseException:  # a signal handler raised, to stop the child: it ends anyway
             self._left = 0
         self._left -= time.monotonic() - began
 
-    def _flush_all(self, deadline: float) -> None:
-        new_spans = self._new_spans()
-        # If an earlier flush has exported all spans, a fault loses nothing and is not reported.
-        report = _report_fault if new_spans or not self._has_spans else _say_nothing
-        self._has_spans |= new_spans
+    def _flush_all(self, found: list[_Flush], deadline: float) -> None:
         threads = [
             threading.Thread(target=_flush, args=(provider, self._left, report), daemon=True)
-            for signal in providers.SIGNALS
-            if signal is not providers.TRACES or self._has_spans
-            for provider in providers.of(signal)
+            for provider, report in found
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        if threads:
-            # An exporter may have printed. A forked child does not flush its streams after this.
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(AttributeError, ValueError):
-                    stream.flush()
+        # An exporter may have printed. A forked child does not flush its streams after this.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, ValueError):
+                stream.flush()
+
+
+def _holds(signal: providers.Signal, provider: Any) -> bool:
+    """Whether ``provider`` may have something to export."""
+    if signal is providers.METRICS:
+        return after_fork.has_measurements(provider)
+    return signal is providers.TRACES or after_fork.has_log_records(provider)
 
 
 def _flush(provider: Any, seconds: float, report: Callable[[Exception], None]) -> None:

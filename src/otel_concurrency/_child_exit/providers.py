@@ -29,13 +29,13 @@ class Signal(NamedTuple):
 TRACES = Signal(
     "opentelemetry.sdk.trace", "TracerProvider", "opentelemetry.trace", "get_tracer_provider"
 )
-_METRICS = Signal(
+METRICS = Signal(
     "opentelemetry.sdk.metrics", "MeterProvider", "opentelemetry.metrics", "get_meter_provider"
 )
-_LOGS = Signal(
+LOGS = Signal(
     "opentelemetry.sdk._logs", "LoggerProvider", "opentelemetry._logs", "get_logger_provider"
 )
-SIGNALS = (TRACES, _METRICS, _LOGS)
+SIGNALS = (TRACES, METRICS, LOGS)
 
 _made: dict[Signal, weakref.WeakSet[Any]] = {signal: weakref.WeakSet() for signal in SIGNALS}
 

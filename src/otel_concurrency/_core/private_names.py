@@ -252,7 +252,7 @@ _MULTIPROCESSING: Mapping[str, PrivateName] = {
         "_primitives._multiprocessing._pools", "a layer: workers export before they are terminated"
     ),
     "multiprocessing.process.BaseProcess._bootstrap": PrivateName(
-        "_linking.root_places _core.frames _observer.process_hooks "
+        "_child _linking.root_places _core.frames _observer.process_hooks "
         "_primitives._multiprocessing._process",
         "a layer: what a child process runs first",
     ),
@@ -344,12 +344,12 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
 _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry._logs": PrivateName("_child_exit.providers", "the global provider of loggers"),
     "opentelemetry.context._RUNTIME_CONTEXT": PrivateName(
-        "_core.handoff _primitives._generators",
+        "_child _core.handoff _primitives._generators",
         "reading and attaching the context without the API's overhead",
     ),
     "opentelemetry.context.contextvars_context.ContextVarsRuntimeContext._current_context": (
         PrivateName(
-            "_core.handoff _primitives._generators",
+            "_child _core.handoff _primitives._generators",
             "reading and attaching the context without the API's overhead",
         )
     ),
@@ -375,6 +375,21 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
         "_crossing.carrier", "whether only W3C trace context and baggage are propagated"
     ),
     "opentelemetry.sdk._logs": PrivateName("_child_exit.providers", "the provider to be flushed"),
+    "opentelemetry.sdk._logs.LoggerProvider._multi_log_record_processor": PrivateName(
+        "_child_exit.after_fork", "whether log records wait"
+    ),
+    "opentelemetry.sdk._logs._internal.SynchronousMultiLogRecordProcessor._log_record_processors": (
+        PrivateName("_child_exit.after_fork", "whether log records wait")
+    ),
+    "opentelemetry.sdk._logs.export.BatchLogRecordProcessor._batch_processor": PrivateName(
+        "_child_exit.after_fork", "whether log records wait", since_sdk=(1, 34)
+    ),
+    "opentelemetry.sdk._shared_internal.BatchProcessor._queue": PrivateName(
+        "_child_exit.after_fork", "whether log records wait", since_sdk=(1, 34)
+    ),
+    "opentelemetry.sdk._shared_internal.BatchProcessor._export_lock": PrivateName(
+        "_child_exit.after_fork", "whether log records are being exported", since_sdk=(1, 34)
+    ),
     "opentelemetry.sdk.metrics.MeterProvider._measurement_consumer": PrivateName(
         "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
     ),

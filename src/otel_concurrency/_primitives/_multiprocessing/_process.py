@@ -134,7 +134,8 @@ def _replace_target(process: Any) -> None:
 def _leave_parent() -> None:
     """Make the base context of a forked process empty for good, as it is a copy of the parent's."""
     try:
-        handoff.adopted.set(None)
+        if handoff.any_adopted:
+            handoff.adopted.set(None)
         if handoff.get_current():
             handoff.attach(NO_CONTEXT)
     except Exception as error:
