@@ -24,6 +24,7 @@ NEEDED = {
     "test_billiard.py": "billiard",
     "test_boto3_sqs.py": "boto3 flask moto opentelemetry.instrumentation.boto3sqs",
     "test_broker_readers.py": "aio_pika nats opentelemetry.instrumentation.pika",
+    "test_cassandra_driver.py": "cassandra",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
     "test_channels_model.py": "anyio hypothesis",
     "test_cloudpickle.py": "cloudpickle",

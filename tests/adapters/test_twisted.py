@@ -80,6 +80,37 @@ class TestCallLater(Calls):
         return result_of(lambda run: in_reactor(reactor.callLater, 0.001, run), work)
 
 
+class TestEventTrigger(Calls):
+    """What is called when the reactor starts, stops, or tells of an event of the program's own."""
+
+    setting = "threading"
+
+    def hand_off(self, work):
+        def start(run):
+            trigger = reactor.addSystemEventTrigger("before", "tests", run)
+            outside(in_reactor, reactor.fireSystemEvent, "tests")
+            assert trigger[0] == "tests"
+
+        return result_of(start, work)
+
+
+def test_a_trigger_can_be_removed(instrument, tracer):
+    """It is not called then, and lets go of its context."""
+    instrument()
+    called = []
+
+    def in_span():
+        with tracer.start_as_current_span("origin") as span:
+            trigger = reactor.addSystemEventTrigger("before", "tests", called.append, 1)
+        reactor.removeSystemEventTrigger(trigger)
+        return weakref.ref(span)
+
+    reference = in_span()
+    outside(in_reactor, reactor.fireSystemEvent, "tests")
+    gc.collect()
+    assert (called, reference()) == ([], None)
+
+
 class TestCooperate(Calls):
     """The steps of an iterator, which run between those of all others."""
 

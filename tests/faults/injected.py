@@ -65,6 +65,7 @@ STAND_INS = {
     "Queue": "a queue, to gevent",
     "Message": "is pickled as huey's own",
     "HandOff": "the program's own object",
+    "_PagesCall": "as Call, to cassandra-driver",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 

@@ -834,6 +834,41 @@ async def read_log(address: str) -> Any:
     return got
 
 
+def pages() -> Any:
+    """Call back for a response of cassandra-driver, which has two pages, and for one that fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python has not all of the loops that it looks for
+        from cassandra.cluster import ResponseFuture
+
+    balancer = SimpleNamespace(make_query_plan=lambda *_: ())
+    owner = SimpleNamespace(_default_load_balancing_policy=balancer)
+    session = SimpleNamespace(row_factory=None, keyspace=None, cluster=owner)
+    results: list[Any] = []
+    response = ResponseFuture(session, None, None, None)
+    response.add_callbacks(lambda rows, n: results.append(square(n)), fail, callback_args=(2,))
+    for more in (b"more", None):
+        response._paging_state = more
+        response._set_final_result([])
+    failing = ResponseFuture(session, None, None, None)
+    failing.add_errback(lambda error: results.append(square(3)))
+    failing._set_final_exception(KeyError())
+    return results
+
+
+def posted_to_a_loop() -> Any:
+    """Post callbacks to a loop of pika's."""
+    from pika.adapters.select_connection import IOLoop
+
+    loop = IOLoop()
+    results: list[Any] = [told(loop.call_later, -1, square)[0]]
+    loop.call_later(0, lambda: results.append(square(2)))
+    loop.add_callback_threadsafe(lambda: results.append(square(3)))
+    loop.call_later(0.01, loop.stop)
+    loop.start()
+    loop.close()
+    return results
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -843,6 +878,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "apscheduler": (jobs,),
     "arq": (enqueued_jobs,),
     "billiard": (billiard_pools,),
+    "cassandra_driver": (pages,),
     "confluent_kafka": (log_of_a_cluster,),
     "culsans": (three_sides,),
     "distributed": (clusters,),
@@ -859,6 +895,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "more_executors": (attempts,),
     "multiprocess": (dill_pools,),
     "pebble": (scheduled_in_processes,),
+    "pika": (posted_to_a_loop,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "schedule": (runs,),

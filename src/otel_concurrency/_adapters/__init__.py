@@ -31,6 +31,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "arq": {"multiprocessing": ("arq.connections", "arq.worker")},
     "billiard": {"multiprocessing": ("billiard.process", "billiard.pool")},
+    "cassandra_driver": {"futures": ("cassandra.cluster",)},
     "confluent_kafka": {
         "queue": ("confluent_kafka", "confluent_kafka.aio._AIOConsumer"),
         "futures": ("confluent_kafka",),
@@ -75,6 +76,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "queue": ("multiprocess.managers",),
     },
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
+    "pika": {
+        "threading": ("pika.adapters.blocking_connection", "pika.adapters.select_connection"),
+    },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "schedule": {"sched": ("schedule",)},

@@ -1,10 +1,10 @@
 """Twisted: calls that are handed to the reactor, cooperative tasks, and callbacks of a Deferred.
 
-THREADING covers ``callFromThread``, ``callLater`` and the steps of a cooperative task. FUTURES
-covers callbacks, which run in the context in which they were registered. A callback that was
-registered without a context runs without a context, since the code that calls it may be inside a
-request. Threads of the reactor's pool, coroutines and ``inlineCallbacks`` carry context by
-themselves.
+THREADING covers ``callFromThread``, ``callLater``, ``addSystemEventTrigger`` and with it
+``callWhenRunning``, and the steps of a cooperative task. FUTURES covers callbacks, which run in the
+context in which they were registered. A callback that was registered without a context runs without
+a context, since the code that calls it may be inside a request. Threads of the reactor's pool,
+coroutines and ``inlineCallbacks`` carry context by themselves.
 
 Each round that a ``LoopingCall`` schedules starts a trace of its own, with a link to the span in
 which the ``LoopingCall`` was started. The first round is often part of that call, and stays so.
@@ -38,6 +38,7 @@ def _reactor_layers(base: ModuleType, seam: Seam) -> list[Patch]:
     return [
         Layer(base.ReactorBase, "callFromThread", lambda raw: _call_from_thread(raw, seam)),
         Layer(base.ReactorBase, "callLater", lambda raw: _call_later(raw, seam)),
+        Layer(base.ReactorBase, "addSystemEventTrigger", lambda raw: _add_trigger(raw, seam)),
     ]
 
 
@@ -97,6 +98,21 @@ def _call_later(original: Any, seam: Seam) -> Any:
         return original(self, delay, handoff.bind(seam, callable), *args, **kw)
 
     return callLater
+
+
+def _add_trigger(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def addSystemEventTrigger(  # noqa: N802
+        self: Any,
+        phase: Any,
+        eventType: Any,  # noqa: N803
+        callable: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        return original(self, phase, eventType, handoff.bind(seam, callable), *args, **kwargs)
+
+    return addSystemEventTrigger
 
 
 def _outside(owner: Any, name: str, seam: Seam) -> Layer:
