@@ -15,6 +15,7 @@ from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
     "test_aiokafka.py": "aiokafka confluent_kafka",
+    "test_agents.py": "agents fastmcp langgraph pydantic_ai",
     "test_aiosqlite.py": "aiosqlite",
     "test_ansible.py": "ansible",
     "test_anyio.py": "anyio trio",
@@ -46,6 +47,7 @@ NEEDED = {
     "test_logging.py": "opentelemetry.instrumentation.logging",
     "test_loguru.py": "loguru",
     "test_loky.py": "joblib loky",
+    "test_mcp.py": "mcp opentelemetry.instrumentation.asgi uvicorn",
     "test_model_streams.py": "openai opentelemetry.instrumentation.genai pydantic_ai uvicorn",
     "test_more_executors.py": "more_executors",
     "test_multiprocess.py": "multiprocess pathos",
@@ -58,6 +60,7 @@ NEEDED = {
     "test_schedule.py": "schedule",
     "test_streams.py": "fastapi opentelemetry.instrumentation.asgi uvicorn",
     "test_task_queues.py": "procrastinate taskiq",
+    "test_taskiq.py": "taskiq",
     "test_textual.py": "textual",
     "test_tornado.py": "tornado",
     "test_trio.py": "trio",

@@ -869,6 +869,41 @@ def posted_to_a_loop() -> Any:
     return results
 
 
+def taskiq_tasks() -> Any:
+    """Have a receiver of taskiq's do tasks, also one that is scheduled to repeat."""
+    from taskiq import AsyncBroker, InMemoryBroker
+    from taskiq.receiver.receiver import Receiver
+
+    class Broker(AsyncBroker):
+        async def kick(self, message: Any) -> None:
+            messages.append(message.message)
+
+        async def listen(self) -> Any:
+            yield b""
+
+    class Source:
+        async def add_schedule(self, schedule: Any) -> None:
+            results.append(schedule.args)
+
+    messages: list[bytes] = []
+    results: list[Any] = []
+
+    async def job(number: int) -> None:
+        results.append(square(number))
+
+    async def use() -> Any:
+        broker = Broker()
+        task: Any = broker.register_task(job, task_name="job")
+        await task.kiq(2)
+        await task.schedule_by_cron(Source(), "* * * * *", 3)
+        await Receiver(broker).callback(messages[0])
+        here: Any = InMemoryBroker(await_inplace=True)
+        await here.register_task(job, task_name="job").kiq(4)
+        return results
+
+    return asyncio.run(use())
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -899,6 +934,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "schedule": (runs,),
+    "taskiq": (taskiq_tasks,),
     "textual": (apps,),
     "tornado": (task_queues,),
     "trio": (channels,),

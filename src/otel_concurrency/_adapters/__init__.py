@@ -82,6 +82,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "schedule": {"sched": ("schedule",)},
+    "taskiq": {"multiprocessing": ("taskiq.kicker", "taskiq.message", "taskiq.receiver.receiver")},
     "textual": {"asyncio": ("textual.message_pump", "textual.timer")},
     "tornado": {"asyncio": ("tornado.queues",)},
     "trio": {"asyncio": ("trio._channel", "trio._core._entry_queue")},
