@@ -9,13 +9,13 @@ import shutil
 import subprocess
 
 import pytest
-from servers import RABBITMQ, SERVERS
+from servers import RABBITMQ, SERVERS, found
 
 from otel_concurrency import ConcurrencyInstrumentor
 
 NEEDED = {
-    "test_aiokafka.py": "aiokafka confluent_kafka",
     "test_agents.py": "agents fastmcp langgraph pydantic_ai",
+    "test_aiokafka.py": "aiokafka confluent_kafka",
     "test_aiosqlite.py": "aiosqlite",
     "test_ansible.py": "ansible",
     "test_anyio.py": "anyio trio",
@@ -57,6 +57,7 @@ NEEDED = {
     "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
+    "test_saq.py": "saq",
     "test_schedule.py": "schedule",
     "test_streams.py": "fastapi opentelemetry.instrumentation.asgi uvicorn",
     "test_task_queues.py": "procrastinate taskiq",
@@ -72,7 +73,7 @@ NEEDED = {
 }
 """By file: the libraries that it is about."""
 
-PROGRAMS = {"test_pika.py": RABBITMQ}
+PROGRAMS = {"test_pika.py": RABBITMQ, "test_saq.py": found("redis-server") or "no such file"}
 """By file: what has to be installed beside them."""
 
 collect_ignore = [

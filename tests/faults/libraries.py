@@ -904,6 +904,51 @@ def taskiq_tasks() -> Any:
     return asyncio.run(use())
 
 
+def jobs_of_saq() -> Any:
+    """Enqueue jobs of saq's to a queue in this process, and have a worker do them."""
+    from saq import Queue, Worker
+
+    class Local(Queue):  # type: ignore[misc]  # where it is not installed, it is anything
+        waiting: list[Any]
+
+        async def _enqueue(self, job: Any) -> Any:
+            self.waiting.append(job)
+            return job
+
+        async def dequeue(self, **_: Any) -> Any:
+            return self.waiting.pop(0) if self.waiting else None
+
+        async def _update(self, job: Any, status: Any = None, **_: Any) -> None:
+            job.status = status or job.status
+
+        async def _finish(self, job: Any, status: Any, **given: Any) -> None:
+            job.status, job.result = status, given.get("result")
+
+    Local.__abstractmethods__ = frozenset()  # what is left is not used here
+
+    async def use() -> Any:
+        queue = Local("name", None, None)
+        queue.waiting = []
+
+        async def work(_: Any, number: int) -> Any:
+            return square(number)
+
+        async def failing(_: Any) -> None:
+            fail()
+
+        worker = Worker(queue, [("work", work), ("failing", failing)])
+        done = [await queue.enqueue("work", number=number) for number in (2, 3)]
+        done.append(await queue.enqueue("failing"))
+        processed = [await worker.process() for _ in range(4)]
+        return processed, [(job.status, job.result) for job in done]
+
+    logging.disable(logging.CRITICAL)  # saq logs what a job raises
+    try:
+        return asyncio.run(use())
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -933,6 +978,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "pika": (posted_to_a_loop,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),
+    "saq": (jobs_of_saq,),
     "schedule": (runs,),
     "taskiq": (taskiq_tasks,),
     "textual": (apps,),

@@ -81,6 +81,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
+    "saq": {"multiprocessing": ("saq.queue.base", "saq.worker")},
     "schedule": {"sched": ("schedule",)},
     "taskiq": {"multiprocessing": ("taskiq.kicker", "taskiq.message", "taskiq.receiver.receiver")},
     "textual": {"asyncio": ("textual.message_pump", "textual.timer")},
