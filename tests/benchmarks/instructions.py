@@ -33,8 +33,8 @@ LOOPS = 10
 TOLERANCE = 0.02
 """By which part more may be executed: a thread that has to wait takes another path."""
 
-ELSEWHERE = ("Process", "Pool")
-"""What operations are named after of which a part runs in other processes."""
+ELSEWHERE = ("Process", "Pool.map", "multiprocessing.Queue")
+"""What operations are named after of which a part runs in other processes, or when it likes to."""
 
 Counts = dict[str, list[float]]
 """Instructions and calls into C of one operation in a span, then without any context."""
@@ -85,7 +85,7 @@ def count(operation: Operation) -> list[float]:
     """Return what an operation executes."""
     found: list[float] = []
     counter = Counter()
-    loops = 1 if "100" in operation.name else LOOPS  # of these each is a hundred, or a thousand
+    loops = 1 if "00" in operation.name else LOOPS  # of these each is a hundred, or a thousand
     for span in (trace.use_span(TRACER.start_span("handler")), nullcontext()):
         counter.watch()
         with operation.setting(OURS) as run, span:

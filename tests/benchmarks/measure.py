@@ -1,9 +1,9 @@
-"""How it is measured: the variants take turns, on one core, in many short rounds.
+"""How it is measured: what is compared takes turns of a few milliseconds in one process.
 
-pyperf's own runner finishes one benchmark before it begins the next, and so compares one minute
-with another; what a shared machine does in between is larger than most of the ratios here. So the
-turns are taken here, one process a variant and all of them idle but one. The results are pyperf's:
-its statistics, and a file that ``python -m pyperf`` shows, checks and compares.
+On a machine that changes its speed by the second, and that others use, nothing else is stable. The
+ratio is that of two turns of the same round; of all rounds the median counts, and how far the
+middle half of them is spread is said beside it. Each row has a process of its own, with a span or
+without: no row pays for what another has left behind, nor for a span where there never was one.
 """
 
 from __future__ import annotations
@@ -14,74 +14,99 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import pyperf
-from operations import PLAIN, VARIANTS, Operation
+from operations import BY_HAND, COMPILED, OURS, PLAIN, PURE, Operation
 
 HERE = Path(__file__).parent
 
-PLAIN_AGAIN = "plain, again"
-"""Plain is measured twice: its ratio to itself is the noise of the measurement."""
+SPANS = {True: "span", False: "no context"}
 
-START_UP_AT_MOST = 0.005
-"""Seconds that switching on may add to the start of a program."""
+
+SWITCH = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
+"""The variable by which a process that has the compiled part does without."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """``processes`` times from a fresh start, ``rounds`` of about ``seconds`` for each variant."""
+    """So many rounds, in each of which each variant has a turn of about so many seconds.
 
-    processes: int
+    ``clock`` is ``wall``, or ``cpu`` for a machine that others use: it does not count their turns.
+    """
+
     rounds: int
     seconds: float
+    clock: str = "wall"
 
 
-THOROUGH = Effort(processes=5, rounds=10, seconds=0.015)
-QUICK = Effort(processes=1, rounds=2, seconds=0.001)
+THOROUGH = Effort(rounds=25, seconds=0.004)
+QUICK = Effort(rounds=2, seconds=0.0005)
 
 
 @dataclass(frozen=True)
-class Result:
-    """All that was measured of one operation, by whether a span was active, and variant."""
+class Figure:
+    """What a variant takes beyond plain: a ratio, or bytes; the median, and half the spread."""
 
-    operation: Operation
-    benchmarks: dict[tuple[bool, str], pyperf.Benchmark]
-
-    def beyond_plain(self, span: bool, variant: str) -> float | None:
-        """Return the ratio to plain, or the bytes beyond it; None where it was not measured.
-
-        The ratio is the median of the ratios within a round: what disturbs a round is common to it.
-        """
-        measured = self.benchmarks.get((span, variant))
-        plain = self.benchmarks[span, PLAIN]
-        if measured is None:
-            return None
-        if self.operation.unit == "byte":
-            return float(measured.median() - plain.median())
-        pairs = zip(measured.get_values(), plain.get_values(), strict=True)
-        return statistics.median(value / base for value, base in pairs)
+    median: float
+    spread: float = 0.0
 
 
-class Worker:
-    """A process that is one variant (see ``worker.py``)."""
+@dataclass(frozen=True)
+class Row:
+    """All figures of one operation, and the limits of ours.
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    ``plain`` is in seconds or bytes, in a span. The figures are by implementation, by whether a
+    span is active, and by variant. The limits are by implementation: in a span, and without one.
+    """
 
-    def measure(self, operation: Operation, span: bool, count: int) -> float:
-        """Return seconds or bytes, all of ``count`` times together."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        request = json.dumps([operation.unit, operation.name, span, count])
-        print(request, file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"{self._process.args!r} ended at {request}")
-        return float(answer)
+    name: str
+    unit: str
+    plain: float
+    figures: Mapping[tuple[str, bool, str], Figure]
+    limits: Mapping[str, tuple[float | None, float | None]]
+    at_most_by_hand: float | None = None
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def limit(self, implementation: str, span: bool) -> float | None:
+        """Return what ours may take at most, if there is a limit to it."""
+        by_hand = self.figures.get((implementation, span, BY_HAND))
+        if self.at_most_by_hand is not None and by_hand is not None:
+            return self.at_most_by_hand * by_hand.median
+        return self.limits.get(implementation, (None, None))[not span]
+
+    def misses(self) -> Iterator[str]:
+        """Yield, in words, where ours takes more than it may."""
+        for (implementation, span, variant), figure in self.figures.items():
+            limit = self.limit(implementation, span)
+            if variant == OURS and limit is not None and figure.median > limit:
+                yield (
+                    f"{self.name}, {implementation}, {SPANS[span]}: "
+                    f"{figure.median:.3g}, at most {limit:.3g}"
+                )
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the row as JSON has it."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "plain": self.plain,
+            "figures": [
+                {
+                    "implementation": implementation,
+                    "context": SPANS[span],
+                    "variant": variant,
+                    "median": figure.median,
+                    "spread": figure.spread,
+                    "at_most": self.limit(implementation, span) if variant == OURS else None,
+                }
+                for (implementation, span, variant), figure in self.figures.items()
+            ],
+            "values": self.values,
+        }
 
 
 def pin() -> int | None:
@@ -93,110 +118,123 @@ def pin() -> int | None:
     return core
 
 
-def measure(operations: Sequence[Operation], effort: Effort) -> list[Result]:
-    """Measure ``operations``."""
-    runs: dict[tuple[Operation, bool, str], list[list[float]]] = {}
-    for number in range(effort.processes):
-        # A program that never has a span is a process of its own: it does not pay for one that had.
-        for span in (True, False):
-            with _workers() as workers:
-                for operation in operations:
-                    if operation.unit == "byte" and number > 0:
-                        continue  # memory does not vary
-                    turns = {
-                        variant: worker
-                        for variant, worker in workers.items()
-                        if variant in (*operation.variants, PLAIN_AGAIN)
-                    }
-                    for variant, values in _values(turns, operation, span, effort).items():
-                        runs.setdefault((operation, span, variant), []).append(values)
-    return [_result(operation, runs) for operation in operations]
-
-
 @contextmanager
-def _workers() -> Iterator[dict[str, Worker]]:
-    """Start a process for each variant, and for plain a second one."""
-    with ExitStack() as stack:
-        workers = {}
-        for variant in (*VARIANTS, PLAIN_AGAIN):
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / "worker.py"), variant],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+def environments() -> Iterator[dict[str, dict[str, str]]]:
+    """Yield the environment for each implementation that there is here, with compiled bytecode."""
+    with tempfile.TemporaryDirectory() as bytecode:
+        # As an installed package has it, also where the environment forbids it.
+        plain = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
+        plain.pop("PYTHONDONTWRITEBYTECODE", None)
+        plain.pop(SWITCH, None)
+        if _run(plain, "-c", "import worker; print(worker.implementation())").strip() == PURE:
+            yield {PURE: plain}
+        else:
+            yield {COMPILED: plain, PURE: {**plain, SWITCH: "true"}}
+
+
+def measure(operation: Operation, effort: Effort, given: Mapping[str, Mapping[str, str]]) -> Row:
+    """Measure an operation, by all implementations."""
+    figures: dict[tuple[str, bool, str], Figure] = {}
+    all_values: dict[str, list[float]] = {}
+    plain = 0.0
+    how = "held" if operation.unit == "byte" else "timed"
+    for implementation, environment in given.items():
+        for span, word in SPANS.items():
+            found = json.loads(
+                _run(
+                    environment,
+                    *(str(HERE / "worker.py"), how, operation.name, word),
+                    *(str(effort.rounds), str(effort.seconds), effort.clock),
+                )
             )
-            workers[variant] = Worker(stack.enter_context(process))  # which closes and waits
-        yield workers
-
-
-def _values(
-    workers: dict[str, Worker], operation: Operation, span: bool, effort: Effort
-) -> dict[str, list[float]]:
-    """Return the values of every round, by variant, for one operation."""
-    if operation.unit == "byte":
-        count = operation.count
-        return {
-            variant: [worker.measure(operation, span, count) / count]
-            for variant, worker in workers.items()
-        }
-    loops = 1
-    while workers[PLAIN].measure(operation, span, loops) < effort.seconds:
-        loops *= 2
-    values: dict[str, list[float]] = {variant: [] for variant in workers}
-    order = list(workers)
-    for number in range(effort.rounds + 1):
-        order.append(order.pop(0))
-        for variant in order:
-            seconds = workers[variant].measure(operation, span, loops)
-            if number > 0:  # the first round warms up
-                values[variant].append(seconds / loops)
-    return values
-
-
-def _result(
-    operation: Operation, runs: dict[tuple[Operation, bool, str], list[list[float]]]
-) -> Result:
-    benchmarks = {}
-    for (measured, span, variant), values in runs.items():
-        if measured is operation:
-            name = f"{operation.name}, {'span' if span else 'no context'}, {variant}"
-            benchmarks[span, variant] = _benchmark(name, values, operation.unit)
-    return Result(operation, benchmarks)
-
-
-def _benchmark(name: str, runs: list[list[float]], unit: str) -> pyperf.Benchmark:
-    metadata = {"name": name, "unit": unit}
-    return pyperf.Benchmark(
-        [pyperf.Run(values, metadata=metadata, collect_metadata=False) for values in runs]
+            assert found["implementation"] == implementation
+            values: dict[str, list[float]] = found["values"]
+            base = values.pop(PLAIN)
+            plain = plain or statistics.median(base)
+            all_values[f"{implementation}, {word}, {PLAIN}"] = base
+            for variant, mine in values.items():
+                all_values[f"{implementation}, {word}, {variant}"] = mine
+                figures[implementation, span, variant] = (
+                    Figure(mine[0] - base[0]) if how == "held" else ratio(mine, base)
+                )
+    return Row(
+        operation.name,
+        operation.unit,
+        plain,
+        figures,
+        operation.limits,
+        operation.at_most_by_hand,
+        all_values,
     )
 
 
+def ratio(values: Sequence[float], base: Sequence[float]) -> Figure:
+    """Return the median of the ratios within a round, and half of their interquartile range."""
+    ratios = [value / other for value, other in zip(values, base, strict=True)]
+    first, median, third = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Figure(median, (third - first) / 2)
+
+
+def _run(environment: Mapping[str, str], *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=HERE,
+    ).stdout
+
+
+START_UP = "start-up: import and instrument()"
+START_UP_LIMITS = {COMPILED: (0.05, None), PURE: (0.06, None)}
+"""CPU time as a ratio to that of the import of the SDK."""
+
 _START_UP = """
 import sys, time
+
+def seconds():
+    return time.process_time()
+
+start = seconds()
+import opentelemetry.sdk.trace, opentelemetry.sdk.trace.export
+import opentelemetry.sdk.metrics.export, opentelemetry.sdk._logs.export
 import opentelemetry.instrumentation.auto_instrumentation  # as under opentelemetry-instrument
 import opentelemetry.instrumentation.instrumentor
-import opentelemetry.trace
-
+sdk = seconds()
 before = set(sys.modules)
-start = time.perf_counter()
 from otel_concurrency import ConcurrencyInstrumentor
+imported = seconds()
 ConcurrencyInstrumentor().instrument(skip_dep_check=True)
-print(time.perf_counter() - start, *sorted(set(sys.modules) - before))
+print(sdk - start, imported - sdk, seconds() - imported, *sorted(set(sys.modules) - before))
 """
 
+LEFT_TO_THE_PROGRAM = (
+    "asyncio",
+    "concurrent.futures.thread",
+    "multiprocessing",
+    "sched",
+    "subprocess",
+)
 
-def start_up(effort: Effort) -> tuple[pyperf.Benchmark, Sequence[str]]:
-    """Measure seconds to import and switch on; return them, and the modules that it imported."""
-    runs: list[list[float]] = []
-    imported: list[str] = []
-    with tempfile.TemporaryDirectory() as compiled:
-        # Compiled once, as an installed package is, also where the environment forbids it.
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        for number in range(effort.processes * 4 + 1):
-            seconds, *imported = subprocess.check_output(
-                [sys.executable, "-c", _START_UP], text=True, env=environment
-            ).split()
+
+def start_up(effort: Effort, given: Mapping[str, Mapping[str, str]]) -> tuple[Row, list[str]]:
+    """Measure importing and switching on; return notes on it too."""
+    figures: dict[tuple[str, bool, str], Figure] = {}
+    notes: list[str] = []
+    of_sdk: list[float] = []
+    for implementation, environment in given.items():
+        of_sdk, parts, imported = [], [], [""]
+        for number in range(effort.rounds + 1):
+            sdk, first, second, *imported = _run(environment, "-c", _START_UP).split()
             if number > 0:  # the first one compiles
-                runs.append([float(seconds)])
-    return _benchmark("start-up", runs, "second"), imported
+                of_sdk.append(float(sdk))
+                parts.append((float(first), float(second)))
+        figures[implementation, True, OURS] = ratio([sum(each) for each in parts], of_sdk)
+        first, second = (statistics.median(each) * 1e3 for each in zip(*parts, strict=True))
+        wrong = [name for name in LEFT_TO_THE_PROGRAM if name in imported]
+        notes.append(
+            f"start-up, {implementation}: import {first:.1f} ms, instrument() {second:.1f} ms; "
+            f"of {', '.join(LEFT_TO_THE_PROGRAM)} it imported {wrong or 'none'}"
+        )
+    return Row(START_UP, "second", statistics.median(of_sdk), figures, START_UP_LIMITS), notes

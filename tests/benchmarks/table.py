@@ -1,4 +1,4 @@
-"""The table that is printed: one row an operation, ratios to plain, the limit beside them."""
+"""The table that is printed: one row an operation, ratios to plain, the limits beside them."""
 
 from __future__ import annotations
 
@@ -6,136 +6,113 @@ import platform
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-import pyperf
-from measure import PLAIN_AGAIN, START_UP_AT_MOST, Effort, Result
-from operations import BY_HAND, OFFICIAL, OURS, PLAIN
+from measure import Effort, Figure, Row
+from operations import BY_HAND, COMPILED, OFFICIAL, OURS, PLAIN_AGAIN, PURE
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-START_UP = "instrumenting at start-up"
-
 _NOTHING = "\N{EN DASH}"
-_WIDTH = 132
-_COMPARED = tuple((span, name) for span in (True, False) for name in (BY_HAND, OFFICIAL, OURS))
+_WIDTH = 200
 _PACKAGES = (
     "otel-concurrency",
     "opentelemetry-api",
     "opentelemetry-instrumentation-threading",
     "wrapt",
 )
-_LEFT_TO_THE_PROGRAM = (
-    "asyncio",
-    "concurrent.futures.thread",
-    "multiprocessing",
-    "sched",
-    "subprocess",
-)
 
 
-def show(
-    results: Sequence[Result],
-    start_up: tuple[pyperf.Benchmark, Sequence[str]] | None,
-    notes: Sequence[str],
-    *,
-    markdown: bool,
-) -> None:
-    """Print one table of everything, and ``notes`` below it."""
+def show(rows: Sequence[Row], notes: Sequence[str], *, markdown: bool) -> list[str]:
+    """Print one table of everything, ``notes`` below it, and what misses a limit; return that."""
     table = Table(box=box.MARKDOWN if markdown else box.ROUNDED)
     table.add_column("operation", no_wrap=True)
     table.add_column("plain", no_wrap=True, justify="right")
-    for span, variant in _COMPARED:
-        table.add_column(f"{variant}, {'span' if span else 'no context'}", justify="right")
-    table.add_column("ours: at most", no_wrap=True, justify="right")
-    for result in results:
-        table.add_row(*_cells(result))
-    notes = [*notes, *_noise(results)]
-    if start_up is not None:
-        seconds, imported = start_up
-        cells = {(True, OURS): _coloured(seconds.median(), START_UP_AT_MOST, _seconds)}
-        table.add_row(
-            START_UP,
-            _NOTHING,
-            *(cells.get(column, _NOTHING) for column in _COMPARED),
-            _seconds(START_UP_AT_MOST),
-        )
-        wrong = [name for name in _LEFT_TO_THE_PROGRAM if name in imported]
-        notes.append(f"start-up imported, of {', '.join(_LEFT_TO_THE_PROGRAM)}: {wrong or 'none'}")
-
+    for name in (BY_HAND, OFFICIAL, f"ours, {PURE}", "at most"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for name in (f"ours, {COMPILED}", "at most"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(*_cells(row))
     console = Console(highlight=False)
     if markdown:
-        console = Console(highlight=False, no_color=True, width=_WIDTH * 2)
+        console = Console(highlight=False, no_color=True, width=_WIDTH)
     elif not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH)
     console.print(table)
-    for note in notes:
-        console.print(f"- {note}" if markdown else note)
+    missed = [words for row in rows for words in row.misses()]
+    told = [f"beyond its limit: {words}" for words in missed] or ["no row is beyond its limit"]
+    for note in (*notes, *_noise(rows), *told):
+        console.print(f"- {note}" if markdown else note, markup=False, soft_wrap=True)
+    return missed
 
 
 def conditions(core: int | None, effort: Effort) -> list[str]:
     """Return what a reader must know of how it was measured."""
     return [
+        "in a span, and in brackets without any context; the median, ± half of the middle half",
         f"{platform.python_implementation()} {platform.python_version()}, {_cpu()}, "
         + ("not pinned" if core is None else f"pinned to core {core}"),
         ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
-        f"{effort.processes} processes a variant, {effort.rounds} rounds in each, medians",
+        f"{effort.rounds} rounds in one process, turns of {effort.seconds * 1e3:g} ms, "
+        f"{effort.clock} time",
     ]
 
 
-def _cells(result: Result) -> list[str]:
-    operation = result.operation
-    in_bytes = operation.unit == "byte"
-    of_plain = result.benchmarks[True, PLAIN].median()
-    cells = [operation.name, f"{of_plain:.0f} B" if in_bytes else _seconds(of_plain)]
-    for span, variant in _COMPARED:
-        value = result.beyond_plain(span, variant)
-        limit = _limit(result, span) if variant == OURS else None
-        cells.append(_coloured(value, limit, _bytes if in_bytes else _ratio))
-    limits = dict.fromkeys(operation.at_most)  # one, where they are the same
-    spell = _bytes if in_bytes else _ratio
-    if operation.at_most_by_hand is None:
-        cells.append(", ".join(_coloured(limit, None, spell) for limit in limits))
-    else:
-        cells.append(f"{_ratio(operation.at_most_by_hand)} of by hand")
+def _cells(row: Row) -> list[str]:
+    spell = _bytes if row.unit == "byte" else _ratio
+    plain = f"{row.plain:.0f} B" if row.unit == "byte" else _seconds(row.plain)
+    cells = [row.name, plain]
+    first = COMPILED if (COMPILED, True, OURS) in row.figures else PURE
+    for variant in (BY_HAND, OFFICIAL):
+        cells.append(_both(row, first, variant, spell))
+    for implementation in (PURE, COMPILED):
+        cells += [_both(row, implementation, OURS, spell), _limits(row, implementation, spell)]
     return cells
 
 
-def _limit(result: Result, span: bool) -> float | None:
-    """Return the limit of ours beyond plain, if there is one."""
-    of_by_hand = result.operation.at_most_by_hand
-    by_hand = result.beyond_plain(span, BY_HAND)
-    if of_by_hand is None or by_hand is None:
-        return result.operation.at_most[not span]
-    return of_by_hand * by_hand
+def _both(row: Row, implementation: str, variant: str, spell: Callable[[Figure], str]) -> str:
+    words = []
+    for span in (True, False):
+        figure = row.figures.get((implementation, span, variant))
+        if figure is not None:
+            limit = row.limit(implementation, span) if variant == OURS else None
+            words.append(_coloured(figure, limit, spell))
+    return f"{words[0]} ({words[1]})" if len(words) > 1 else "".join(words) or _NOTHING
 
 
-def _coloured(value: float | None, limit: float | None, spell: Callable[[float], str]) -> str:
-    """Return ``value`` in words, and in colour where there is a limit to it."""
-    if value is None:
-        return _NOTHING
+def _coloured(figure: Figure, limit: float | None, spell: Callable[[Figure], str]) -> str:
     if limit is None:
-        return spell(value)
-    return f"[{'green' if value <= limit else 'red'}]{spell(value)}[/]"
+        return spell(figure)
+    return f"[{'green' if figure.median <= limit else 'red'}]{spell(figure)}[/]"
 
 
-def _noise(results: Sequence[Result]) -> list[str]:
+def _limits(row: Row, implementation: str, spell: Callable[[Figure], str]) -> str:
+    if row.at_most_by_hand is not None:
+        return f"{row.at_most_by_hand:g} of by hand"
+    limits = [limit for limit in row.limits.get(implementation, ()) if limit is not None]
+    words = list(dict.fromkeys(spell(Figure(limit, -1)) for limit in limits))
+    return f"{words[0]} ({words[1]})" if len(words) > 1 else "".join(words) or _NOTHING
+
+
+def _noise(rows: Sequence[Row]) -> list[str]:
     noise = [
-        result.beyond_plain(span, PLAIN_AGAIN) or 0
-        for result in results
-        for span in (True, False)
-        if result.operation.unit == "second"
+        figure.median
+        for row in rows
+        for (_, _, variant), figure in row.figures.items()
+        if variant == PLAIN_AGAIN and row.unit == "second"
     ]
     if not noise:
         return []
     return [f"plain to plain, measured in the same way: {min(noise):.3f} to {max(noise):.3f}"]
 
 
-def _ratio(ratio: float) -> str:
-    return f"{ratio:.2f}"
+def _ratio(figure: Figure) -> str:
+    ratio = f"{figure.median:.2f}"
+    return ratio if figure.spread < 0 else f"{ratio} ±{figure.spread:.2f}"
 
 
-def _bytes(size: float) -> str:
-    return f"{size:+.0f} B"
+def _bytes(figure: Figure) -> str:
+    return f"{figure.median:+.0f} B"
 
 
 def _seconds(seconds: float) -> str:

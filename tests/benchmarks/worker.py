@@ -1,96 +1,141 @@
-"""A process that is one variant: it is told what to measure, a line at a time, and answers.
+"""A process that measures one row: its variants take turns, and are switched on and off between.
 
-Every variant has a process of its own, instrumented once at its start as a program is. So no
-variant pays for what another left behind: an interpreter specialised for other functions, classes
-whose caches were given up after too many changes, larger instances.
+Arguments: ``timed`` or ``held``, the operation, whether a span is active, how many rounds, how many
+seconds a turn takes, and by which clock. It prints JSON: how the library is implemented, and by
+variant the values of all turns, in seconds or bytes for one operation.
+
+Its children import this file as their main module. So it imports nothing before it measures.
 """
 
-from __future__ import annotations
-
-import gc
-import json
 import sys
-import time
-import tracemalloc
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from opentelemetry import trace
-from operations import OFFICIAL, OPERATIONS, OURS, TRACER
 
 
-def instrument(variant: str) -> None:
-    """Make this process the ``variant``."""
+def implementation():
+    """Return how the library is implemented in this process."""
+    from importlib import import_module, util
+
+    from operations import COMPILED, PURE
+
+    name = "otel_concurrency._core.compiled"
+    found = util.find_spec(name) and import_module(name).functions
+    return COMPILED if found else PURE
+
+
+def _switch(variant):
+    """Return what switches ``variant`` on, and what switches it off."""
+    from operations import OFFICIAL, OURS
+
     if variant == OURS:
         from otel_concurrency import ConcurrencyInstrumentor
 
-        ConcurrencyInstrumentor().instrument()
+        instrumentor = ConcurrencyInstrumentor()
     elif variant == OFFICIAL:
         from opentelemetry.instrumentation.threading import ThreadingInstrumentor
 
-        ThreadingInstrumentor().instrument()
+        instrumentor = ThreadingInstrumentor()
+    else:
+        return list, list
+    return instrumentor.instrument, instrumentor.uninstrument
 
 
-class Measuring:
-    """Answers requests, a method for each unit; keeps the setting of the last one."""
+def _span(is_active):
+    from contextlib import nullcontext
 
-    def __init__(self, variant: str) -> None:
-        self._variant = variant
-        self._scene: tuple[str, AbstractContextManager[Any]] | None = None
-        self._run: Any = None
+    from opentelemetry import trace
+    from operations import TRACER
 
-    def second(self, operation: str, span: bool, loops: int) -> float:
-        """Return how long ``loops`` of the operation take."""
-        self._set(operation)
-        gc.collect()
-        with _span() if span else nullcontext():
-            self._run(max(loops // 10, 1))  # the interpreter and the caches are warm again
-            start = time.perf_counter()
-            self._run(loops)
-            return time.perf_counter() - start
+    return trace.use_span(TRACER.start_span("handler")) if is_active else nullcontext()
 
-    def byte(self, operation: str, span: bool, count: int) -> float:
-        """Return how many bytes ``count`` waiting hand-offs hold."""
-        with (
-            OPERATIONS[operation].setting(self._variant) as hand_off,
-            _span() if span else nullcontext(),
-        ):
-            held = [hand_off(max(count // 10, 1))]
+
+def _wall():
+    import time
+
+    return time.perf_counter()
+
+
+def _cpu():
+    """Return the CPU time of this process and of its children that have ended."""
+    import os
+    import time
+
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+CLOCKS = {"wall": _wall, "cpu": _cpu}
+
+
+def _turn(operation, variant, span, loops, clock):
+    """Return how many seconds ``loops`` of a variant take."""
+    import gc
+
+    on, off = _switch(variant)
+    on()
+    try:
+        with operation.setting(variant) as run, _span(span):
+            if loops > 1:
+                run(loops // 4)  # the interpreter and its caches are warm again
+            gc.collect()
+            start = clock()
+            run(loops)
+            return clock() - start
+    finally:
+        off()
+
+
+def timed(operation, variants, span, rounds, seconds, clock):
+    """Return the seconds that each variant takes, one value for each round."""
+    from operations import PLAIN
+
+    loops = 1
+    while loops < 1_000_000 and _turn(operation, PLAIN, span, loops, clock) < seconds:
+        loops *= 2
+    values = {variant: [] for variant in variants}
+    order = list(variants)
+    for number in range(rounds + 1):
+        order.append(order.pop(0))
+        for variant in order:
+            took = _turn(operation, variant, span, loops, clock)
+            if number > 0:  # the first round warms up
+                values[variant].append(took / loops)
+    return values
+
+
+def held(operation, variants, span, *_):
+    """Return the bytes that a waiting hand-off of each variant holds: they do not vary."""
+    import gc
+    import tracemalloc
+
+    values = {}
+    for variant in variants:
+        on, off = _switch(variant)
+        on()
+        with operation.setting(variant) as hand_off, _span(span):
+            kept = [hand_off(max(operation.count // 10, 1))]
             gc.collect()
             tracemalloc.start()
-            held.append(hand_off(count))
+            kept.append(hand_off(operation.count))
             gc.collect()
             size, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-        return float(size)
-
-    def _set(self, operation: str) -> None:
-        if self._scene is None or self._scene[0] != operation:
-            self.leave()
-            setting = OPERATIONS[operation].setting(self._variant)
-            self._scene = operation, setting
-            self._run = setting.__enter__()
-
-    def leave(self) -> None:
-        """Take down the setting of the last operation."""
-        if self._scene is not None:
-            self._scene[1].__exit__(None, None, None)
-            self._scene = None
+        off()
+        values[variant] = [size / operation.count]
+    return values
 
 
-def _span() -> AbstractContextManager[Any]:
-    return trace.use_span(TRACER.start_span("handler"))
+def main(how, name, span, rounds, seconds, clock):
+    """Measure, and print what was found."""
+    import json
 
+    from operations import OPERATIONS, PLAIN_AGAIN
 
-def main(variant: str) -> None:
-    """Answer every line of standard input: ``[unit, operation, span, loops]``, by a number."""
-    instrument(variant)
-    measuring = Measuring(variant)
-    for line in sys.stdin:
-        unit, *arguments = json.loads(line)
-        print(getattr(measuring, unit)(*arguments), flush=True)
-    measuring.leave()
+    operation = OPERATIONS[name]
+    variants = (*operation.variants, PLAIN_AGAIN)
+    values = {"timed": timed, "held": held}[how](
+        operation, variants, span == "span", int(rounds), float(seconds), CLOCKS[clock]
+    )
+    print(json.dumps({"implementation": implementation(), "values": values}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
