@@ -949,6 +949,51 @@ def jobs_of_saq() -> Any:
         logging.disable(logging.NOTSET)
 
 
+def rows() -> Any:
+    """Have jobs of pgqueuer done, from tables in memory."""
+    from pgqueuer import PgQueuer
+    from pgqueuer.types import QueueExecutionMode
+
+    queuer: Any = PgQueuer.in_memory()
+    results: list[Any] = []
+
+    async def job(one: Any) -> None:
+        results.append(square(len(one.payload)))
+
+    async def use() -> Any:
+        queuer.entrypoint("job")(job)
+        await queuer.qm.queries.enqueue(["job"] * 2, [b"22", b"333"], [0] * 2)
+        await queuer.qm.run(mode=QueueExecutionMode.drain, batch_size=1)
+        return sorted(results)
+
+    return asyncio.run(use())
+
+
+def streaq_tasks() -> Any:
+    """Serialize tasks of streaq, as they are sent, and read them as a worker does."""
+    from types import SimpleNamespace
+
+    import streaq
+
+    worker: Any = streaq.Worker()
+
+    @worker.task
+    def job(number: int) -> int:
+        return square(number)
+
+    async def use() -> Any:
+        results: list[Any] = []
+        for schedule in (None, "* * * * *"):
+            task = job.enqueue(2)
+            task.schedule = schedule
+            sent = await task.serialize(0)
+            read = await worker.deserialize(sent)
+            results.append((read["a"], read["k"], job.fn(*read["a"])))
+        return results, await told_of(worker.run_task(SimpleNamespace(task_id=None)))
+
+    return asyncio.run(use())
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -974,12 +1019,14 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "loky": (loky_pools,),
     "more_executors": (attempts,),
     "multiprocess": (dill_pools,),
+    "pgqueuer": (rows,),
     "pebble": (scheduled_in_processes,),
     "pika": (posted_to_a_loop,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "saq": (jobs_of_saq,),
     "schedule": (runs,),
+    "streaq": (streaq_tasks,),
     "taskiq": (taskiq_tasks,),
     "textual": (apps,),
     "tornado": (task_queues,),

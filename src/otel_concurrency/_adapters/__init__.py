@@ -76,6 +76,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "queue": ("multiprocess.managers",),
     },
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
+    "pgqueuer": {
+        "multiprocessing": ("pgqueuer.adapters.persistence.query_helpers", "pgqueuer.core.qm"),
+    },
     "pika": {
         "threading": ("pika.adapters.blocking_connection", "pika.adapters.select_connection"),
     },
@@ -83,6 +86,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "saq": {"multiprocessing": ("saq.queue.base", "saq.worker")},
     "schedule": {"sched": ("schedule",)},
+    "streaq": {"multiprocessing": ("streaq.task", "streaq.worker")},
     "taskiq": {"multiprocessing": ("taskiq.kicker", "taskiq.message", "taskiq.receiver.receiver")},
     "textual": {"asyncio": ("textual.message_pump", "textual.timer")},
     "tornado": {"asyncio": ("tornado.queues",)},
