@@ -139,12 +139,13 @@ class _StandBy:
             self._replace(sys.modules[_CONTEXT_API], "_RUNTIME_CONTEXT", _Runtime)
 
     def _replace(self, owner: Any, name: str, replacement_of: Callable[..., Any]) -> None:
-        original = vars(owner)[name]
+        attributes: Mapping[str, Any] = vars(owner)
+        original = attributes[name]
         replacement = replacement_of(self, owner, name, original)
         setattr(owner, name, replacement)
 
         def undo() -> None:
-            if vars(owner).get(name) is replacement:
+            if attributes.get(name) is replacement:
                 setattr(owner, name, original)
                 self._undone.append(replacement)
 
@@ -159,7 +160,8 @@ class _StandBy:
         """
         self.switch_on()
         owner, name, original = place
-        return vars(owner)[name] if replacement in self._undone else original
+        attributes: Mapping[str, Any] = vars(owner)
+        return attributes[name] if replacement in self._undone else original
 
     def _before(self, _state: Any, owner: Any, name: str, original: Any) -> Any:
         @functools.wraps(original)

@@ -37,6 +37,8 @@ def _step_layers(step_function: ModuleType, seam: Seam) -> list[Patch]:
     return [Layer(step_function, "partial", lambda raw: _partial(raw, seam))]
 
 
+_COROUTINE: Any = CoroutineType  # untyped: it is known of no coroutine what it yields
+
 MODULES = {
     "asyncio": {
         "workflows.context.context": _context_layers,
@@ -93,7 +95,7 @@ def in_context_of(step: Any, event: Any) -> Any:
         return step()
     try:
         result = Call(context, step)()
-        return awaited_in(context, result) if isinstance(result, CoroutineType) else result
+        return awaited_in(context, result) if isinstance(result, _COROUTINE) else result
     finally:
         _keep_for_other_attempts(event, context)
         context = None  # a traceback refers to this frame

@@ -17,6 +17,8 @@ from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job
 
+_COROUTINE: Any = CoroutineType  # untyped: it is known of no coroutine what it yields
+
 
 class Posted(Call):
     """A callback on its way to the loop that calls it, once."""
@@ -52,7 +54,7 @@ class PostedToAwait(Posted):
         context: Any = self._context or NO_CONTEXT
         try:
             result = super().__call__(*args, **kwargs)
-            return awaited_in(context, result) if isinstance(result, CoroutineType) else result
+            return awaited_in(context, result) if isinstance(result, _COROUTINE) else result
         finally:
             context = None  # a traceback refers to this frame
 

@@ -100,7 +100,8 @@ def begin_late(headers: carrier.Headers | None, current: Any) -> Callable[[], No
     departure = flush.Departure(span_start.started_since)
     context = carrier.unpack_safely(headers) or NO_CONTEXT
     if current is not None:
-        dict.update(current, context)  # a Context can only be changed in this way
+        update: Any = dict.update  # a Context can only be changed in this way
+        update(current, context)
         context = current
     thread = get_ident()
     handoff.bodies[thread] = context
