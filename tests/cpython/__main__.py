@@ -84,7 +84,7 @@ def main() -> int:
         for name in names:
             if not any(f"{module}.".startswith(f"{name}.") for module in modules):
                 console.print(f"test.{name} does not come with this Python {VERSION}")
-        results = compare(run, modules, options.jobs, options.mode or modes.MODES)
+        results = compare(run, modules, options.jobs, options.mode or modes.MODES, lists=True)
         return report(
             console,
             f"CPython {VERSION}'s own tests",

@@ -1,8 +1,9 @@
 """Runs one module of the interpreter's own tests, and writes a line for each test to a file.
 
 ``python run_module.py OUTCOMES SECONDS PATH MODULE [TEST ...]``: the package ``test`` is in PATH. A
-test that is only started has hung, or has taken the interpreter with it. The generators of a module
-with ``+spans`` behind its name hold spans; its tests' names end so, too.
+test that is only started has hung, or has taken the interpreter with it. If TEST is ``--list``, all
+are listed and none is run. The generators of a module with ``+spans`` behind its name hold spans;
+its tests' names end so, too.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def tests_in(suite):
 
 
 def main(outcomes, seconds, path, module, *names):
-    """Run ``module``, or those of its tests that are named."""
+    """Run ``module``, or those of its tests that are named; or list them all."""
     if path not in sys.path:
         sys.path.insert(0, path)
     faulthandler.dump_traceback_later(float(seconds), exit=True)
@@ -78,6 +79,11 @@ def main(outcomes, seconds, path, module, *names):
         suite = unittest.defaultTestLoader.loadTestsFromName(module)
     except unittest.SkipTest:  # not for this platform
         suite = unittest.TestSuite()
+    if names == ("--list",):
+        lines = [f"listed {test.id()}{plus}" for test in tests_in(suite)]
+        with open(outcomes, "w") as file:
+            print(*lines, "ended", sep="\n", file=file)
+        return
     if names:
         suite = unittest.TestSuite(test for test in tests_in(suite) if test.id() + plus in names)
     with open(outcomes, "w") as Outcomes.file, tempfile.TemporaryDirectory() as directory:

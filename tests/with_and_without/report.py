@@ -39,7 +39,7 @@ def report(
     if ``every_mode`` was tried: some differ in one of them alone.
     """
     table = Table("suite", title=f"{title}: without the library, and with it", show_footer=True)
-    for column in ("tests", "pass without", "differ", "expected"):
+    for column in ("tests", "pass", "differ", "expected"):
         table.add_column(column, justify="right")
     listed = [one for one in expected if not one.versions or VERSION in one.versions]
     seen: set[Expected] = set()
@@ -54,7 +54,7 @@ def report(
         figures = len(plain), passed, len(different), sum(map(bool, known.values()))
         total = [sum(pair) for pair in zip(total, figures, strict=True)]
         table.add_row(suite, *map(str, figures))
-        console.print(f"{suite}: {passed} of {len(plain)} pass without, {len(different)} differ")
+        console.print(f"{suite}: {passed} of {len(plain)} pass, {len(different)} differ")
         new = [f"{test}: fails {sorted(different[test])}" for test in known if not known[test]]
         _complain(console, new)
         wrong += new
