@@ -33,6 +33,7 @@ NEEDED = {
     "test_culsans.py": "culsans",
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",
+    "test_django_q2.py": "django_q",
     "test_dramatiq.py": "dramatiq",
     "test_eventlet.py": "eventlet",
     "test_futurist.py": "futurist",

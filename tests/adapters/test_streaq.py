@@ -11,7 +11,6 @@ from queue_suite import Messages
 from streaq.task import Task
 from suite import IN_BOTH_ORDERS, WAIT, check_undo, outside, run_program
 
-
 # streaq leaves a stream of anyio open when a worker ends.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored .*MemoryObjectReceiveStream")
 

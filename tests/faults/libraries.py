@@ -994,6 +994,30 @@ def streaq_tasks() -> Any:
     return asyncio.run(use())
 
 
+def packages() -> Any:
+    """Have a worker of django-q2's do tasks, one of which fails."""
+    import multiprocessing
+
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(SECRET_KEY="key", Q_CLUSTER={"orm": "default"})
+        import django
+
+        django.setup()
+    from django_q.signing import SignedPackage
+    from django_q.worker import worker
+
+    todo: Any = queue.Queue()
+    done: Any = queue.Queue()
+    for args in ((2,), (None,)):
+        task = {"id": "1", "name": "task", "func": square, "args": args, "kwargs": {}}
+        todo.put(SignedPackage.loads(SignedPackage.dumps(task)))
+    todo.put("STOP")
+    worker(todo, done, multiprocessing.Value("f", -1))
+    return [(one["success"], one["args"]) for one in (done.get(), done.get())]
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -1007,6 +1031,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "confluent_kafka": (log_of_a_cluster,),
     "culsans": (three_sides,),
     "distributed": (clusters,),
+    "django_q2": (packages,),
     "dramatiq": (messages,),
     "eventlet": (eventlets,),
     "futurist": (delayed_calls,),

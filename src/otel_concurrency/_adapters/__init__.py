@@ -38,6 +38,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
+    "django_q2": {
+        "multiprocessing": ("django_q.signing", "django_q.worker", "django_q.cluster"),
+    },
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
     "eventlet": {
         "threading": ("eventlet.greenthread",),

@@ -57,9 +57,7 @@ def _normalize(original: Any, seam: Seam) -> Any:
 
 def _dispatch(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
-    async def _dispatch(
-        self: Any, job: Any, jbuff: Any, hbuff: Any, heartbeat_timeout: Any
-    ) -> None:
+    async def _dispatch(self: Any, job: Any, jbuff: Any, hbuff: Any, heartbeat_timeout: Any) -> Any:
         running = original(self, job, jbuff, hbuff, heartbeat_timeout)
         if not seam.active:
             return await running
