@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
+import queue
 import textwrap
 
 import pytest
 
 from otel_concurrency._core.handoff import Seam
-from otel_concurrency._items import adoption
+from otel_concurrency._items import adoption, reordered
 from otel_concurrency._items.pairs import Fifo
 from otel_concurrency._primitives import _asyncio, _queue
 
@@ -88,6 +89,23 @@ def test_an_item_is_paired_as_by_the_method(module):
     body = without_docstring(function(Fifo, "put"))
     expected = trees(body, self="pairs", context="get_current()", size="len(container)")
     assert contains(function(module._inlined, "_put"), expected)
+
+
+def test_an_item_of_a_stack_is_paired_as_by_the_method():
+    """The hook of ``LifoQueue._put`` contains ``Fifo.put`` too."""
+    body = without_docstring(function(Fifo, "put"))
+    expected = trees(body, self="pairs", context="get_current()", size="len(container)")
+    assert contains(function(reordered.of_last_in_first_out, "_put"), expected)
+
+
+@pytest.mark.usefixtures("instrumented")
+@pytest.mark.parametrize("kind", [queue.LifoQueue, queue.PriorityQueue])
+@pytest.mark.parametrize("method", ["_put", "_get", "_qsize"])
+def test_the_stock_methods_are_known_by_heart(kind, method):
+    """On each Python their bodies are recognized, so that the hooks contain them."""
+    hook = vars(kind)[method]
+    assert hook.__code__.co_filename == reordered.__file__
+    assert hook.__wrapped__.__module__ == "queue"
 
 
 @pytest.mark.parametrize("module", [_queue, _asyncio])

@@ -28,10 +28,12 @@ from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairs import (
     UNKNOWN,
     ChangedFifo,
+    ChangedLifo,
     Fifo,
     Keyed,
     Lifo,
     Pairs,
+    Sorted,
     WatchedFifo,
     watch,
 )
@@ -136,6 +138,15 @@ class Pairing:
             self.give(item, pairs.unmarked(context), loans)
         watch(pairs)
 
+    def lend_settled(self, loans: Loans, item: Any, context: Context | None) -> None:
+        """Do what :meth:`lend` does, for a queue of another order that is settled. May raise."""
+        if not context:
+            self.give(item, context, loans)
+        elif loans.to_pass:
+            loans.to_pass -= 1
+        else:
+            loans.took(item, context, get_current(), busy=True)
+
     def remember_watched(self, pairs: WatchedFifo, item: Any, size: int) -> None:
         """Pair ``item``, which was put and may have come back, with its context. May raise.
 
@@ -183,13 +194,14 @@ class Pairing:
         putter, getter = owners
         container = self._container(queue)
         kind = cast("type[object]", type(container))
+        as_it_is = self.seam.change is None and self.at_first is None
         if putter in self._in_order and getter is self.stock and kind is deque:
-            as_it_is = self.seam.change is None and self.at_first is None
             return (Fifo if as_it_is else ChangedFifo)(owners, size)
         if putter is getter is self.module.LifoQueue and kind in (list, deque):
-            return Lifo(owners, size)
+            return (Lifo if as_it_is else ChangedLifo)(owners, size)
         if putter is getter is self.module.PriorityQueue and kind is list:
-            return Keyed(owners, size, cast("list[object]", container))
+            sort = Sorted if as_it_is else Keyed
+            return sort(owners, size, cast("list[object]", container))
         return Keyed(owners, size, before=ids_in(queue, size) if size else set[int]())
 
     def _container(self, queue: Any) -> Any:

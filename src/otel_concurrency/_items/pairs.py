@@ -114,6 +114,12 @@ class Lifo(Fifo):
         return super().take(item, size)
 
 
+class ChangedLifo(Lifo):
+    """What ``ChangedFifo`` is to ``Fifo``."""
+
+    __slots__ = ()
+
+
 class Keyed:
     """Pairs for a container that returns its items in any other order.
 
@@ -222,6 +228,12 @@ class Keyed:
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return _NONE, ()
+
+
+class Sorted(Keyed):
+    """Those of a stock ``PriorityQueue``, whose contexts stay as they are."""
+
+    __slots__ = ()
 
 
 def watch(pairs: Pairs) -> None:

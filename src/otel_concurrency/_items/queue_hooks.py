@@ -64,14 +64,15 @@ class QueueHooks:
     def __init__(
         self,
         pairing: Pairing,
-        inlined: Mapping[str, tuple[Any, ...]],
+        inlined: Mapping[type, Mapping[str, tuple[Any, ...]]],
         later: tuple[Layer, ...] = (),
     ) -> None:
         """Take the pairing that the hooks call.
 
-        ``inlined`` are hooks that contain the body of the stock method, each with the names that
-        this body uses, by which it is recognized. The layers ``later`` are applied when tracking of
-        the first queue starts: a program that never has a context does not pay for them.
+        ``inlined`` are, by stock class, hooks that contain the body of the stock method, each with
+        the names that this body uses, by which it is recognized. The layers ``later`` are applied
+        when tracking of the first queue starts: a program that never has a context does not pay for
+        them.
         """
         self._pairing = pairing
         self._inlined = inlined
@@ -271,9 +272,8 @@ class QueueHooks:
 
     def _inline(self, owner: type, name: str, plain: Any) -> Any:
         """Return the hook that inlines ``plain``; None unless that is the known stock method."""
-        pairing = self._pairing
-        hook, *names = self._inlined.get(name, (None,))
-        if hook is None or owner is not pairing.stock or not inspect.isfunction(plain):
+        hook, *names = self._inlined.get(owner, {}).get(name, (None,))
+        if hook is None or not inspect.isfunction(plain):
             return None
         known = plain.__module__ == owner.__module__ and plain.__code__.co_names == tuple(names)
         return functools.wraps(plain)(hook) if known else None

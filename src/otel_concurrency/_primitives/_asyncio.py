@@ -55,7 +55,7 @@ def _queue_layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     return [
         QueueHooks(
             pairing,
-            _inlined(pairing),
+            {pairing.stock: _inlined(pairing)},
             later=(Layer(queues.Queue, "get", _get),),
         ),
         Layer(queues.Queue, "task_done", queue_hooks.task_done),

@@ -17,7 +17,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch, StandIn
-from otel_concurrency._items import adoption, known_queues, queue_hooks
+from otel_concurrency._items import adoption, known_queues, queue_hooks, reordered
 from otel_concurrency._items.adoption import adopt, let_go
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import Pairing
@@ -30,7 +30,14 @@ def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
         return []  # gevent has replaced all of these classes, and its adapter covers them
     pairing = Pairing(queue, seam, container="queue", size="_qsize", waits=("_qsize", False))
     return [
-        QueueHooks(pairing, _inlined(pairing)),
+        QueueHooks(
+            pairing,
+            {
+                queue.Queue: _inlined(pairing),
+                queue.LifoQueue: reordered.of_last_in_first_out(pairing, queue.LifoQueue),
+                queue.PriorityQueue: reordered.of_priorities(pairing, queue.PriorityQueue),
+            },
+        ),
         Layer(queue.Queue, "task_done", queue_hooks.task_done),
         *queue_hooks.shutdown_layers(queue.Queue),
         Layer(queue, "SimpleQueue", lambda raw: _simple_queue(raw, seam)),
