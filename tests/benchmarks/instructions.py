@@ -33,8 +33,9 @@ LOOPS = 10
 TOLERANCE = 0.02
 """By which part more may be executed: a thread that has to wait takes another path."""
 
-ELSEWHERE = ("Process", "Pool.map", "multiprocessing.Queue")
-"""What operations are named after of which a part runs in other processes, or when it likes to."""
+ELSEWHERE = ("Process", "Pool", "multiprocessing.Queue")
+"""What operations are named after of which a part runs in other processes, or on threads that wait
+for each other in one way or another."""
 
 Counts = dict[str, list[float]]
 """Instructions and calls into C of one operation in a span, then without any context."""
