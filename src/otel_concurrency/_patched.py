@@ -146,7 +146,7 @@ class Adapter(Primitive):
         first, last = _adapters.tested(self.library)
         faults.in_one_line(
             _logger,
-            (self.name, module_name),
+            (self.library, module_name, self.failures[module_name]),
             "%s %s is left alone: %s cannot be patched (%s). The versions that have been tested "
             "are %s to %s.",
             self.library,

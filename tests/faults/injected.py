@@ -67,6 +67,8 @@ STAND_INS = {
     "_Tasks": "the queue of a worker of django-q2's",
     "HandOff": "the program's own object",
     "_PagesCall": "as Call, to cassandra-driver",
+    "_Run": "as Call, to Qt",
+    "_WeakSlot": "the program's method, to Qt",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 

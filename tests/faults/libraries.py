@@ -1018,6 +1018,43 @@ def packages() -> Any:
     return [(one["success"], one["args"]) for one in (done.get(), done.get())]
 
 
+def loops_of_qt() -> Any:
+    """Hand off to a pool, a thread and a loop of Qt's."""
+    from PySide6 import QtCore
+
+    app = QtCore.QCoreApplication.instance() or QtCore.QCoreApplication([])
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Runnable(QtCore.QRunnable):  # type: ignore[misc]  # where it is not installed: anything
+        def run(self) -> None:
+            results.put(square(2))
+
+    class Thread(QtCore.QThread):  # type: ignore[misc]  # as above
+        def run(self) -> None:
+            results.put(square(3))
+
+    class Receiver(QtCore.QObject):  # type: ignore[misc]  # as above
+        def method(self) -> None:
+            results.put(square(5))
+
+    pool, thread, receiver = QtCore.QThreadPool(), Thread(), Receiver()
+    runnable = Runnable()
+    runnable.setAutoDelete(False)
+    pool.start(runnable)
+    pool.start(lambda: results.put(square(4)))
+    pool.waitForDone()
+    thread.start()
+    thread.wait()
+    results.put(pool.tryStart(runnable))
+    pool.waitForDone()
+    results.put(told(thread.start, 1, 2)[0])
+    QtCore.QTimer.singleShot(0, receiver.method)
+    QtCore.QTimer.singleShot(0, lambda: results.put(square(6)))
+    QtCore.QTimer.singleShot(1, app.quit)
+    app.exec()
+    return sorted(map(str, (results.get() for _ in range(results.qsize()))))
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -1047,6 +1084,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "pgqueuer": (rows,),
     "pebble": (scheduled_in_processes,),
     "pika": (posted_to_a_loop,),
+    "qt": (loops_of_qt,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "saq": (jobs_of_saq,),

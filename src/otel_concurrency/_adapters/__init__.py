@@ -85,6 +85,14 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "pika": {
         "threading": ("pika.adapters.blocking_connection", "pika.adapters.select_connection"),
     },
+    "qt": {
+        "threading": ("PySide6.QtCore", "PyQt6.QtCore"),
+        "futures": ("PySide6.QtCore", "PyQt6.QtCore"),
+        "sched": (
+            *("PySide6.QtCore", "PySide6.QtGui", "PySide6.QtWidgets"),
+            *("PyQt6.QtCore", "PyQt6.QtGui", "PyQt6.QtWidgets"),
+        ),
+    },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "saq": {"multiprocessing": ("saq.queue.base", "saq.worker")},
