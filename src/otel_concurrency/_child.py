@@ -139,13 +139,12 @@ class _StandBy:
             self._replace(sys.modules[_CONTEXT_API], "_RUNTIME_CONTEXT", _Runtime)
 
     def _replace(self, owner: Any, name: str, replacement_of: Callable[..., Any]) -> None:
-        attributes: Mapping[str, Any] = vars(owner)
-        original = attributes[name]
+        original = owner.__dict__[name]
         replacement = replacement_of(self, owner, name, original)
         setattr(owner, name, replacement)
 
         def undo() -> None:
-            if attributes.get(name) is replacement:
+            if owner.__dict__.get(name) is replacement:
                 setattr(owner, name, original)
                 self._undone.append(replacement)
 
@@ -160,8 +159,7 @@ class _StandBy:
         """
         self.switch_on()
         owner, name, original = place
-        attributes: Mapping[str, Any] = vars(owner)
-        return attributes[name] if replacement in self._undone else original
+        return owner.__dict__[name] if replacement in self._undone else original
 
     def _before(self, _state: Any, owner: Any, name: str, original: Any) -> Any:
         @functools.wraps(original)

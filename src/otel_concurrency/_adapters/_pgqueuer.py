@@ -62,7 +62,9 @@ def _dispatch(original: Any, seam: Seam) -> Any:
         if not seam.active:
             return await running
         # Also without headers: a job must not inherit the context in which the worker was started.
-        context = carrier.unpack_safely((job.headers or {}).get(_HEADERS)) or NO_CONTEXT
+        headers: Any = job.headers
+        sent = headers.get(_HEADERS) if headers else None
+        context = carrier.unpack_safely(sent) or NO_CONTEXT
         return await awaited_in(context, running)
 
     return _dispatch

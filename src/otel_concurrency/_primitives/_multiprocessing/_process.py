@@ -100,8 +100,7 @@ def begin_late(headers: carrier.Headers | None, current: Any) -> Callable[[], No
     departure = flush.Departure(span_start.started_since)
     context = carrier.unpack_safely(headers) or NO_CONTEXT
     if current is not None:
-        update: Any = dict.update  # a Context can only be changed in this way
-        update(current, context)
+        dict[str, Any].update(current, context)  # a Context can only be changed in this way
         context = current
     thread = get_ident()
     handoff.bodies[thread] = context
