@@ -109,7 +109,7 @@ def _variable_of_context() -> Any:
 
 
 class _StandBy:
-    """The state of a child that is not instrumented yet."""
+    """The state of a child that is not instrumented yet. It does not fail what it stands in for."""
 
     def __init__(self, settings: Mapping[str, Any], names: frozenset[str]) -> None:
         self._settings = settings
@@ -121,22 +121,33 @@ class _StandBy:
         self._context: Any = None
         """The context of the child's work. It is empty until it is needed, and current already: the
         program may copy the variables of its flow."""
+        self._thread = threading.get_ident()
         self._watched = _with_packages(names) | _FLOWS | {_IMPORTS_OBSERVED_MODULES}
         self._undo: list[Callable[[], None]] = []
         self._undone: list[object] = []
         """The replacements that the program has left in their places."""
+        self._stand()
+
+    def _stand(self) -> None:
+        self._undo = [self._leave_finders]
         sys.meta_path.insert(0, self)
-        self._undo.append(lambda: sys.meta_path.remove(self))
         thread: Any = sys.modules["_thread"]
         process: Any = sys.modules["multiprocessing.process"].BaseProcess
         self._replace(threading.Thread, "start", self._before)
         self._replace(process, "start", self._before)
         self._replace(process, "_bootstrap", self._around_body)
-        for name in ("start_new_thread", "start_new"):
+        for name in ("start_new_thread", "start_new", "start_joinable_thread"):
             if hasattr(thread, name):
                 self._replace(thread, name, _Builtin)
-        if _CONTEXT_API in sys.modules:
+        if self._variable is not None:
             self._replace(sys.modules[_CONTEXT_API], "_RUNTIME_CONTEXT", _Runtime)
+
+    def _leave_finders(self) -> None:
+        finders: Any = sys.meta_path  # None at the end of the interpreter
+        for index, finder in enumerate(finders or ()):
+            if finder is self:
+                del finders[index]
+                return
 
     def _replace(self, owner: Any, name: str, replacement_of: Callable[..., Any]) -> None:
         original = owner.__dict__[name]
@@ -191,11 +202,14 @@ class _StandBy:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Switch on before a watched module is imported; then find it as the others do."""
-        if name not in self._watched and name.partition(".")[0] not in _WHOLE:
+        if self._is_over or (name not in self._watched and name.partition(".")[0] not in _WHOLE):
             return None
+        is_there = name in sys.modules  # it is reloaded
         self.switch_on()
-        if getattr(sys.modules.get(name), "__spec__", None) is not None:
+        if not is_there and getattr(sys.modules.get(name), "__spec__", None) is not None:
             return _spec_of(sys.modules[name])
+        if not self._is_over:
+            return None
         # The interpreter goes through the list of finders by position, and it has changed.
         for finder in list(sys.meta_path):
             find = getattr(finder, "find_spec", None)
@@ -209,22 +223,49 @@ class _StandBy:
         if self._is_over:
             return
         self._is_over = True
-        for undo in reversed(self._undo):
-            undo()
         try:
+            for undo in reversed(self._undo):
+                undo()
             instrument(self._settings)
             if self._body:
                 from otel_concurrency._primitives._multiprocessing import _process
 
-                self._end = _process.begin_late(self._headers, self._context)
+                self._end = _process.begin_late(self._headers, self._context, self._thread)
         except Exception as error:
-            from otel_concurrency._core import faults
+            self._after_fault(error)
 
-            _report(faults, error)
+    def _after_fault(self, error: Exception) -> None:
+        try:
+            if _may_pass():
+                self._is_over = False
+                self._stand()
+            else:
+                _report(error)
+        except Exception:  # noqa: S110 - not even that can be imported by which it is reported
+            pass
 
 
-def _report(faults: Any, error: Exception) -> None:
+def _may_pass() -> bool:
+    """Whether the library may be imported later, though it could not be imported now.
+
+    It may need a module that is being imported: that of the program's import.
+    """
+    return any(map(_begins, list(sys.modules.values())))
+
+
+def _begins(module: Any) -> bool:
+    try:
+        content: Any = object.__getattribute__(module, "__dict__")  # loads no lazy module
+    except AttributeError:
+        return False
+    # The import system marks the spec (PEP 451) so; the interpreter reads this mark too.
+    return bool(getattr(content.get("__spec__"), "_initializing", False))
+
+
+def _report(error: Exception) -> None:
     import logging
+
+    from otel_concurrency._core import faults
 
     faults.once(
         logging.getLogger(__name__),
@@ -302,7 +343,8 @@ def _spec_of(module: Any) -> Any:
     from importlib.machinery import ModuleSpec
 
     spec = module.__spec__
-    found = ModuleSpec(spec.name, _Loaded(module), origin=spec.origin)  # type: ignore[arg-type]
-    found.submodule_search_locations = spec.submodule_search_locations
+    found = ModuleSpec(spec.name, None)
+    found.__dict__.update(spec.__dict__)
+    found.loader = _Loaded(module)  # type: ignore[assignment]
     module.__spec__ = found
     return found

@@ -8,6 +8,7 @@ span was, and what the child said.
 
 import multiprocessing
 import sys
+from _thread import start_new_thread
 
 if sys.argv[3:] == ["api"]:
     import opentelemetry.trace  # noqa: F401
@@ -85,6 +86,104 @@ def start_raw_thread(answers):
 
     _thread.start_new_thread(work, ())
     done.acquire()
+
+
+def start_joinable_thread(answers):
+    """Have a thread import it that was started without `threading`, and look here."""
+    import _thread
+
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def work():
+        seen()
+        done.release()
+
+    if hasattr(_thread, "start_joinable_thread"):
+        _thread.start_joinable_thread(work)
+    else:
+        _thread.start_new_thread(work, ())
+    done.acquire()
+    answers.send(seen())
+
+
+def start_unseen_thread(answers):
+    """Have a thread import it that was started by what was looked up before anything was done."""
+    import _thread
+
+    done = _thread.allocate_lock()
+    done.acquire()
+
+    def work():
+        answers.send(seen())
+        done.release()
+
+    start_new_thread(work, ())
+    done.acquire()
+
+
+def replace_finders(answers):
+    """Put only those in the list of finders that an interpreter begins with."""
+    import threading
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]
+    found = []
+    thread = threading.Thread(target=lambda: found.append(seen()))
+    thread.start()
+    thread.join()
+    answers.send(found[0])
+
+
+def import_past_all(answers):
+    """Import OpenTelemetry by a finder in front of all others, and start a thread."""
+    from importlib.machinery import PathFinder
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "opentelemetry":
+                return PathFinder.find_spec(name, path, target)
+            return None
+
+    sys.meta_path.insert(0, Finder())
+    seen()
+    start_thread(answers)
+
+
+def reload_first(answers):
+    """Load a module again that is patched."""
+    import importlib
+    import weakref
+
+    before = weakref.WeakValueDictionary
+    importlib.reload(weakref)
+    assert weakref.WeakValueDictionary is not before
+    answers.send(seen())
+
+
+def look_for_asyncio(answers):
+    """Look for a module that is loaded when the library is switched on."""
+    import importlib.util
+
+    found = importlib.util.find_spec("asyncio")
+    assert found.has_location
+    assert found.cached
+    assert found.loader.get_source("asyncio")
+    answers.send(seen())
+
+
+def without_the_library(answers):
+    """Start a thread after everything of the library has gone."""
+    import threading
+
+    for name in list(sys.modules):
+        if name.startswith("otel_concurrency"):
+            del sys.modules[name]
+    sys.modules["otel_concurrency"] = None
+    found = []
+    thread = threading.Thread(target=lambda: found.append("ran"))
+    thread.start()
+    thread.join()
+    answers.send(found)
 
 
 def put_item(answers):

@@ -54,6 +54,11 @@ IN_THE_CONTEXT = (
     "import_asyncio_first",
     "look_for_package",
     "in_a_thread_by_hand",
+    "start_joinable_thread",
+    "replace_finders",
+    "import_past_all",
+    "reload_first",
+    "look_for_asyncio",
 )
 
 
@@ -96,6 +101,17 @@ def test_a_handler_of_signals_that_was_registered_while_it_stood_by():
     """It runs in no context, and is what the program has registered."""
     found = run("handle_signal")
     assert found["answer"] == [found["trace"], "acme", "0", None, "<lambda>"]
+
+
+def test_a_thread_that_was_started_unseen_is_no_part_of_the_work():
+    """It has no context, even if it is the thread in which the child is switched on."""
+    found = run("start_unseen_thread")
+    assert found["answer"] == ["0", None]
+
+
+def test_a_child_that_cannot_import_the_library_goes_on_without_it():
+    """Nothing is raised in its calls, and nothing is logged."""
+    assert run("without_the_library")["answer"] == ["ran"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -91,20 +91,23 @@ def _bootstrap(original: Any, seam: Seam, util: str) -> Any:
     return _bootstrap
 
 
-def begin_late(headers: carrier.Headers | None, current: Any) -> Callable[[], None]:
+def begin_late(headers: carrier.Headers | None, current: Any, thread: int) -> Callable[[], None]:
     """Do what the patched ``_bootstrap`` does, where the body of a started process runs already.
 
-    ``current`` is an empty context that is current in it since it began, and gets the content of
-    ``headers``; None if there is none. Returns what is to be called when the body is over.
+    It runs in ``thread``. ``current`` is an empty context that is current in it since it began, and
+    gets the content of ``headers``; None if there is none. Another thread can call this, which was
+    started unseen: it is no part of the body, and without ``current`` the body then has no context.
+    Returns what is to be called when the body is over.
     """
     departure = flush.Departure(span_start.started_since)
     context = carrier.unpack_safely(headers) or NO_CONTEXT
+    is_body = get_ident() == thread
     if current is not None:
         dict[str, Any].update(current, context)  # a Context can only be changed in this way
         context = current
-    thread = get_ident()
-    handoff.bodies[thread] = context
-    if context is not current:
+    if is_body or current is not None:
+        handoff.bodies[thread] = context
+    if is_body and handoff.current_safely() is not context:
         handoff.attach_safely(context)
 
     def end() -> None:
