@@ -312,9 +312,9 @@ def test_any_item_comes_out_as_it_was_put(item, name, make, instrumented, tracer
 
 def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, instrumented):
     """One that comes while the other is still getting ready waits for nothing and loses nothing."""
-    monkeypatch.setattr(trailers, "_in_use", False)
+    monkeypatch.setattr(trailers, "_sends", False)
     pickler = trailers.pickler(ForkingPickler)
-    ready, entered, go = trailers._take_part, threading.Event(), threading.Event()
+    ready, entered, go = trailers._write_trailers, threading.Event(), threading.Event()
 
     def slow(stand_in):
         if threading.current_thread() is first:
@@ -322,7 +322,7 @@ def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, in
             assert go.wait(WAIT)
         ready(stand_in)
 
-    monkeypatch.setattr(trailers, "_take_part", slow)
+    monkeypatch.setattr(trailers, "_write_trailers", slow)
 
     def send_first():
         trailers.send("first", baggage.set_baggage("tenant", "1", context.Context()))

@@ -23,6 +23,7 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import StandIn
 from otel_concurrency._crossing import carrier, wire_format
+from otel_concurrency._crossing.wire_format import STOP
 
 _sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
@@ -67,8 +68,8 @@ def send(item: object, context: Context | None) -> None:
         if context is None:
             _sending.pop(get_ident(), None)
         else:
-            if not _in_use:
-                _begin_use()
+            if not _sends:
+                _begin_to_send()
             _sending[get_ident()] = item, context
     except Exception as error:
         handoff.report_fault("put", error)
@@ -82,12 +83,9 @@ def outstanding() -> tuple[object, Context] | None:
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return the result of ``get(*args)``, and the trailer of its message for :func:`unpack`."""
     thread = get_ident()
-    try:
-        if not _in_use:
-            _begin_use()
-        _receiving[thread] = None
-    except Exception as error:
-        handoff.report_fault("get", error)
+    if not _receives:
+        _begin_to_receive()
+    _receiving[thread] = None
     try:
         item = get(*args)
     except BaseException:
@@ -98,15 +96,12 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
 
 def is_received() -> bool:
     """Whether this thread is inside :func:`receive`, which takes the trailer of the message."""
-    try:
-        return get_ident() in _receiving
-    except Exception as error:
-        handoff.report_fault("get", error)
-        return True
+    return get_ident() in _receiving
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
-"""The classes that replace a pickler. They add no methods until the first trailer is needed."""
+"""The classes that replace a pickler. They add no method until it is needed: one that reads when
+something is received, and one that writes when the first context is sent."""
 
 
 def pickler(plain: Any) -> Any:
@@ -117,29 +112,41 @@ def pickler(plain: Any) -> Any:
         __module__ = plain.__module__
 
     _stand_ins.add(ForkingPickler)
-    if _in_use:
-        _take_part(ForkingPickler)
+    if _receives:
+        _read_trailers(ForkingPickler)
+    if _sends:
+        _write_trailers(ForkingPickler)
     return ForkingPickler
 
 
-_in_use = False
+_receives = _sends = False
 
 
-def _begin_use() -> None:
-    """Have every pickler handle trailers. A program that uses executors only never needs this.
+def _begin_to_receive() -> None:
+    """Have every pickler read trailers. A program that uses executors only never needs this.
 
     Threads that get here at the same time all do the whole work, with the same result. So none goes
-    on before every pickler is ready.
+    on before every pickler is ready. Never raises.
     """
-    global _in_use  # noqa: PLW0603
+    global _receives  # noqa: PLW0603
+    try:
+        for stand_in in list(_stand_ins):
+            _read_trailers(stand_in)
+        _receives = True
+    except Exception as error:
+        handoff.report_fault("get", error)
+
+
+def _begin_to_send() -> None:
+    """Have every pickler write trailers, as :func:`_begin_to_receive` has it read. May raise."""
+    global _sends  # noqa: PLW0603
     for stand_in in list(_stand_ins):
-        _take_part(stand_in)
-    _in_use = True
+        _write_trailers(stand_in)
+    _sends = True
 
 
-def _take_part(stand_in: Any) -> None:
-    plain = cast(Any, super(stand_in, stand_in))
-    plain_dumps, plain_loads = plain.dumps, plain.loads
+def _write_trailers(stand_in: Any) -> None:
+    plain_dumps = cast(Any, super(stand_in, stand_in)).dumps
 
     @functools.wraps(getattr(plain_dumps, "__func__", plain_dumps))
     def dumps(cls: Any, obj: Any, protocol: Any = None) -> Any:
@@ -158,15 +165,22 @@ def _take_part(stand_in: Any) -> None:
             handoff.report_fault("pickle", error)
             return message
 
+    stand_in.dumps = classmethod(dumps)
+
+
+def _read_trailers(stand_in: Any) -> None:
+    plain_loads = cast(Any, super(stand_in, stand_in)).loads
+
     @functools.wraps(plain_loads)
     def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
         obj = plain_loads(message, *args, **kwargs)
         thread = get_ident()
         if thread in _receiving:
             try:
-                _receiving[thread] = wire_format.behind(message)
+                if message[-1:] != STOP:  # no trailer ends like a pickle
+                    _receiving[thread] = wire_format.behind(message)
             except Exception as error:
                 handoff.report_fault("unpickle", error)
         return obj
 
-    stand_in.dumps, stand_in.loads = classmethod(dumps), staticmethod(loads)
+    stand_in.loads = staticmethod(loads)

@@ -78,6 +78,10 @@ def decode(encoded: bytes) -> dict[str, str] | None:
     return None
 
 
+STOP = b"."
+"""The last byte of every pickle (``pickle.STOP``), and of no trailer."""
+
+
 def trailer(encoded: bytes) -> bytes:
     """Return encoded headers as a trailer, which can follow a message."""
     return b"".join((encoded, len(encoded).to_bytes(_LENGTH, "big"), _MARK))

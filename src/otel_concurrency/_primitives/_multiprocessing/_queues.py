@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import Seam
+from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import trailers
 from otel_concurrency._items import adoption, known_queues, queue_hooks
@@ -147,6 +148,11 @@ class _Consumed:
         except Exception as error:
             handoff.report_fault("get", error)
 
+    def is_settled(self, queue: Any) -> bool:
+        """Whether ``queue`` is known to hand work on."""
+        known = self._loans.get(id(queue))
+        return known is not None and known[1].settled
+
     def loans_of(self, queue: Any) -> Loans:
         """Return the loans of ``queue`` in this process."""
         key, loans = id(queue), self._loans
@@ -193,12 +199,15 @@ class _LastGet:
 
 
 def _get(original: Any, consumed: _Consumed) -> Any:
+    seam = consumed.seam
+
     @functools.wraps(original)
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
         if _is_plumbing(self.__class__):
             return original(self, block, timeout)
-        adoption.ask(lambda: block and self.empty())
-        if not consumed.seam.active:
+        if adopted.get() is not None:
+            adoption.ask(lambda: block and _is_empty(self))
+        if seam.capture is capture_nothing:
             return original(self, block, timeout)
         try:
             item, trailer = trailers.receive(original, self, block, timeout)
@@ -206,6 +215,13 @@ def _get(original: Any, consumed: _Consumed) -> Any:
             adoption.found_none()
             consumed.asked_in_vain(self)
             raise
+        try:
+            if trailer is None and adopted.get() is None and not get_current():
+                if not consumed.is_settled(self):
+                    consumed.adopt(self, item, trailer)
+                return item
+        except Exception as error:
+            handoff.report_fault("get", error)
         consumed.adopt(self, item, trailer)
         return item
 
@@ -214,18 +230,41 @@ def _get(original: Any, consumed: _Consumed) -> Any:
 
 
 def _simple_get(original: Any, consumed: _Consumed) -> Any:
+    seam = consumed.seam
+
     @functools.wraps(original)
     def get(self: Any) -> Any:
-        adoption.ask(self.empty)
-        if not consumed.seam.active or trailers.is_received():
+        if adopted.get() is not None:
+            adoption.ask(functools.partial(_is_empty, self))
+        if seam.capture is capture_nothing or trailers.is_received():
             return original(self)
         item, trailer = trailers.receive(original, self)
+        try:
+            if trailer is None and adopted.get() is None and not get_current():
+                if not consumed.is_settled(self) and not _is_called_by_plumbing():
+                    consumed.adopt(self, item, trailer)
+                return item
+        except Exception as error:
+            handoff.report_fault("get", error)
         if not _is_called_by_plumbing():
             consumed.adopt(self, item, trailer)
         return item
 
     return get
 
+
+def _is_empty(queue: Any) -> Any:
+    """Whether ``queue`` has no item at present, without the selector that its method makes."""
+    function = getattr(queue.empty, "__func__", None)
+    if _POLL is None or getattr(function, "__module__", None) != queue.__class__.__module__:
+        return queue.empty()
+    waiting = _POLL()
+    waiting.register(queue._reader.fileno(), select.POLLIN)
+    return not waiting.poll(0)
+
+
+_POLL = getattr(select, "poll", None)
+"""Missing on Windows."""
 
 _plain: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 """The original below each patched method that has nothing to do for the queues of executors."""
@@ -259,7 +298,11 @@ def _put(original: Any, consumed: _Consumed) -> Any:
 
     @functools.wraps(original)
     def put(self: Any, obj: Any) -> Any:
-        if not (seam.active and handoff.is_concerned(seam)) or _is_called_by_plumbing():
+        if (
+            seam.capture is capture_nothing
+            or not handoff.is_concerned(seam)
+            or _is_called_by_plumbing()
+        ):
             return original(self, obj)
         send(self, obj)
         try:
