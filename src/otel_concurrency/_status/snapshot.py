@@ -65,7 +65,9 @@ def state_as_it_is(pause: Callable[[], object] = lambda: None) -> dict[str, Any]
         "provider": _provider(),
         "exporters": exporters.found(),
         "export": [*otlp.mismatches()],
-        "primitives": [_primitive(name, settings) for name in _pausing(_primitives.NAMES, pause)],
+        "primitives": [
+            state_of_primitive(name, settings) for name in _pausing(_primitives.NAMES, pause)
+        ],
         "adapters": [
             _adapter(library, settings) for library in _pausing(_adapters.ADAPTERS, pause)
         ],
@@ -165,7 +167,7 @@ def _provider() -> str | None:
 # The primitives.
 
 
-def _primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]:
+def state_of_primitive(name: str, settings: _settings.Settings | None) -> dict[str, Any]:
     policy = "off" if settings is None else settings.policies[name].value
     sources: Mapping[str, str] = {} if settings is None else settings.sources
     by_policy = "policy" if name != "subprocess" else name
