@@ -26,7 +26,7 @@ PRODUCERS = CONSUMERS = 8
 ITEMS_OF_A_SPAN = 100
 SAMPLE = 500
 
-WAITING = 50_000
+WAITING = 30_000
 """So many that the few kB which stay of any number (what was taken last is noted, and a ``deque``
 keeps 16 empty blocks) are less than a byte for each."""
 BYTES = 100
