@@ -223,7 +223,9 @@ class _StandBy:
         if self._is_over:
             return
         self._is_over = True
+        release: Callable[[], object] | None = None
         try:
+            release = _hold_signals()
             for undo in reversed(self._undo):
                 undo()
             instrument(self._settings)
@@ -233,6 +235,9 @@ class _StandBy:
                 self._end = _process.begin_late(self._headers, self._context, self._thread)
         except Exception as error:
             self._after_fault(error)
+        finally:
+            if release is not None:
+                release()
 
     def _after_fault(self, error: Exception) -> None:
         try:
@@ -243,6 +248,20 @@ class _StandBy:
                 _report(error)
         except Exception:  # noqa: S110 - not even that can be imported by which it is reported
             pass
+
+
+def _hold_signals() -> Callable[[], object]:
+    """Have the program's handlers of signals wait until the returned function is called.
+
+    One that raises, as for a time limit, would fail the library's code and not the program's.
+    """
+    signal: Any = sys.modules.get("signal")
+    mask = getattr(signal, "pthread_sigmask", None)
+    if mask is None:  # on Windows, or without handlers
+        return bool
+    handled = [number for number in signal.valid_signals() if callable(signal.getsignal(number))]
+    before = mask(signal.SIG_BLOCK, handled)
+    return lambda: mask(signal.SIG_SETMASK, before)
 
 
 def _may_pass() -> bool:

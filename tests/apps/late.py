@@ -318,6 +318,28 @@ def handle_signal(answers):
     answers.send([*inside, *found[0], signal.getsignal(signal.SIGINT).__name__])
 
 
+def handle_signal_by_raising(answers):
+    """Have a signal arrive while the library is switched on, and raise in its handler."""
+    import signal
+
+    def handler(*_):
+        raise TimeoutError
+
+    class Finder:
+        def find_spec(self, name, _path=None, _target=None):
+            if name == "otel_concurrency._instrumentor":
+                signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, handler)
+    sys.meta_path.insert(0, Finder())
+    try:
+        import queue  # noqa: F401
+    except TimeoutError:
+        answers.send(seen())
+    else:
+        answers.send("nothing was raised")
+
+
 def spans_at_the_end(answers):
     """Leave spans in a processor that exports at the end."""
     import tempfile

@@ -103,6 +103,12 @@ def test_a_handler_of_signals_that_was_registered_while_it_stood_by():
     assert found["answer"] == [found["trace"], "acme", "0", None, "<lambda>"]
 
 
+def test_a_handler_of_signals_that_raises_while_it_is_switched_on():
+    """What it raises reaches the program, as without the library, and the child is instrumented."""
+    found = run("handle_signal_by_raising")
+    assert found["answer"] == [found["trace"], "acme"]
+
+
 def test_a_thread_that_was_started_unseen_is_no_part_of_the_work():
     """It has no context, even if it is the thread in which the child is switched on."""
     found = run("start_unseen_thread")
