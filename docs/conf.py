@@ -21,7 +21,7 @@ suppress_warnings = ["myst.xref_ambiguous"]
 html_theme = "furo"
 html_title = f"otel-concurrency {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["pages.css"]
 html_copy_source = False
 html_extra_path = [
     "page-dark.png",
