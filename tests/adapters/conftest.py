@@ -27,6 +27,7 @@ NEEDED = {
     "test_broker_readers.py": "aio_pika nats opentelemetry.instrumentation.pika",
     "test_cassandra_driver.py": "cassandra",
     "test_celery.py": "celery opentelemetry.instrumentation.celery",
+    "test_channels.py": "channels django_q",
     "test_channels_model.py": "anyio hypothesis",
     "test_cloudpickle.py": "cloudpickle",
     "test_confluent_kafka.py": "confluent_kafka",

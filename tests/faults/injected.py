@@ -64,6 +64,7 @@ STAND_INS = {
     "Future": "the future that a queue of tornado's returns",
     "Queue": "a queue, to gevent",
     "Message": "is pickled as huey's own",
+    "_Got": "what a consumer of Channels receives by, and dispatches with",
     "_Tasks": "the queue of a worker of django-q2's",
     "HandOff": "the program's own object",
     "_PagesCall": "as Call, to cassandra-driver",

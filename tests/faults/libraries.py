@@ -1055,6 +1055,33 @@ def loops_of_qt() -> Any:
     return sorted(map(str, (results.get() for _ in range(results.qsize()))))
 
 
+def consumers() -> Any:
+    """Dispatch messages that were sent over a layer of Django Channels, in memory."""
+    from channels.layers import InMemoryChannelLayer
+    from channels.utils import await_many_dispatch
+
+    results: list[Any] = []
+
+    class DoneError(Exception):
+        """All messages are there."""
+
+    async def dispatch(message: Any) -> None:
+        results.append(square(message["number"]))
+        if len(results) == 3:
+            raise DoneError
+
+    async def use() -> Any:
+        layer: Any = InMemoryChannelLayer()
+        waiting = asyncio.create_task(
+            await_many_dispatch([lambda: layer.receive("channel")], dispatch)
+        )
+        for number in range(3):
+            await layer.send("channel", {"type": "job", "number": number})
+        return await told_of(asyncio.wait_for(waiting, WAIT)), results
+
+    return asyncio.run(use())
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -1066,6 +1093,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "billiard": (billiard_pools,),
     "cassandra_driver": (pages,),
     "confluent_kafka": (log_of_a_cluster,),
+    "channels": (consumers,),
     "culsans": (three_sides,),
     "distributed": (clusters,),
     "django_q2": (packages,),

@@ -36,6 +36,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "queue": ("confluent_kafka", "confluent_kafka.aio._AIOConsumer"),
         "futures": ("confluent_kafka",),
     },
+    "channels": {"asyncio": ("channels.utils", "channels.consumer", "channels.layers")},
     "culsans": {"queue": ("culsans",)},
     "distributed": {"multiprocessing": ("distributed.client", "distributed.worker")},
     "django_q2": {
