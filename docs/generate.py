@@ -25,6 +25,9 @@ sys.path.insert(0, str(SOURCE))
 
 from otel_concurrency import _adapters, environment_variables  # noqa: E402
 
+AT_IMPORT = ("pure_python",)
+"""Settings that are read when the library is imported."""
+
 
 def settings() -> str:
     """Return one section for each environment variable, from its docstring in the code."""
@@ -34,6 +37,7 @@ def settings() -> str:
         variable = name.targets[0].id
         flag = variable.removeprefix("OTEL_PYTHON_").lower()
         keyword = flag.removeprefix("concurrency_") if "_" in flag else "policy"  # the short name
+        given = "none" if keyword in AT_IMPORT else f"`{keyword}`"
         _, description, default = re.split(
             r"\.\. envvar:: \w+\n\n|\n\nDefault: ", ast.literal_eval(text.value).strip()
         )
@@ -41,7 +45,7 @@ def settings() -> str:
             f"### `{variable}`\n\n{description.replace('``', '`')}\n\n"
             "| | |\n| --- | --- |\n"
             f"| default | {' '.join(default.replace('``', '`').split()).rstrip('.')} |\n"
-            f"| keyword of `instrument()` | `{keyword}` |\n"
+            f"| keyword of `instrument()` | {given} |\n"
             f"| flag of `opentelemetry-instrument` | `--{flag}` |"
         )
     return "\n\n".join(sections)

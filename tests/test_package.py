@@ -7,11 +7,13 @@ import email.parser
 import importlib
 import inspect
 import json
+import os
 import pickle
 import pydoc
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from importlib.metadata import distribution, entry_points
@@ -28,26 +30,44 @@ REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
 
 
-def run(*command, cwd=None):
+def run(*command, cwd=None, env=None):
     """Run a command to its end; return what it printed."""
+    return ended(*command, cwd=cwd, env=env).stdout
+
+
+def ended(*command, cwd=None, env=None):
+    """Run a command to its end."""
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done
 
 
-def build(target, directory):
-    """Build a distribution of the working tree; return its one file."""
-    run(sys.executable, "-m", "hatchling", "build", "-t", target, "-d", directory, cwd=REPOSITORY)
+def build(target, directory, **env):
+    """Build a distribution of the working tree; return its one file, and what is said about it."""
+    command = (sys.executable, "-m", "hatchling", "build", "-t", target, "-d", directory)
+    said = ended(*command, cwd=REPOSITORY, env=env).stderr
     (built,) = directory.iterdir()
-    return built
+    return built, [line for line in said.splitlines() if "pure Python" in line]
+
+
+PURE = {"OTEL_PYTHON_CONCURRENCY_PURE_PYTHON": "1"}
+NOT_PACKED = (".c", ".so", ".pyd")
+"""The source of the compiled part, and what was built of it for interpreters of this tree."""
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Return the built wheel."""
-    with zipfile.ZipFile(build("wheel", tmp_path_factory.mktemp("wheel"))) as opened:
+    """Return the built wheel, in pure Python."""
+    built, _ = build("wheel", tmp_path_factory.mktemp("wheel"), **PURE)
+    with zipfile.ZipFile(built) as opened:
         yield opened
 
 
@@ -74,14 +94,33 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
     assert packed == {
         path.relative_to(SOURCE).as_posix()
         for path in (SOURCE / "otel_concurrency").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix not in NOT_PACKED
     }
     assert "otel_concurrency/py.typed" in packed
 
 
 def test_wheel_is_for_every_platform(dist_info):
-    """The wheel is pure Python."""
+    """The wheel is pure Python where that is asked for."""
     assert "Tag: py3-none-any" in dist_info("WHEEL")
+
+
+@pytest.mark.parametrize(
+    "env", [{}, PURE, {"CC": "no-such-compiler"}], ids=["as it is", "pure", "no compiler"]
+)
+def test_wheel_is_for_the_interpreters_that_can_use_what_is_in_it(tmp_path, env):
+    """It has one compiled module and a tag for it, or none and one line that says why."""
+    built, said = build("wheel", tmp_path, **env)
+    with zipfile.ZipFile(built) as opened:
+        names = opened.namelist()
+    compiled = [name for name in names if name.endswith(NOT_PACKED)]
+    if said or env:
+        assert built.name.endswith("-py3-none-any.whl")
+        assert compiled == []
+        assert len(said) == 1
+    else:
+        (module,) = compiled
+        assert Path(module).name == f"_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
+        assert "none-any" not in built.name
 
 
 def test_wheel_has_its_licence(metadata, dist_info):
@@ -142,10 +181,12 @@ def test_installed_version_is_the_one_of_the_code():
 
 def test_source_distribution_can_be_built_and_tested_from(tmp_path):
     """The source distribution holds the code, its tests and the texts, and nothing of the gate."""
-    with tarfile.open(build("sdist", tmp_path)) as archive:
+    with tarfile.open(build("sdist", tmp_path)[0]) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "tests/conftest.py"} <= names
+    assert {"hatch_build.py", "src/otel_concurrency/_core/_compiled.c"} <= names
     assert "src/otel_concurrency/py.typed" in names
+    assert not [name for name in names if name.endswith((".so", ".pyd"))]
     assert not [name for name in names if name.startswith((".ci", ".git/"))]
     assert not [name for name in names if "__pycache__" in name]
 

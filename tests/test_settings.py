@@ -28,6 +28,9 @@ OPT_IN = ("subprocess",)
 NEVER_LINKED = ("generators",)
 DURATIONS = {"link_after": 60_000, "flush_timeout": 5_000}
 WAIT = 20
+AT_IMPORT = ("pure_python",)
+"""Settings that are read when the library is imported, so that they are no keywords."""
+
 TRUTHS = ("metrics", "report_orphans", "keep_official_threading")
 SETTINGS = (*NAMES, "policy", "excluded", "adapters", *TRUTHS, *DURATIONS)
 
@@ -524,7 +527,8 @@ def test_on_is_patched(name):
 def test_every_setting_has_its_variable():
     """Every setting has a constant, and there are no other ones."""
     named = {_settings.variable(name) for name in SETTINGS}
-    assert set(CONSTANTS) == {*named, variables.OTEL_PYTHON_CONCURRENCY}
+    at_import = map(_settings.variable, AT_IMPORT)
+    assert set(CONSTANTS) == {*named, *at_import, variables.OTEL_PYTHON_CONCURRENCY}
 
 
 def test_the_short_variable_is_the_policy_of_all(monkeypatch):

@@ -186,3 +186,14 @@ library is on, in whichever order the two are switched on.
 
 Default: ``false``.
 """
+
+OTEL_PYTHON_CONCURRENCY_PURE_PYTHON = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
+"""
+.. envvar:: OTEL_PYTHON_CONCURRENCY_PURE_PYTHON
+
+Whether the library runs in pure Python also where its compiled part is installed: ``true`` or
+``false``, or ``1`` or ``0``. It is read when the library is imported, so it is no keyword of
+``instrument()``.
+
+Default: ``false``.
+"""

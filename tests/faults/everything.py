@@ -475,6 +475,24 @@ def queues() -> Any:
     return [sorted(got[0]) for got in results], [got[1:] for got in results]
 
 
+def batches() -> Any:
+    """Get several items of different spans before anything is done for them."""
+    items: Any = queue.SimpleQueue()
+    got: list[int] = []
+    for number in (4, 5, 6):
+        with TRACER.start_as_current_span("producer"):
+            items.put(number)
+
+    def consume() -> None:
+        numbers = [items.get(block=False) for _ in range(3)]
+        got.extend((square(sum(numbers)), *numbers))
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    consumer.join(WAIT)
+    return got
+
+
 def logs() -> Any:
     """Log through a queue, and a listener's thread."""
     got: list[Any] = []
@@ -702,7 +720,10 @@ def mistakes() -> Any:
     return results
 
 
-IN_PROCESS = (threads, futures, loops, schedulers, queues, logs, thread_pools, spans, by_hand)
+IN_PROCESS = (
+    *(threads, futures, loops, schedulers, queues, batches),
+    *(logs, thread_pools, spans, by_hand),
+)
 ACROSS = {
     "_asyncio_transports": (connections,),
     "_by_hand": (by_hand, mistakes),

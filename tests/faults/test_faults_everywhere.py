@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 UNUSED = (
     "awaiting",
     "callers",
+    "compiled",  # it is used when the library is imported
     "_child",
     "_instrumented",
     "_configuration",  # it is used where the SDK is configured by a file

@@ -72,6 +72,19 @@ def test_it_tells_what_would_be_patched_here():
     assert "opentelemetry-instrumentation-threading" in told["installed"]
 
 
+@pytest.mark.parametrize("pure", [True, False])
+def test_it_tells_whether_the_compiled_part_is_in_use(pure):
+    """It says which of the two runs, and why it is not the compiled one."""
+    variable = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
+    result = command("status", **{variable: str(pure).lower()}, COLUMNS="120")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    is_compiled = "Hand-offs run the compiled part." in lines
+    reasons = [line for line in lines if line.startswith("Hand-offs run in pure Python:")]
+    assert len(reasons) == (not is_compiled)
+    if pure:
+        assert reasons == [f"Hand-offs run in pure Python: {variable} is set."]
+
+
 def test_a_library_that_warns_when_it_is_imported_warns_nobody_here(tmp_path):
     """It is imported to be asked about, which is no use of it."""
     package, installed = tmp_path / "gevent", tmp_path / "gevent-1.0.dist-info"

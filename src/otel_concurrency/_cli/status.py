@@ -97,6 +97,7 @@ def _show(console: Console, state: Mapping[str, Any], headline: str) -> None:
 
     versions = (f"{name} {found or 'is missing'}" for name, found in state["versions"].items())
     console.print(Text(", ".join((state["python"], *versions)), _QUIET))
+    console.print(Text(_hot_path(state), _QUIET))
     console.print(Text(headline, _GOOD if state["on"] else _BAD))
     console.print()
 
@@ -195,6 +196,12 @@ def _headline(state: Mapping[str, Any], *, ran: bool, pid: int | None) -> str:
         return f"{words} No tracer provider is configured here: nothing is exported."
     is_known = state["on"] and state["provider"] is not None
     return f"{words} Tracer provider: {state['provider']}." if is_known else words
+
+
+def _hot_path(state: Mapping[str, Any]) -> str:
+    if state["compiled"]:
+        return "Hand-offs run the compiled part."
+    return f"Hand-offs run in pure Python: {state['why_not_compiled']}."
 
 
 def _exports(state: Mapping[str, Any]) -> bool:

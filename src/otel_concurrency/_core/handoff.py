@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -25,7 +24,8 @@ from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
-from otel_concurrency._core import faults
+from otel_concurrency._core import compiled, faults
+from otel_concurrency._core.present_flow import flow_here
 
 _logger = logging.getLogger(__name__)
 
@@ -92,27 +92,6 @@ def pop(record: Record) -> None:
     """Forget the adoption of ``record``, and remember the one before it, if any."""
     earlier = record[2]
     adopted.set([*earlier[0], earlier[1:], BEGUN, None] if earlier else None)
-
-
-def flow_here() -> Any:
-    """Return the present task, greenlet or thread: an object, or the number of the thread."""
-    for name, find in _FINDERS:
-        module = sys.modules.get(name)
-        if module is not None:
-            try:
-                flow = find(module)
-            except (AttributeError, RuntimeError):  # the module is being imported, or no loop runs
-                continue
-            if flow is not None:
-                return flow
-    return get_ident()
-
-
-_FINDERS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    ("asyncio", lambda asyncio: asyncio.current_task()),
-    ("trio", lambda trio: trio.lowlevel.current_task()),
-    ("greenlet", lambda greenlet: greenlet.getcurrent()),
-)
 
 
 def begin_span(current: Context, *, implicit: bool) -> Context:
@@ -421,6 +400,14 @@ def is_concerned(seam: Seam) -> object:
         return None
 
 
+def report_raised(step: str, error: Exception) -> None:
+    """Report a fault in ``step`` that the compiled part has caught. Never raises."""
+    try:
+        raise error
+    except Exception as raised:
+        report_fault(step, raised)
+
+
 def report_fault(step: str, error: Exception) -> None:
     """Report a fault of the library in ``step``. Call it from the ``except`` block.
 
@@ -439,3 +426,6 @@ def report_fault(step: str, error: Exception) -> None:
         type(error).__name__,
         error,
     )
+
+
+compiled.bind(globals())

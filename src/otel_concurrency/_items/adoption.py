@@ -38,9 +38,9 @@ from otel_concurrency._core.handoff import (
     attach,
     bodies,
     capture_nothing,
-    flow_here,
     get_current,
 )
+from otel_concurrency._core.present_flow import flow_here
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._linking import batches, origins
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from otel_concurrency._core import handoff
+from otel_concurrency._core.present_flow import flow_here
 
 MAIN = "main"
 """The main thread, outside any task: usually where a program begins."""
@@ -59,7 +60,7 @@ def place(frame: FrameType | None) -> str:
     record = handoff.adopted.get() if handoff.any_adopted else None
     if record is not None and record[0]() is handoff.get_current():
         return ITEM
-    flow: Any = handoff.flow_here()
+    flow: Any = flow_here()
     greenlets: Any = sys.modules.get("greenlet")
     is_greenlet: bool = greenlets is not None and isinstance(flow, greenlets.greenlet)
     if not is_greenlet and not isinstance(flow, int):

@@ -13,7 +13,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch, StandIn
@@ -235,6 +235,14 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         except Exception as error:
             handoff.report_fault("get", error)
 
+    functions = compiled.functions
+    put_simple: Any = getattr(functions, "put_simple", None)
+    get_simple: Any = getattr(functions, "get_simple", None)
+    parts = (
+        *(seam, plain_put, plain_get, _MARK, module.Empty),
+        *(noted, deliver, adopt, lend, let_go, asked_in_vain),
+    )
+
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = "queue"
@@ -247,21 +255,49 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             queue._otel_concurrency_loans = _NONE_YET
             return queue
 
-        @functools.wraps(plain.put)
-        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
-            try:
-                context = seam.current()
-                if context:
-                    if seam.capture is not capture_nothing:
-                        if self._otel_concurrency_loans is None:
-                            item = _MARK, item, context
-                        else:
-                            item = noted(self, item, context)
-                elif self._otel_concurrency_loans:
-                    item = noted(self, item, context)
-            except Exception as error:
-                handoff.report_fault("put", error)
-            return plain_put(self, item, block, timeout)
+        if functions is None:
+
+            @functools.wraps(plain.put)
+            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
+                try:
+                    context = seam.current()
+                    if context:
+                        if seam.capture is not capture_nothing:
+                            if self._otel_concurrency_loans is None:
+                                item = _MARK, item, context
+                            else:
+                                item = noted(self, item, context)
+                    elif self._otel_concurrency_loans:
+                        item = noted(self, item, context)
+                except Exception as error:
+                    handoff.report_fault("put", error)
+                return plain_put(self, item, block, timeout)
+
+            @functools.wraps(plain.get)
+            def get(self, block: bool = True, timeout: float | None = None) -> Any:
+                if adopted.get() is not None:
+                    if timeout is None:
+                        try:
+                            return deliver(self, plain_get(self, False))
+                        except module.Empty:
+                            pass
+                    if block:
+                        let_go()
+                try:
+                    return deliver(self, plain_get(self, block, timeout))
+                except module.Empty:
+                    asked_in_vain(self)
+                    raise
+
+        else:
+
+            @functools.wraps(plain.put)
+            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
+                return put_simple(parts, self, item, block, timeout)
+
+            @functools.wraps(plain.get)
+            def get(self, block: bool = True, timeout: float | None = None) -> Any:
+                return get_simple(parts, self, block, timeout)
 
         @functools.wraps(plain.put_nowait)
         def put_nowait(self, item: Any) -> Any:
@@ -272,22 +308,6 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             except Exception as error:
                 handoff.report_fault("put", error)
             return plain_put(self, item)
-
-        @functools.wraps(plain.get)
-        def get(self, block: bool = True, timeout: float | None = None) -> Any:
-            if adopted.get() is not None:
-                if timeout is None:
-                    try:
-                        return deliver(self, plain_get(self, False))
-                    except module.Empty:
-                        pass
-                if block:
-                    let_go()
-            try:
-                return deliver(self, plain_get(self, block, timeout))
-            except module.Empty:
-                asked_in_vain(self)
-                raise
 
         @functools.wraps(plain.get_nowait)
         def get_nowait(self) -> Any:

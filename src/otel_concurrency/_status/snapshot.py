@@ -25,7 +25,7 @@ from typing import Any
 from opentelemetry import trace
 
 from otel_concurrency import _adapters, _configuration, _instrumentor, _primitives, _settings
-from otel_concurrency._core import imports
+from otel_concurrency._core import compiled, imports
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._status import exporters, neighbours, otlp
 
@@ -59,6 +59,8 @@ def state_as_it_is(pause: Callable[[], object] = lambda: None) -> dict[str, Any]
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "executable": sys.executable,
         "versions": {name: _version(name) for name in _pausing(_DISTRIBUTIONS, pause)},
+        "compiled": compiled.functions is not None,
+        "why_not_compiled": compiled.reason,
         "on": settings is not None,
         "disabled_by_file": _instrumentor.disabled_by_file,
         "inherited": _instrumentor.inherited,

@@ -1,0 +1,94 @@
+"""Chooses between the compiled part of the hot path and its twin in pure Python.
+
+The choice is made once, when this module is imported. The compiled part is ``_compiled.c``. It is
+there where a wheel for this interpreter was installed, or one was built by a compiler; the library
+does the same without it, at the cost of a few more instructions.
+
+Whoever has a compiled twin asks :data:`functions`: it is None where the pure one is to be used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from otel_concurrency._core import faults
+from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_PYTHON
+
+_logger = logging.getLogger(__name__)
+
+INTERFACE = 1
+"""The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
+
+
+class Functions(Protocol):
+    """The functions of the compiled part; ``_compiled.c`` says what each does."""
+
+    def bind(self, namespace: dict[str, Any], /) -> None:
+        """Work with what is in the namespace of ``handoff``."""
+
+    def carry_item(self, seam: object, future: object, work: object, /) -> None:
+        """Do what the work item of a thread pool does when it is made."""
+
+    def run_item(self, run: Callable[..., Any], item: object, /, *args: object) -> Any:
+        """Do what the work item of a thread pool does around its plain ``run``."""
+
+    def put_simple(self, parts: tuple[Any, ...], queue: object, item: Any, /, *args: Any) -> Any:
+        """Do what ``put`` of a ``SimpleQueue`` does; ``parts`` are of its class."""
+
+    def get_simple(self, parts: tuple[Any, ...], queue: object, /, *args: Any) -> Any:
+        """Do what ``get`` of a ``SimpleQueue`` does."""
+
+
+_WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _is_pure_wanted() -> bool:
+    given = os.environ.get(OTEL_PYTHON_CONCURRENCY_PURE_PYTHON, "")
+    word = given.strip().lower()
+    if word and word not in _WORDS:
+        faults.once(
+            _logger,
+            (OTEL_PYTHON_CONCURRENCY_PURE_PYTHON, given),
+            "%s got %s, which is not valid and is ignored; expected %s.",
+            OTEL_PYTHON_CONCURRENCY_PURE_PYTHON,
+            repr(given),
+            "true or false",
+        )
+    return _WORDS.get(word, False)
+
+
+def _chosen() -> tuple[Functions | None, str]:
+    """Return the compiled functions, or None; and why. Never raises."""
+    if _is_pure_wanted():
+        return None, f"{OTEL_PYTHON_CONCURRENCY_PURE_PYTHON} is set"
+    if sys.implementation.name != "cpython":
+        return None, "the compiled part is for CPython"
+    try:
+        found = import_module("otel_concurrency._core._compiled")
+    except ModuleNotFoundError:
+        return None, "the compiled part was not built for this interpreter"
+    except Exception as error:
+        return None, f"the compiled part cannot be loaded: {error}"
+    if getattr(found, "INTERFACE", None) != INTERFACE:
+        return None, "the compiled part was built from another version"
+    return cast("Functions", found), ""
+
+
+functions: Functions | None
+reason: str
+functions, reason = _chosen()
+
+
+def bind(namespace: dict[str, Any]) -> None:
+    """Have the compiled part work with ``namespace``, that of ``handoff``. Never raises."""
+    global functions, reason
+    if functions is not None:
+        try:
+            functions.bind(namespace)
+        except Exception as error:
+            functions, reason = None, f"the compiled part cannot be used: {error}"

@@ -1,0 +1,494 @@
+"""The compiled part: chosen in one place, safe where its own steps fail, and free of leaks.
+
+What it does for hand-offs is what the pure twin does, and is tested by the same suites: with
+``OTEL_PYTHON_CONCURRENCY_PURE_PYTHON=1`` they, and most of this file, run the twin.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import textwrap
+import weakref
+
+import pytest
+from opentelemetry import context as context_api
+from opentelemetry.context import Context, attach, detach, get_value, set_value
+
+from interpreters import PYPY, measures_memory
+from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import compiled, handoff
+
+VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
+HAND_OFFS = 100_000
+THIRD_ARGUMENT_IS_A_TASK = sys.version_info >= (3, 14)
+
+where_it_is_in_use = pytest.mark.skipif(compiled.functions is None, reason=compiled.reason)
+
+
+def python(program, **environment):
+    """Run a program in an interpreter of its own; return what it printed, and what it warned of."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip(), done.stderr.strip()
+
+
+def _environment():
+    return {name: value for name, value in os.environ.items() if name != VARIABLE}
+
+
+# --- which one is in use ---
+
+SHOW = """
+import json
+from otel_concurrency._core import compiled
+print(json.dumps([compiled.functions is not None, compiled.reason]))
+"""
+
+
+def chosen(**environment):
+    """Return whether the compiled part is chosen, why not, and what was warned of."""
+    printed, warned = python(SHOW, **environment)
+    return *json.loads(printed), warned
+
+
+@pytest.mark.parametrize("word", ["1", "true", " TRUE "])
+def test_pure_python_is_used_where_that_is_asked_for(word):
+    """The variable switches the compiled part off, and is given as the reason."""
+    assert chosen(**{VARIABLE: word}) == (False, f"{VARIABLE} is set", "")
+
+
+@pytest.mark.parametrize("word", ["", "0", "false"])
+def test_pure_python_is_not_asked_for_by_other_words(word):
+    """What is unset or false changes nothing."""
+    assert chosen(**{VARIABLE: word}) == chosen()
+
+
+def test_another_word_is_reported_and_ignored():
+    """A value that makes no sense is reported as it was written, with those that do."""
+    *choice, warned = chosen(**{VARIABLE: "perhaps"})
+    assert choice == list(chosen()[:2])
+    assert "'perhaps'" in warned
+    assert "true or false" in warned
+
+
+def test_there_is_a_reason_where_it_is_not_in_use():
+    """It is in use, or a reason says why not."""
+    in_use, reason, warned = chosen()
+    assert in_use == (not reason)
+    assert not warned
+    if PYPY:
+        assert reason == "the compiled part is for CPython"
+
+
+BROKEN = """
+import sys, types
+broken = types.ModuleType("otel_concurrency._core._compiled")
+broken.INTERFACE = {interface}
+broken.bind = lambda namespace: 1 / 0
+sys.modules[broken.__name__] = broken
+"""
+
+
+@pytest.mark.skipif(PYPY, reason="it looks for none there")
+@pytest.mark.parametrize(
+    ("interface", "reason"),
+    [
+        (-1, "the compiled part was built from another version"),
+        (compiled.INTERFACE, "the compiled part cannot be used: division by zero"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_not_used(interface, reason):
+    """A left-over of another version, or one that fails, leaves the pure twin in use."""
+    printed, _ = python(
+        BROKEN.format(interface=interface) + "import otel_concurrency._core.handoff" + SHOW
+    )
+    assert json.loads(printed) == [False, reason]
+
+
+# --- hand-offs, by whichever is in use ---
+
+
+@pytest.fixture
+def on():
+    """Switch the library on for the length of a test."""
+    ConcurrencyInstrumentor().instrument()
+    yield
+    ConcurrencyInstrumentor().uninstrument()
+
+
+def seen():
+    """Return what the work can see of the context that was handed off."""
+    return get_value("key")
+
+
+def fail():
+    """Raise what the program raises."""
+    raise LookupError("of the program")
+
+
+def interrupt():
+    """Raise what is no Exception."""
+    raise KeyboardInterrupt
+
+
+def work_item(function, future=None):
+    """Make a work item in the current context, as ``submit`` does; return it and its future."""
+    future = future or concurrent.futures.Future()
+    kind = concurrent.futures.thread._WorkItem
+    if THIRD_ARGUMENT_IS_A_TASK:
+        return kind(future, (function, (), {})), future
+    return kind(future, function, (), {}), future
+
+
+def run(item):
+    """Run a work item as a worker does, where nothing is current."""
+    token = attach(Context())
+    try:
+        if THIRD_ARGUMENT_IS_A_TASK:
+            item.run(concurrent.futures.thread.WorkerContext(None, ()))
+        else:
+            item.run()
+        return dict(context_api.get_current())
+    finally:
+        detach(token)
+
+
+def in_a_work_item(function):
+    """Run a function as a work item; return its outcome, and what is left on the worker."""
+    item, future = work_item(function)
+    left = run(item)
+    return future.exception() or future.result(), left
+
+
+def cancelled():
+    """Cancel a work item before it is run."""
+    item, future = work_item(seen)
+    future.cancel()
+    run(item)
+
+
+def through_a_queue(items=None):
+    """Put an item, and get it where nothing is current, as a worker does."""
+    items = items or queue.SimpleQueue()
+    items.put("item")
+    token = attach(Context())
+    try:
+        got = items.get()
+        return got, seen()
+    finally:
+        detach(token)
+
+
+def found_empty(items=None):
+    """Ask a queue in vain."""
+    items = items or queue.SimpleQueue()
+    try:
+        items.get(block=False)
+    except queue.Empty:
+        return
+    raise AssertionError
+
+
+@pytest.fixture
+def current():
+    """Attach a context for the length of a test."""
+    token = attach(set_value("key", "handed off"))
+    yield
+    detach(token)
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_hand_off_arrives_and_leaves_nothing():
+    """The work sees the context that was handed off; the worker is left with none."""
+    assert in_a_work_item(seen) == ("handed off", {})
+    assert through_a_queue() == ("item", "handed off")
+
+
+@measures_memory
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("has_context", [True, False], ids=["context", "no context"])
+@pytest.mark.parametrize(
+    "hand_off",
+    [
+        lambda: in_a_work_item(seen),
+        lambda: in_a_work_item(fail),
+        lambda: in_a_work_item(lambda: attach(set_value("key", "forgotten"))),
+        cancelled,
+        through_a_queue,
+        found_empty,
+    ],
+    ids=["result", "error", "forgotten", "cancelled", "queue", "empty"],
+)
+def test_hand_offs_leave_no_reference(hand_off, has_context):
+    """After a hundred thousand hand-offs of a form there is not one reference more to anything."""
+    watched = [Context(), Context({"key": "value"})][has_context]
+    token = attach(watched)
+    shared = [
+        *(watched, None, True, False, Context, queue.Empty, handoff.capture, handoff.NO_CONTEXT),
+        *(handoff.FRESH, handoff.SEVERAL, handoff.Call, handoff.attach, handoff.adopted),
+        *handoff.seams.values(),
+    ]
+
+    def counted():
+        gc.collect()
+        return sys.getallocatedblocks(), [sys.getrefcount(each) for each in shared]
+
+    try:
+        for _ in range(1000):
+            hand_off()
+        blocks, references = counted()
+        for _ in range(HAND_OFFS):
+            hand_off()
+        blocks_now, references_now = counted()
+    finally:
+        detach(token)
+    assert [now - then for now, then in zip(references_now, references, strict=True)] == [0] * len(
+        shared
+    )
+    assert blocks_now - blocks < 100  # of a hundred thousand
+
+
+# --- faults ---
+
+LOOKED_UP = ("get_current", "attach", "detach", "get_ident", "any_adopted", "report_raised")
+"""What the compiled part looks up in ``handoff`` at each hand-off."""
+
+
+class InjectedError(Exception):
+    """A fault of the library's own."""
+
+
+def raising(error):
+    """Return a function that raises in the place of another one."""
+
+    def raises(*_arguments):
+        raise error
+
+    return raises
+
+
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("work", [int, fail], ids=["result", "error"])
+@pytest.mark.parametrize("names", [[name] for name in LOOKED_UP] + [[*LOOKED_UP]], ids=str)
+@pytest.mark.parametrize("is_gone", [False, True], ids=["raises", "gone"])
+def test_a_fault_in_a_step_of_the_library_changes_no_result(names, work, is_gone, monkeypatch):
+    """Whatever fails of what the library does itself, the program gets what it gets."""
+    items = queue.SimpleQueue()
+    plain, _ = in_a_work_item(work)
+    with monkeypatch.context() as patch:
+        for name in names:
+            if is_gone and compiled.functions is not None:
+                patch.delattr(handoff, name)
+            elif name != "any_adopted":
+                patch.setattr(handoff, name, raising(InjectedError()))
+        found, _ = in_a_work_item(work)
+        items.put("item")
+        got = items.get()
+    assert repr(found) == repr(plain)
+    assert got == "item"
+    handoff.bodies.clear()  # where the thread has no number, its work cannot be noted
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_seam_that_fails_changes_no_result(monkeypatch):
+    """A fault in capturing means that the work runs in no context."""
+    for name in ("futures", "queue"):
+        monkeypatch.setattr(handoff.seams[name], "capture", raising(InjectedError()))
+        monkeypatch.setattr(handoff.seams[name], "current", raising(InjectedError()))
+    assert in_a_work_item(seen) == (None, {})
+    assert through_a_queue() == ("item", None)
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_an_item_without_a_future_fails_as_the_plain_one():
+    """What the program has broken itself is the program's error."""
+    item, _ = work_item(seen)
+    del item.future
+    with pytest.raises(AttributeError, match="future"):
+        run(item)
+    assert seen() == "handed off"
+
+
+@where_it_is_in_use
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("name", ["get_current", "attach", "detach", "get_ident"])
+@pytest.mark.parametrize("work", [seen, fail], ids=["result", "error"])
+def test_an_interrupt_in_a_step_of_the_library_is_the_programs(name, work, monkeypatch):
+    """It is raised, and the context is detached all the same."""
+    item, _ = work_item(work)
+    token = attach(Context())
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(handoff, name, raising(KeyboardInterrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                compiled.functions.run_item(raising(LookupError()), item)
+        if name != "detach":
+            assert seen() is None
+    finally:
+        detach(token)
+    handoff.bodies.clear()
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_an_interrupt_of_the_work_passes():
+    """What the work raises reaches whoever runs it, and the context is detached."""
+    item, future = work_item(interrupt)
+    left = run(item)
+    assert isinstance(future.exception(), KeyboardInterrupt)
+    assert left == {}
+
+
+# --- the module ---
+
+
+def another_module():
+    """Return a second instance of the compiled module, which nothing has bound."""
+    spec = importlib.util.find_spec("otel_concurrency._core._compiled")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FUNCTIONS = ("carry_item", "run_item", "put_simple", "get_simple")
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("count", range(7))
+def test_wrong_arguments_are_an_error(name, count):
+    """A call with anything else raises, before and after the module is bound."""
+    module = another_module()
+    with pytest.raises(RuntimeError, match="was not called"):
+        getattr(module, name)(*[None] * count)
+    if (name, count) not in (("carry_item", 3), ("run_item", 2), ("run_item", 3)):
+        with pytest.raises(TypeError):
+            getattr(compiled.functions, name)(*[None] * count)
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("namespace", [None, {}, {"adopted": 1}])
+def test_a_namespace_that_does_not_fit_is_refused(namespace):
+    """Without what it needs the module is not bound."""
+    module = another_module()
+    with pytest.raises((TypeError, NameError)):
+        module.bind(namespace)
+    with pytest.raises(RuntimeError):
+        module.run_item(print, None)
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("gone", ["adopted", "bodies", "ages", "Context"])
+def test_each_part_of_a_namespace_is_looked_at(gone):
+    """An object of another type than the known one is refused."""
+    with pytest.raises(TypeError, match="something else was expected"):
+        another_module().bind({**vars(handoff), gone: 1})
+
+
+@where_it_is_in_use
+@measures_memory
+def test_modules_are_freed():
+    """A module that nothing refers to is freed, though its namespace refers to it."""
+
+    def make():
+        namespace = {**vars(handoff)}
+        namespace["module"] = another_module()
+        namespace["module"].bind(namespace)
+        return weakref.ref(namespace["module"])
+
+    def grown(count):
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        made = [make() for _ in range(count)]
+        gc.collect()
+        assert [reference() for reference in made] == [None] * count
+        del made
+        return sys.getallocatedblocks() - blocks
+
+    grown(100)  # the import system keeps something of the first ones
+    assert grown(1000) < 500  # less than one block of each
+
+
+@where_it_is_in_use
+@pytest.mark.usefixtures("current")
+def test_another_runtime_context_is_used_as_it_is(monkeypatch):
+    """Where the context is not kept in a context variable, its own functions are called."""
+    called = []
+    namespace = {**vars(handoff)}
+    for name in ("get_current", "attach", "detach"):
+
+        def function(*arguments, name=name):
+            called.append(name)
+            return getattr(context_api, name)(*arguments)
+
+        namespace[name] = function
+    module = another_module()
+    module.bind(namespace)
+    item, future = work_item(seen)
+    future._result = context_api.get_current()
+    token = attach(Context())
+    try:
+        assert module.run_item(lambda item: seen(), item) == "handed off"
+        assert seen() is None
+    finally:
+        detach(token)
+    assert called == ["get_current", "attach", "detach"]
+
+
+@where_it_is_in_use
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters share the GIL there")
+def test_interpreters_with_a_gil_of_their_own_run_it():
+    """Each interpreter has a module of its own, and hands off by it at the same time."""
+    printed, _ = python(
+        """
+        import sys, textwrap, threading
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        WORK = textwrap.dedent('''
+            import queue
+            from concurrent.futures import ThreadPoolExecutor
+            from opentelemetry.context import attach, get_value, set_value
+            from otel_concurrency import ConcurrencyInstrumentor
+            from otel_concurrency._core import compiled
+            assert compiled.functions is not None, compiled.reason
+            ConcurrencyInstrumentor().instrument()
+            attach(set_value("key", "value"))
+            items = queue.SimpleQueue()
+            with ThreadPoolExecutor(2) as pool:
+                for number in range(300):
+                    assert pool.submit(get_value, "key").result(20) == "value"
+                    items.put(number)
+                    assert items.get() == number
+        ''')
+        def run():
+            interpreter = interpreters.create()
+            raised = interpreters.run_string(interpreter, WORK)
+            interpreters.destroy(interpreter)
+            if raised is not None:
+                raise SystemExit(raised)
+            done.append(interpreter)
+        done = []
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        print(len(done))
+        """
+    )
+    assert printed == "3"
