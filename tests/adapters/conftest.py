@@ -42,6 +42,7 @@ NEEDED = {
     "test_gevent.py": "gevent",
     "test_grpcio.py": "grpc",
     "test_huey.py": "huey",
+    "test_ipyparallel.py": "ipyparallel",
     "test_janus.py": "janus",
     "test_kafka_python.py": "kafka opentelemetry.instrumentation.kafka",
     "test_library_threads.py": "kubernetes prompt_toolkit py4j redis rich websocket websockets",

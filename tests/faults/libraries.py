@@ -949,6 +949,36 @@ def jobs_of_saq() -> Any:
         logging.disable(logging.NOTSET)
 
 
+def requests_to_engines() -> Any:
+    """Send a request of ipyparallel's, and have an engine's kernel do it, without a cluster."""
+    from ipyparallel import Client
+    from ipyparallel.engine.kernel import IPythonParallelKernel
+    from ipyparallel.serialize import pack_apply_message
+
+    sent: list[Any] = []
+    session = SimpleNamespace(buffer_threshold=1024, item_threshold=64)
+    client: Any = SimpleNamespace(
+        _closed=False,
+        session=session,
+        _send=lambda *_, metadata, **__: sent.append(metadata),
+        outstanding=set(),
+    )
+    results = [
+        told(Client.send_apply_request, client, None, square, [2], {}, {"mine": 1})[0],
+        told(Client.send_apply_request, client, None, None)[0],
+    ]
+    names: dict[str, Any] = {}
+    kernel: Any = SimpleNamespace(
+        shell=SimpleNamespace(user_ns=names, user_global_ns=names),
+        session=session,
+        get_parent=lambda _: {"metadata": sent[0]},
+        log=logging.getLogger("kernel"),
+    )
+    buffers = pack_apply_message(square, [3], {})
+    content, _ = IPythonParallelKernel.do_apply(kernel, {}, buffers, "id", {})
+    return results, sent[0]["mine"], content
+
+
 def rows() -> Any:
     """Have jobs of pgqueuer done, from tables in memory."""
     from pgqueuer import PgQueuer
@@ -1103,6 +1133,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "gevent": (greenlets,),
     "grpcio": (calls,),
     "huey": (huey_tasks,),
+    "ipyparallel": (requests_to_engines,),
     "janus": (two_sides,),
     "kafka_python": (records,),
     "llama_index_workflows": (sent_events,),

@@ -56,6 +56,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "grpcio": {"futures": ("grpc._channel", "grpc._server", "grpc._utilities")},
     "huey": {"multiprocessing": ("huey.registry", "huey.serializer", "huey.api")},
+    "ipyparallel": {
+        "multiprocessing": ("ipyparallel.client.client", "ipyparallel.engine.kernel"),
+    },
     "janus": {"queue": ("janus",)},
     "kafka_python": {"queue": ("kafka.consumer.group",)},
     "llama_index_workflows": {
