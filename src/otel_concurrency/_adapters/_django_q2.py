@@ -34,6 +34,8 @@ def _cluster_layers(cluster: ModuleType, seam: Seam) -> list[Patch]:
     return [Alias(cluster, "worker", sys.modules["django_q.worker"])]
 
 
+_DICT: Any = dict  # untyped: keys and values are whatever the library has put there
+
 MODULES = {
     "multiprocessing": {
         "django_q.signing": _signing_layers,
@@ -62,7 +64,7 @@ def _dumps(original: Any, seam: Seam) -> Any:
 
 def _is_task(package: Any) -> bool:
     """Whether a package is a task that is yet to be done, by a worker."""
-    if not isinstance(package, dict) or not {"func", "args", "kwargs"} <= package.keys():
+    if not isinstance(package, _DICT) or not {"func", "args", "kwargs"} <= package.keys():
         return False
     return "success" not in package and not package.get("sync")
 
@@ -78,7 +80,7 @@ class _Tasks:
         self.leave()
         task = self._queue.get()
         try:
-            if isinstance(task, dict) and not task.get("sync"):
+            if isinstance(task, _DICT) and not task.get("sync"):
                 # Also without headers: not the context in which the worker was started.
                 context = carrier.unpack_safely(task.pop(_HEADERS, None)) or NO_CONTEXT
                 self._token = handoff.attach_safely(context)

@@ -26,6 +26,8 @@ TESTED = ("6.7.0", "6.12.0")
 
 _RUN = "run"
 
+_type: Any = type  # untyped: an object of Qt is of any type
+
 
 def _thread_layers(core: ModuleType, seam: Seam) -> list[Patch]:
     return [_layer(core.QThread, "start", lambda raw: _start_thread(raw, seam))]
@@ -105,14 +107,14 @@ class _Run(BodyCall):
 
     def leave(self, owner: Any) -> None:
         """Remove this from its object."""
-        if owner is not None and vars(owner).get(_RUN) is self:
+        if owner is not None and owner.__dict__.get(_RUN) is self:
             del vars(owner)[_RUN]
 
 
 def _place(owner: Any, seam: Seam) -> _Run | None:
     """Have the next ``run`` of an object run in the present context. Never raises."""
     try:
-        kind = definer(type(owner), _RUN)
+        kind = definer(_type(owner), _RUN)
         method = vars(kind)[_RUN]
         if not seam.active or type(method) is not FunctionType or _RUN in vars(owner):
             return None  # it is not overridden, or in a way that is not known
