@@ -37,6 +37,7 @@ NEEDED = {
     "test_django_q2.py": "django_q",
     "test_dramatiq.py": "dramatiq",
     "test_eventlet.py": "eventlet",
+    "test_events.py": "django_q litestar sanic",
     "test_futurist.py": "futurist",
     "test_generators.py": "anyio fastapi pytest_asyncio tornado trio twisted uvicorn",
     "test_gevent.py": "gevent",
