@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from dataclasses import dataclass
@@ -355,9 +356,33 @@ primitives = pytest.mark.parametrize("name", _primitives.NAMES)
 
 def test_files_of_primitives_are_the_recorded_ones():
     """Every file in `_primitives` is in FILES once, and everything in FILES has its file."""
-    files = {".".join(name.split(".")[:2]) for name in MODULES if name.startswith("_primitives.")}
+    files = {
+        name
+        for name, tree in MODULES.items()
+        if name.startswith("_primitives.") and "MODULES" in names_assigned(tree)
+    }
     recorded = [f"_primitives.{file}" for files in _primitives.FILES.values() for file in files]
     assert sorted(files) == sorted(recorded)
+
+
+def names_assigned(tree):
+    """Return the names to which a module assigns something."""
+    return {
+        target.id
+        for node in tree.body
+        for target in getattr(node, "targets", [getattr(node, "target", None)])
+        if isinstance(target, ast.Name)
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "patched"),
+    [(file, patched) for files in _primitives.FILES.values() for file, patched in files.items()],
+)
+def test_what_a_file_of_a_primitive_patches_is_recorded(file, patched):
+    """The modules by whose import a file is imported are those that it patches."""
+    module = importlib.import_module(f"{PACKAGE}._primitives.{file}")
+    assert tuple(module.MODULES) == patched
 
 
 @primitives
