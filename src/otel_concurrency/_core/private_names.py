@@ -144,7 +144,7 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         since=(3, 14),
     ),
     "concurrent.interpreters._queues": PrivateName(
-        "_primitives._multiprocessing._interpreter_calls",
+        "_primitives _primitives._multiprocessing._interpreter_calls",
         "the module of the queues between interpreters",
         since=(3, 14),
     ),
@@ -154,7 +154,7 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         since=(3, 14),
     ),
     "concurrent.futures._base": PrivateName(
-        "_observer.call_hooks _primitives._futures _primitives._futures_map",
+        "_observer.call_hooks _primitives _primitives._futures _primitives._futures_map",
         "the module that defines `Executor` and `Future`",
     ),
     "concurrent.futures._base.Future._result": PrivateName(
@@ -263,6 +263,9 @@ _MULTIPROCESSING: Mapping[str, PrivateName] = {
     "multiprocessing.queues.Queue._buffer": PrivateName(
         "_primitives._multiprocessing._queues", "a buffer in its place keeps the contexts"
     ),
+    "multiprocessing.queues.SimpleQueue._reader": PrivateName(
+        "_primitives._multiprocessing._queues", "whether there is an item, without a selector"
+    ),
     "multiprocessing.queues.Queue._start_thread": PrivateName(
         "_primitives._multiprocessing._queues", "a layer: the last moment to replace the buffer"
     ),
@@ -314,7 +317,7 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
         "_child_exit.flush", "whether exit handlers of the program are still to run"
     ),
     "importlib.machinery.ModuleSpec._initializing": PrivateName(
-        "_core.imports _observer.observer", "whether a module is still being imported"
+        "_child _core.imports _observer.observer", "whether a module is still being imported"
     ),
     "importlib.util._LazyModule": PrivateName(
         "_core.imports", "leaving a lazy module alone, which any access would load"
@@ -323,13 +326,13 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
         "_primitives._logging", "a layer: the loop of the listener's thread"
     ),
     "queue.Queue._get": PrivateName(
-        "_items.pairing _items.queue_hooks _primitives._queue", "a hook: an item is taken out"
+        "_items.pairing _items.queue_hooks _items.reordered _primitives._queue", "a hook: got"
     ),
     "queue.Queue._put": PrivateName(
-        "_items.pairing _items.queue_hooks _items.relays _primitives._queue",
+        "_items.pairing _items.queue_hooks _items.relays _items.reordered _primitives._queue",
         "a hook: an item is added",
     ),
-    "queue.Queue._qsize": PrivateName("_primitives._queue", "a hook: a consumer starts to wait"),
+    "queue.Queue._qsize": PrivateName("_items.reordered _primitives._queue", "a hook: it waits"),
     "sched.scheduler._lock": PrivateName(
         "_primitives._sched", "finding the event that `cancel` is about to remove"
     ),
@@ -340,6 +343,9 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
         "_primitives._subprocess", "a layer: headers go to the child's environment"
     ),
 }
+
+_LOGS_WAIT = PrivateName("_child_exit.after_fork", "whether log records wait")
+_BATCHES_WAIT = PrivateName(*_LOGS_WAIT[:2], since_sdk=(1, 34))
 
 _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry._logs": PrivateName("_child_exit.providers", "the global provider of loggers"),
@@ -375,21 +381,13 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
         "_crossing.carrier", "whether only W3C trace context and baggage are propagated"
     ),
     "opentelemetry.sdk._logs": PrivateName("_child_exit.providers", "the provider to be flushed"),
-    "opentelemetry.sdk._logs.LoggerProvider._multi_log_record_processor": PrivateName(
-        "_child_exit.after_fork", "whether log records wait"
-    ),
+    "opentelemetry.sdk._logs.LoggerProvider._multi_log_record_processor": _LOGS_WAIT,
     "opentelemetry.sdk._logs._internal.SynchronousMultiLogRecordProcessor._log_record_processors": (
-        PrivateName("_child_exit.after_fork", "whether log records wait")
+        _LOGS_WAIT
     ),
-    "opentelemetry.sdk._logs.export.BatchLogRecordProcessor._batch_processor": PrivateName(
-        "_child_exit.after_fork", "whether log records wait", since_sdk=(1, 34)
-    ),
-    "opentelemetry.sdk._shared_internal.BatchProcessor._queue": PrivateName(
-        "_child_exit.after_fork", "whether log records wait", since_sdk=(1, 34)
-    ),
-    "opentelemetry.sdk._shared_internal.BatchProcessor._export_lock": PrivateName(
-        "_child_exit.after_fork", "whether log records are being exported", since_sdk=(1, 34)
-    ),
+    "opentelemetry.sdk._logs.export.BatchLogRecordProcessor._batch_processor": _BATCHES_WAIT,
+    "opentelemetry.sdk._shared_internal.BatchProcessor._queue": _BATCHES_WAIT,
+    "opentelemetry.sdk._shared_internal.BatchProcessor._export_lock": _BATCHES_WAIT,
     "opentelemetry.sdk.metrics.MeterProvider._measurement_consumer": PrivateName(
         "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
     ),
