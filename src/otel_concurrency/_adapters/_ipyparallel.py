@@ -47,9 +47,10 @@ def _send(original: Any, seam: Seam) -> Any:
             headers = carrier.capture(seam, f) if seam.active else None
             given = args[_PLACE] if len(args) > _PLACE else kwargs.get("metadata")
             if headers is not None and isinstance(given, dict | None):
-                metadata = {_HEADERS: headers, **(given or {})}  # a copy: the program may own it
+                metadata: Any = {_HEADERS: headers}  # a copy: the program may own what is given
+                metadata.update(given or {})
                 if len(args) > _PLACE:
-                    args = (*args[:_PLACE], metadata, *args[_PLACE + 1 :])
+                    args = args[:_PLACE] + (metadata,) + args[_PLACE + 1 :]  # noqa: RUF005
                 else:
                     kwargs = {**kwargs, "metadata": metadata}
         except Exception as error:
