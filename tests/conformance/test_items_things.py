@@ -580,6 +580,32 @@ def test_a_queue_that_hands_work_on_is_known_after_a_while(form, pool, spans):
 
 
 @forms(exact)
+@pytest.mark.parametrize("look", ["empty", "get_nowait"])
+def test_a_producer_that_looks_whether_there_is_an_item_is_known_after_a_while(
+    form, look, pool, spans
+):
+    """It is like a pool that makes a thing, until others have taken much and put nothing back."""
+    jobs = pool(form)
+    worker = contextvars.Context()
+
+    def put():
+        with contextlib.suppress(form.empty):
+            getattr(jobs.queue, look)()
+        jobs.give_back(Connection())
+
+    def handle():
+        form.get(jobs.queue)
+        return spans.parent()
+
+    seen = []
+    for n in range(40):
+        jobs.request(f"producer {n}", put)
+        seen.append(worker.run(handle))
+    assert {parent for n, parent in enumerate(seen) if parent != f"producer {n}"} <= {None}
+    assert seen[-1] == "producer 39"
+
+
+@forms(exact)
 def test_a_queue_of_work_for_flows_with_a_span_is_known_after_a_while(form, pool, spans):
     """Then nothing is noted any more, until somebody takes something that nobody has produced."""
     jobs = pool(form)

@@ -60,7 +60,7 @@ _SEQUENCES: Any = (tuple, list)
 class Loan:
     """Something that was taken out of a queue, or was asked for in vain."""
 
-    __slots__ = ("_came_with", "_contents", "_item", "_span", "busy", "key", "loans")
+    __slots__ = ("_came_with", "_contents", "_item", "_span", "busy", "in_vain", "key", "loans")
 
     def __init__(
         self,
@@ -71,11 +71,14 @@ class Loan:
         span: SpanContext | None = None,
         *,
         busy: bool = False,
+        in_vain: bool = False,
     ) -> None:
         """Take what it is known by; ``key`` is None for what cannot come back as it is.
 
         ``span`` is what the span is known by in which it was taken out, if there was one.
         """
+        self.in_vain = in_vain
+        """Whether there was nothing to take."""
         self.loans = loans
         self.key = key
         self.busy = busy
@@ -164,8 +167,9 @@ class Loans:
         self._by_value = by_value
         self._by_key: dict[object, Loan] = {}
         """What was taken out in some trace, which another flow may put back in the same."""
-        self._spans: dict[int, None] = {}
-        """The ids of spans inside which something else may come back."""
+        self._spans: dict[int, bool] = {}
+        """The ids of spans inside which something else may come back, and whether anything was
+        taken out there, rather than asked for in vain."""
         self.things: dict[int, None] = {}
         """Traces of which all that lies in the queue is known to be things."""
 
@@ -213,8 +217,8 @@ class Loans:
             _keep(self._by_key, key, loan)
             if busy and not context:
                 self._lacked = True
-                if span.span_id not in self._spans:
-                    _keep(self._spans, span.span_id, None)
+                if not self._spans.get(span.span_id):
+                    _keep(self._spans, span.span_id, True)
             elif self._lacked:
                 self._spans.pop(span.span_id, None)
         if self._asked:
@@ -253,11 +257,11 @@ class Loans:
             return
         if any(loan.loans is self and not loan.is_new for loan in _taken.get()):
             return  # it has taken work
-        if busy:
-            _keep(self._spans, span.span_id, None)
+        if busy and span.span_id not in self._spans:
+            _keep(self._spans, span.span_id, False)
         self._lacked = True
         self._asked = True
-        self._note(Loan(self, None, None, None, span, busy=True))
+        self._note(Loan(self, None, None, None, span, busy=True, in_vain=True))
 
     def _note(self, loan: Loan) -> None:
         """Note ``loan``, and forget that the flow has asked in vain."""
@@ -277,7 +281,7 @@ class Loans:
         mine = False
         for loan in _taken.get():
             if loan.loans is self:
-                mine = True
+                mine = mine or not loan.in_vain
                 if loan.key == key and loan.is_of(key, item):
                     return self._came_back_to_its_place(loan)
         other = self._by_key.get(key)
@@ -292,7 +296,10 @@ class Loans:
                         return None
                     return current  # the flow that put it may put it again
                 if span.span_id in self._spans or self._is_lacking(span.trace_id):
-                    self._kept = self._handed = 0
+                    # Who looks whether there is an item, and puts one, may hand work on after all:
+                    # what others take, and do not put back, shows that in the end.
+                    if mine or self._spans.get(span.span_id):
+                        self._kept = self._handed = 0
                     return None
         if mine:
             self._kept = 0  # it may be what was taken, in a wrapper of its own
