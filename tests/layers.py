@@ -94,7 +94,9 @@ def places() -> list[Place]:
     token = attach(set_value("value", "a"))
     try:
         asyncio.run(_use_a_queue())  # which completes what is patched there
-        multiprocessing.SimpleQueue().put(1)
+        items = multiprocessing.SimpleQueue()
+        items.put(1)
+        items.get()
         return [place for each in layers() for place in _places_of(*each)]
     finally:
         detach(token)

@@ -75,7 +75,9 @@ def test_litestar(tracer):
             app.emit("event")
         seen.append(expected)
 
-    app = Litestar([handle], listeners=[coroutine, function], openapi_config=None)
+    app = Litestar(
+        [handle], listeners=[coroutine, function], openapi_config=None, logging_config=None
+    )
 
     async def use():
         client = AsyncTestClient(app)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import pkgutil
 import sched
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from green_suite import PATCHED
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
+import otel_concurrency
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import handoff
 from otel_concurrency._linking import rounds
@@ -307,6 +310,19 @@ def test_undo_is_exact():
         handoff,
         rounds,
     )
+
+
+def test_all_modules_ask_gevent_which_thread_they_are_in(instrument):
+    """Also those that are imported when the program imports what they patch, or a library."""
+    instrument()
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(otel_concurrency.__path__, "otel_concurrency.")
+        if not any(part in module.name for part in ("_adapters", "._cli", "._observer", "__"))
+    ]
+    modules = [importlib.import_module(name) for name in names]
+    asked = {vars(module)["get_ident"] for module in modules if "get_ident" in vars(module)}
+    assert asked == {gevent.thread.get_ident}
 
 
 @pytest.mark.parametrize("arm", ["timer", "scheduler"])

@@ -24,8 +24,9 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import nullcontext, suppress
 from typing import Any
 
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, metrics, trace
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
@@ -33,6 +34,7 @@ from otel_concurrency import HandOff, batch, capture, clean, wrap
 
 WAIT = 20
 trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))  # is flushed in children
+metrics.set_meter_provider(MeterProvider(shutdown_on_exit=False))  # which forget measurements
 TRACER = trace.get_tracer("everything")
 UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("everything")
 CONTEXT: Any = multiprocessing.get_context("fork")

@@ -24,6 +24,7 @@ from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption
 from otel_concurrency._items.known_queues import is_plumbing
 from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, beside
+from otel_concurrency._primitives import FILES
 
 TESTED = ("25.9.1", "26.9.0")
 
@@ -37,7 +38,14 @@ def _greenlet_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
+_LATE = ("_linking.posted", "_linking.root_places", "_metrics", "_orphans")
+"""Beside the primitives' files, modules that ask which thread they are in and may come later."""
+
+
 def _ident_layers(thread: ModuleType, seam: Seam) -> list[Patch]:
+    # One that is imported later would ask for the native thread.
+    for name in (*_LATE, *(f"_primitives.{file}" for files in FILES.values() for file in files)):
+        importlib.import_module(f"otel_concurrency.{name}")
     ours = [
         module
         for name, module in list(sys.modules.items())

@@ -82,10 +82,16 @@ def outstanding() -> tuple[object, Context] | None:
 
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return the result of ``get(*args)``, and the trailer of its message for :func:`unpack`."""
-    thread = get_ident()
-    if not _receives:
-        _begin_to_receive()
-    _receiving[thread] = None
+    thread = None
+    try:
+        thread = get_ident()
+        if not _receives:
+            _begin_to_receive()
+        _receiving[thread] = None
+    except Exception as error:
+        handoff.report_fault("get", error)
+    if thread is None:
+        return get(*args), None
     try:
         item = get(*args)
     except BaseException:
@@ -96,7 +102,11 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
 
 def is_received() -> bool:
     """Whether this thread is inside :func:`receive`, which takes the trailer of the message."""
-    return get_ident() in _receiving
+    try:
+        return get_ident() in _receiving
+    except Exception as error:
+        handoff.report_fault("get", error)
+        return True
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
