@@ -80,7 +80,8 @@ LAYERS = (
         f"{BELOW_ADVICE} _primitives._asyncio* _primitives._multiprocessing*",
         API,
     ),
-    Layer("adapters", "_adapters _adapters.*", BELOW_ADVICE, API),
+    # Of the primitives, one that greenlets are told apart by asks the registry which there are.
+    Layer("adapters", "_adapters _adapters.*", f"{BELOW_ADVICE} _primitives", API),
     Layer("official", "_official_threading", "_core.*", API),
     Layer("patched", "_patched", "_core.* _official_threading _primitives _adapters", API),
     Layer(
