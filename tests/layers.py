@@ -96,7 +96,9 @@ def places() -> list[Place]:
         asyncio.run(_use_a_queue())  # which completes what is patched there
         items = multiprocessing.SimpleQueue()
         items.put(1)
-        items.get()
+        reader = threading.Thread(target=items.get)  # this flow adopts nothing
+        reader.start()
+        reader.join()
         return [place for each in layers() for place in _places_of(*each)]
     finally:
         detach(token)

@@ -219,8 +219,11 @@ class _StandBy:
         return None
 
     def switch_on(self) -> None:
-        """Instrument the process, and give its work the context that it was started in."""
-        if self._is_over:
+        """Instrument the process, and give its work the context that it was started in.
+
+        That has to wait while OpenTelemetry's API is being imported, which the library needs.
+        """
+        if self._is_over or any(_begins(sys.modules[name]) for name in _modules_of_the_api()):
             return
         self._is_over = True
         release: Callable[[], object] | None = None
@@ -270,6 +273,10 @@ def _may_pass() -> bool:
     It may need a module that is being imported: that of the program's import.
     """
     return any(map(_begins, list(sys.modules.values())))
+
+
+def _modules_of_the_api() -> list[str]:
+    return [name for name in list(sys.modules) if name.partition(".")[0] == "opentelemetry"]
 
 
 def _begins(module: Any) -> bool:
