@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import importlib
+import pkgutil
+
+import otel_concurrency
+
 PATCHED = """
 import queue, sched, threading
 from concurrent.futures import ThreadPoolExecutor
@@ -64,3 +70,19 @@ print("wrong:", sorted(wrong))
 
 Where ``run(function, *arguments)`` calls a function in a green thread, and waits for its end.
 """
+
+
+def check_all_ask_for_the_green_thread():
+    """Fail unless all modules of the library ask one function which thread they are in.
+
+    That is not the interpreter's, which knows native threads alone.
+    """
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(otel_concurrency.__path__, "otel_concurrency.")
+        if not any(part in module.name for part in ("_adapters", "_cli", "_observer", "__"))
+    ]
+    modules = [importlib.import_module(name) for name in names]
+    asked = {vars(module)["get_ident"] for module in modules if "get_ident" in vars(module)}
+    assert len(asked) == 1
+    assert _thread.get_ident not in asked

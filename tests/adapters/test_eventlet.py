@@ -7,7 +7,7 @@ import warnings
 import weakref
 
 import pytest
-from green_suite import PATCHED
+from green_suite import PATCHED, check_all_ask_for_the_green_thread
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, ON, WAIT, Calls, Items, check_undo, outside, run_program
 
@@ -210,6 +210,12 @@ def test_green_threads_of_one_thread_are_flows_of_their_own(instrument, tracer):
             queue.put(name)
             eventlet.sleep(0)
     assert waiting.wait() == ["first", "second"]
+
+
+def test_all_modules_ask_for_the_green_thread(instrument):
+    """Also those that are imported when the program imports what they patch, or a library."""
+    instrument()
+    check_all_ask_for_the_green_thread()
 
 
 def test_undo_is_exact():

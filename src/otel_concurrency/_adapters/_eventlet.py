@@ -10,9 +10,7 @@ Green threads share a native thread. So with eventlet, work is identified by its
 from __future__ import annotations
 
 import functools
-import sys
 import threading
-from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +21,7 @@ from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.pairing import Pairing
 from otel_concurrency._items.queue_hooks import QueueHooks
 from otel_concurrency._items.relays import Incoming, Outgoing
+from otel_concurrency._primitives import modules_that_ask_for_the_thread
 
 TESTED = ("0.38.0", "0.41.3")
 
@@ -30,18 +29,14 @@ _CONTEXT = "_otel_concurrency_context"
 
 
 def _green_layers(greenthread: Any, seam: Seam) -> list[Patch]:
-    ours = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
-    ]
+    ident = _green_ident(greenthread)
     return [
         Layer(greenthread.GreenThread, "__init__", lambda raw: _init(raw, seam)),
         Layer(greenthread.GreenThread, "main", lambda raw: _main(raw, seam)),
         Layer(greenthread, "_spawn_n", lambda raw: _spawn_n(raw, seam)),
         *(
-            Layer(one, "get_ident", lambda raw: _green_ident(greenthread), check_signature=False)
-            for one in ours
+            Layer(one, "get_ident", lambda raw: ident, check_signature=False)
+            for one in modules_that_ask_for_the_thread()
         ),
     ]
 

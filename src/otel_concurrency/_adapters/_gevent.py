@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from _thread import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +23,7 @@ from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption
 from otel_concurrency._items.known_queues import is_plumbing
 from otel_concurrency._items.pairs import Fifo, Keyed, Lifo, beside
-from otel_concurrency._primitives import FILES
+from otel_concurrency._primitives import modules_that_ask_for_the_thread
 
 TESTED = ("25.9.1", "26.9.0")
 
@@ -38,22 +37,10 @@ def _greenlet_layers(gevent: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-_LATE = ("_linking.posted", "_linking.root_places", "_metrics", "_orphans")
-"""Beside the primitives' files, modules that ask which thread they are in and may come later."""
-
-
 def _ident_layers(thread: ModuleType, seam: Seam) -> list[Patch]:
-    # One that is imported later would ask for the native thread.
-    for name in (*_LATE, *(f"_primitives.{file}" for files in FILES.values() for file in files)):
-        importlib.import_module(f"otel_concurrency.{name}")
-    ours = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("otel_concurrency.") and vars(module).get("get_ident") is get_ident
-    ]
     return [
         Layer(module, "get_ident", lambda raw: thread.get_ident, check_signature=False)
-        for module in ours
+        for module in modules_that_ask_for_the_thread()
     ]
 
 

@@ -10,6 +10,7 @@ case in ``tests/conformance``; a test names what is missing.
 from __future__ import annotations
 
 import sys
+from _thread import get_ident as _native
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
@@ -88,3 +89,26 @@ def _advise(name: str, files: list[str], module: ModuleType, seam: Seam) -> list
 
     advices: list[Advice] = [import_module(f"{__name__}.{file}").MODULES[name] for file in files]
     return [patch for advice in advices for patch in advice(module, seam)]
+
+
+_LATE: Final = ("_linking.posted", "_linking.root_places", "_metrics", "_orphans")
+
+
+def modules_that_ask_for_the_thread() -> list[ModuleType]:
+    """Return the library's modules that ask the interpreter which thread they are in.
+
+    An adapter of green threads has them ask for the green thread. All that may be needed are
+    imported first, since one that is imported later would ask for the native thread.
+    """
+    from importlib import import_module
+
+    package = __name__.rpartition(".")[0]
+    for name in _LATE:
+        import_module(f"{package}.{name}")
+    for file in (file for files in FILES.values() for file in files):
+        import_module(f"{__name__}.{file}")
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith(f"{package}.") and vars(module).get("get_ident") is _native
+    ]
