@@ -542,6 +542,8 @@ class _RunInLoop(Form):
         def wait() -> None:
             _, pending = self.run(_settled, future)
             assert not pending
+            if not future.cancelled():
+                future.exception()  # which asyncio would log in the middle of another test
 
         return Handle(
             held=(future, *held),
