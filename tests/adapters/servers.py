@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -152,19 +153,23 @@ def rabbitmq(directory):
 @contextlib.contextmanager
 def postgres(directory):
     """Run PostgreSQL with the user ``postgres``, who needs no password; yield its port."""
+    # Not in the folder of pytest's: each pytest that starts closes that to other users.
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _postgres(directory, Path(folder))
+
+
+def _postgres(directory, folder):
     (port,) = free_ports(1)
-    programs, data = postgres_programs(), directory / "data"
+    programs, data = postgres_programs(), folder / "data"
     given = {}
     if os.getuid() == 0:  # which it refuses to run as
         account = pwd.getpwnam("postgres")
         given = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        for parent in (directory, *directory.parents[:2]):
-            parent.chmod(0o755)
-        shutil.chown(directory, account.pw_uid, account.pw_gid)
+        shutil.chown(folder, account.pw_uid, account.pw_gid)
     make = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
     made = subprocess.run(make, capture_output=True, text=True, check=False, cwd="/", **given)
     assert made.returncode == 0, made.stderr
-    command = [programs / "postgres", "-D", data, "-p", port, "-k", directory, "-F"]
+    command = [programs / "postgres", "-D", data, "-p", port, "-k", folder, "-F"]
     start_up = b"\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"
     with _running(
         [*command, "-c", "listen_addresses=127.0.0.1"],
