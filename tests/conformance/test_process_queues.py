@@ -353,7 +353,7 @@ def test_an_item_that_cannot_be_pickled_is_reported_as_before(make, instrumented
     handled = in_a_flow(handle, items, 3)
     assert handled == [("first", first), ("none", NOTHING), ("last", last)]
     assert pool_work.Forgiving.lost == [(RuntimeError, broken)]
-    assert not trailers._sending
+    assert not trailers.sending
 
 
 def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrumented, tracer):
@@ -387,7 +387,7 @@ def test_a_simple_queue_raises_what_it_raises_without_the_library(make, instrume
         assert held() is None
     finally:
         gc.enable()
-    assert not trailers._sending
+    assert not trailers.sending
     expected = put_under(tracer, items.put, "next")
     assert in_a_flow(handle, items, 1) == [("next", expected)]
 
@@ -458,6 +458,35 @@ def test_a_buffer_that_somebody_reached_into_never_gives_another_ones_context(
     ]
     expected = put_under(tracer, items.put, "later")
     assert in_a_flow(handle, items, 1) == [("later", expected)]
+
+
+def test_equal_items_of_a_buffer_that_somebody_reached_into_have_no_context(
+    make, instrumented, tracer
+):
+    """Where they cannot be told apart, that one is missing is noticed by their number."""
+    items = make("Queue")
+    without_context(items.put, "starts the thread")
+    in_a_flow(items.get)
+    with items._wlock:
+        without_context(items.put, "in hand")
+        assert eventually(lambda: not items._buffer)
+        without_context(items.put, 1)
+        for tenant in ("a", "b"):
+            put_under(tracer, items.put, 1, tenant)
+        del items._buffer[0]
+    assert in_a_flow(handle, items, 3) == [("in hand", NOTHING), (1, NOTHING), (1, NOTHING)]
+    expected = put_under(tracer, items.put, 1)
+    assert in_a_flow(handle, items, 1) == [(1, expected)]
+
+
+def test_contexts_begin_while_equal_items_without_one_wait(make, instrumented, tracer):
+    """Each has its own, or none, however many came before."""
+    items = make("Queue")
+    for _ in range(20):
+        without_context(items.put, 1)
+    expected = put_under(tracer, items.put, 1)
+    without_context(items.put, 1)
+    assert in_a_flow(handle, items, 22) == [(1, NOTHING)] * 20 + [(1, expected), (1, NOTHING)]
 
 
 @every_class
@@ -577,8 +606,8 @@ def test_nothing_keeps_a_context_when_the_item_is_gone(name, make, instrumented)
         gc.enable()
     with attached(baggage.set_baggage("key", "of who closes")):
         close(items)
-    assert not trailers._sending
-    assert not trailers._receiving
+    assert not trailers.sending
+    assert not trailers.receiving
 
 
 def test_a_listener_of_the_logging_package_adopts_nothing(make, instrumented, tracer):

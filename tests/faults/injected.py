@@ -243,10 +243,7 @@ def _parts(module: str) -> tuple[Any, ...]:
     import libraries
 
     if module.startswith(ADAPTER):
-        adapter = module.removeprefix(ADAPTER)
-        if adapter in libraries.IMPORTED_ONCE:
-            importlib.import_module(libraries.IMPORTED_ONCE[adapter])
-        return libraries.PROGRAMS[adapter]
+        return libraries.PROGRAMS[module.removeprefix(ADAPTER)]
     if module in libraries.SHARED:
         users = filter(_is_there, libraries.SHARED[module])
         return tuple(part for user in users for part in libraries.PROGRAMS[user])

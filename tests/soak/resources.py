@@ -74,7 +74,7 @@ _TABLES = {
     "_core.handoff": ("bodies", "ages"),
     "_linking.rounds": ("running",),
     "_primitives._threading": ("_starting",),
-    "_crossing.trailers": ("_sending", "_receiving"),
+    "_crossing.trailers": ("sending", "receiving"),
 }
 """By thread, what the library knows of work that is under way."""
 

@@ -52,6 +52,11 @@ _REASONS: Mapping[str, str] = {
     "copy of the replacement calls the original.": """
         asyncio.events.TimerHandle._run
     """,
+    "The original's globals are the clock, an exception, and the pickler by a name for queues. "
+    "A program that needs another pickler makes a queue of its own.": """
+        multiprocessing.queues.Queue.get
+        multiprocessing.queues.SimpleQueue.get multiprocessing.queues.SimpleQueue.put
+    """,
     "The original's only global is io, for its buffer. Only queues use the class by this name; "
     "programs copy and subclass it by its name in multiprocessing.reduction.": """
         multiprocessing.queues._ForkingPickler.dumps

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import ref
 
-from opentelemetry import baggage, propagate, trace
+from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
+from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation import (
@@ -30,6 +31,8 @@ from otel_concurrency._linking import origins
 
 Headers = dict[str, str]
 """Header names and values, all of them strings, so that their pickles need no classes."""
+
+_END = origins.END
 
 _ENDED = "otel-concurrency-ended"
 """The end time of the span (Unix ns), if it has ended. The far side cannot see it otherwise."""
@@ -69,21 +72,31 @@ def encoded(context: Context) -> bytes | None:
 
     May raise.
     """
+    both = encoded_with_trailer(context)
+    return None if both is None else both[0]
+
+
+def encoded_with_trailer(context: Context) -> tuple[bytes, bytes] | None:
+    """Return the result of :func:`encoded`, and as a trailer, which can follow a pickle.
+
+    May raise.
+    """
     global _encoded  # noqa: PLW0603
-    ended = getattr(context.get(_SPAN_KEY), origins.END, None)
-    propagator = propagate.get_global_textmap()
+    ended = getattr(context.get(_SPAN_KEY), _END, None)
+    propagator = get_global_textmap()
     last = _encoded
     if last is not None and last[0]() is context and last[1] is propagator and last[2] == ended:
         return last[3]
     named, note = named_in(context)
     headers = _written(named, propagator)
-    message = None
+    both = None
     if headers:
         headers.update(note)
         message = wire_format.encode(headers)
+        both = message, wire_format.trailer(message)
     if _LINK not in note and _is_pure(propagator):
-        _encoded = ref(context), propagator, ended, message
-    return message
+        _encoded = ref(context), propagator, ended, both
+    return both
 
 
 def decoded(message: bytes) -> Context | None:
@@ -92,7 +105,7 @@ def decoded(message: bytes) -> Context | None:
     None if the version of the headers is unknown. May raise.
     """
     global _decoded  # noqa: PLW0603
-    propagator = propagate.get_global_textmap()
+    propagator = get_global_textmap()
     last = _decoded
     if last is not None and last[0] == message and last[1] is propagator:
         return last[2]
@@ -108,10 +121,7 @@ def decoded(message: bytes) -> Context | None:
 def pack(context: Context) -> Headers | None:
     """Return ``context`` as headers, or None where it has neither a valid span nor baggage."""
     named, note = named_in(context)
-    if named is context:
-        headers = _inject(context)
-    else:
-        headers = _written(named, propagate.get_global_textmap())
+    headers = _inject(context) if named is context else _written(named, get_global_textmap())
     return {**headers, **note} if headers else None
 
 
@@ -173,7 +183,7 @@ results are cached, since much work is often handed off in one span."""
 
 _STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
-_encoded: tuple[ref[Context], object, int | None, bytes | None] | None = None
+_encoded: tuple[ref[Context], object, int | None, tuple[bytes, bytes] | None] | None = None
 _decoded: tuple[bytes, object, Context] | None = None
 
 _FIELDS = ("traceparent", "tracestate", "baggage")
@@ -200,7 +210,7 @@ def _is_pure(propagator: Any) -> bool:
 
 def _inject(context: Context) -> Headers:
     global _injected  # noqa: PLW0603
-    propagator = propagate.get_global_textmap()
+    propagator = get_global_textmap()
     last = _injected
     if last is not None and last[0] is propagator and last[1]() is context:
         return last[2].copy()
@@ -229,7 +239,7 @@ def _written(context: Context, propagator: Any) -> Headers:
 
 def _extract(headers: Mapping[str, str]) -> Context:
     global _extracted  # noqa: PLW0603
-    propagator = propagate.get_global_textmap()
+    propagator = get_global_textmap()
     fields = tuple([headers.get(field) for field in _FIELDS])
     last = _extracted
     if last is not None and last[0] is propagator and last[1] == fields:

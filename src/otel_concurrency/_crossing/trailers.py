@@ -15,6 +15,7 @@ import functools
 import os
 from _thread import get_ident
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -23,17 +24,20 @@ from opentelemetry.context import Context
 from otel_concurrency._core import handoff
 from otel_concurrency._core.patching import StandIn
 from otel_concurrency._crossing import carrier, wire_format
-from otel_concurrency._crossing.wire_format import STOP
 
-_sending: dict[int, tuple[object, Context]] = {}
+sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
 
-_receiving: dict[int, bytes | None] = {}
-"""By thread that waits for a message: the trailer of the message that it has unpickled."""
+receiving: dict[int, bytes | None] = {}
+"""By thread that waits for a message: the trailer of the message that it has unpickled.
+
+What waits sets its entry to None first, calls :func:`begin_to_receive` unless :data:`receives`, and
+takes its entry out afterwards, whatever happens.
+"""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_sending.clear)
-    os.register_at_fork(after_in_child=_receiving.clear)
+    os.register_at_fork(after_in_child=sending.clear)
+    os.register_at_fork(after_in_child=receiving.clear)
 
 
 def pack(context: Context) -> bytes | None:
@@ -41,8 +45,8 @@ def pack(context: Context) -> bytes | None:
 
     May raise.
     """
-    headers = carrier.encoded(context)
-    return None if headers is None else wire_format.trailer(headers)
+    packed = carrier.encoded_with_trailer(context)
+    return None if packed is None else packed[1]
 
 
 def unpack(trailer: bytes | None) -> Context | None:
@@ -66,47 +70,37 @@ def send(item: object, context: Context | None) -> None:
     """
     try:
         if context is None:
-            _sending.pop(get_ident(), None)
+            sending.pop(get_ident(), None)
         else:
-            if not _sends:
-                _begin_to_send()
-            _sending[get_ident()] = item, context
+            send_with_context((item, context))
     except Exception as error:
         handoff.report_fault("put", error)
 
 
+def send_with_context(put: tuple[object, Context]) -> None:
+    """Do what :func:`send` does with an item and its context. May raise."""
+    if not _sends:
+        _begin_to_send()
+    sending[get_ident()] = put
+
+
 def outstanding() -> tuple[object, Context] | None:
     """Return the object that this thread is about to pickle, and the context for its trailer."""
-    return _sending.get(get_ident())
+    return sending.get(get_ident())
 
 
 def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     """Return the result of ``get(*args)``, and the trailer of its message for :func:`unpack`."""
-    thread = None
-    try:
-        thread = get_ident()
-        if not _receives:
-            _begin_to_receive()
-        _receiving[thread] = None
-    except Exception as error:
-        handoff.report_fault("get", error)
-    if thread is None:
-        return get(*args), None
+    thread = get_ident()
+    if not receives:
+        begin_to_receive()
+    receiving[thread] = None
     try:
         item = get(*args)
     except BaseException:
-        _receiving.pop(thread, None)
+        receiving.pop(thread, None)
         raise
-    return item, _receiving.pop(thread, None)
-
-
-def is_received() -> bool:
-    """Whether this thread is inside :func:`receive`, which takes the trailer of the message."""
-    try:
-        return get_ident() in _receiving
-    except Exception as error:
-        handoff.report_fault("get", error)
-        return True
+    return item, receiving.pop(thread, None)
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
@@ -122,58 +116,69 @@ def pickler(plain: Any) -> Any:
         __module__ = plain.__module__
 
     _stand_ins.add(ForkingPickler)
-    if _receives:
+    if receives:
         _read_trailers(ForkingPickler)
     if _sends:
         _write_trailers(ForkingPickler)
     return ForkingPickler
 
 
-_receives = _sends = False
+receives = _sends = False
+"""Whether every pickler reads trailers, and whether each writes them."""
 
 
-def _begin_to_receive() -> None:
+def begin_to_receive() -> None:
     """Have every pickler read trailers. A program that uses executors only never needs this.
 
     Threads that get here at the same time all do the whole work, with the same result. So none goes
     on before every pickler is ready. Never raises.
     """
-    global _receives  # noqa: PLW0603
+    global receives  # noqa: PLW0603
     try:
         for stand_in in list(_stand_ins):
             _read_trailers(stand_in)
-        _receives = True
+        receives = True
     except Exception as error:
         handoff.report_fault("get", error)
 
 
 def _begin_to_send() -> None:
-    """Have every pickler write trailers, as :func:`_begin_to_receive` has it read. May raise."""
+    """Have every pickler write trailers, as :func:`begin_to_receive` has it read. May raise."""
     global _sends  # noqa: PLW0603
     for stand_in in list(_stand_ins):
         _write_trailers(stand_in)
     _sends = True
 
 
+_OF_DUMPS = ("io", "BytesIO", "dump", "getbuffer")
+"""The names in the code of ``dumps``, by which it is recognized: the stand-in has the same body."""
+
+
 def _write_trailers(stand_in: Any) -> None:
     plain_dumps = cast(Any, super(stand_in, stand_in)).dumps
+    plain_function = getattr(plain_dumps, "__func__", plain_dumps)
+    is_known = getattr(getattr(plain_function, "__code__", None), "co_names", ()) == _OF_DUMPS
 
-    @functools.wraps(getattr(plain_dumps, "__func__", plain_dumps))
+    @functools.wraps(plain_function)
     def dumps(cls: Any, obj: Any, protocol: Any = None) -> Any:
-        pending = _sending.pop(get_ident(), None) if _sending else None
+        pending = sending.pop(get_ident(), None) if sending else None
         try:
-            message = plain_dumps(obj, protocol)
+            message = BytesIO()
+            if is_known:
+                cls(message, protocol).dump(obj)
+            else:
+                message.write(plain_dumps(obj, protocol))
         except BaseException:
             pending = None  # a traceback of this frame must not keep the context alive
             raise
-        if pending is None or pending[0] is not obj:
-            return message
-        try:
-            trailer = pack(pending[1])
-            return message if trailer is None else b"".join((message, trailer))
-        except Exception as error:
-            handoff.report_fault("pickle", error)
-            return message
+        if pending is not None and pending[0] is obj:
+            try:
+                trailer = pack(pending[1])
+                if trailer is not None:
+                    message.write(trailer)
+            except Exception as error:
+                handoff.report_fault("pickle", error)
+        return message.getbuffer()
 
     stand_in.dumps = classmethod(dumps)
 
@@ -183,14 +188,34 @@ def _read_trailers(stand_in: Any) -> None:
 
     @functools.wraps(plain_loads)
     def loads(message: Any, /, *args: Any, **kwargs: Any) -> Any:
-        obj = plain_loads(message, *args, **kwargs)
-        thread = get_ident()
-        if thread in _receiving:
-            try:
-                if message[-1:] != STOP:  # no trailer ends like a pickle
-                    _receiving[thread] = wire_format.behind(message)
-            except Exception as error:
-                handoff.report_fault("unpickle", error)
+        obj = plain_loads(message, *args, **kwargs) if args or kwargs else plain_loads(message)
+        try:
+            if message[-1] != _STOP:  # no trailer ends like a pickle
+                thread = get_ident()
+                if thread in receiving:
+                    last = _last_read
+                    if message.__class__ is bytes and message.endswith(last[0]):
+                        receiving[thread] = last[1]
+                    else:
+                        receiving[thread] = _behind(message)
+        except Exception as error:
+            handoff.report_fault("unpickle", error)
         return obj
 
     stand_in.loads = staticmethod(loads)
+
+
+_STOP = wire_format.STOP[0]
+
+_last_read: tuple[bytes | tuple[()], bytes | None] = (), None
+"""The trailer that was read last, and the headers in it; no message ends with an empty tuple."""
+
+
+def _behind(message: Any) -> bytes | None:
+    global _last_read  # noqa: PLW0603
+    headers = wire_format.behind(message)
+    if headers is not None:
+        trailer = wire_format.trailer(headers)
+        if message[-len(trailer) :] == trailer:  # not in a format of 0.1
+            _last_read = trailer, headers
+    return headers

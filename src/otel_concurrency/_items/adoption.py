@@ -200,17 +200,17 @@ def let_go() -> None:
         handoff.report_fault("let go of an item", error)
 
 
-def ask(is_empty: Callable[[], object]) -> None:
+def ask(is_empty: Callable[..., object], *queue: Any) -> None:
     """Note that the flow asks for an item. Never raises.
 
     It lets go of the last one, unless it has started no span for that and does not have to wait: if
-    not ``is_empty()``, the items are a batch.
+    not ``is_empty(*queue)``, the items are a batch.
     """
     record = adopted.get()
     if record is None:
         return
     try:
-        if record[3] <= FRESH and record[0]() is get_current() and not is_empty():
+        if record[3] <= FRESH and record[0]() is get_current() and not is_empty(*queue):
             return
     except Exception as error:
         handoff.report_fault("get", error)

@@ -142,7 +142,7 @@ class Loans:
     """Whether the queue is known to hand work on."""
     has_given = False
     """Whether items were taken out before anything was noted: one of these may come back."""
-    _noted = False
+    noted = False
     """Whether anything was."""
     _lacked = False
     """Whether a flow with a span of its own ever got nothing, or something without a context."""
@@ -224,7 +224,7 @@ class Loans:
         if self._asked:
             self._note(loan)
         else:
-            self._noted = True
+            self.noted = True
             _taken.set((loan, *_taken.get()[: _MOST_OF_A_FLOW - 1]))
 
     def _is_enough_of_busy_flows(self) -> bool:
@@ -265,7 +265,7 @@ class Loans:
 
     def _note(self, loan: Loan) -> None:
         """Note ``loan``, and forget that the flow has asked in vain."""
-        self._noted = True
+        self.noted = True
         others = (one for one in _taken.get() if one.loans is not self or one.key is not None)
         _taken.set((loan, *others)[:_MOST_OF_A_FLOW])
 
@@ -273,7 +273,7 @@ class Loans:
 
     def kept_with(self, item: object, current: Context | None) -> Context | None:
         """Return the context to put ``item`` with, where ``current`` is current."""
-        if not self._noted or self.settled:
+        if not self.noted or self.settled:
             if current and self.has_given:
                 self._begin(item)
             return current

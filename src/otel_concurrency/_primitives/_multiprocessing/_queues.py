@@ -10,10 +10,11 @@ The consumer that gets an item adopts its context, as with the queues of one pro
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import select
+import sys
 import weakref
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from types import ModuleType
@@ -22,11 +23,12 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._crossing import trailers
+from otel_concurrency._crossing.carrier import decoded
 from otel_concurrency._items import adoption, known_queues, queue_hooks
+from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.loans import Loans
 
 _PLUMBING = "concurrent.futures.process"
@@ -37,13 +39,13 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
     consumed = _Consumed(seam, queues.Empty)
 
     def buffer(queue: Any) -> _Buffer:
-        return _Buffer(seam, queues._sentinel, consumed.loans_of(queue))
+        return _Buffer(seam, queues._sentinel, consumed.side_of(queue).loans)
 
     return [
         consumed,
         Layer(queues, "_ForkingPickler", trailers.pickler),
         Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
-        Layer(queues.Queue, "get", lambda raw: _get(raw, consumed)),
+        Layer(queues.Queue, "get", lambda raw: _get(raw, consumed, queues.Queue)),
         Layer(queues.JoinableQueue, "task_done", queue_hooks.task_done),
         Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, consumed)),
         Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, consumed)),
@@ -57,45 +59,69 @@ class _Buffer(deque[Any]):
     """The items that wait for a queue's thread, with their contexts beside them.
 
     A producer holds the queue's lock; the thread takes items without it. So a context is stored
-    before its item. Nothing is logged while the lock is held, since a logging handler of the
-    program may put to this very queue. If another item comes out than the expected one, something
-    has modified the queue directly. Then the contexts are dropped until the queue is empty.
+    before its item, under the number of the item: both sides count. Nothing is logged while the
+    lock is held, since a logging handler of the program may put to this very queue. If another item
+    comes out than the expected one, something has modified the queue directly. Then the contexts
+    are dropped until the queue is empty.
     """
 
-    __slots__ = ("_contexts", "_loans", "_seam", "_sentinel")
+    __slots__ = ("_contexts", "_loans", "_put", "_seam", "_sentinel", "_taken")
 
     def __init__(self, seam: Seam, sentinel: object, loans: Loans) -> None:
         super().__init__()
         self._seam = seam
         self._sentinel = sentinel
         self._loans = loans
-        self._contexts: deque[tuple[object, Context | None]] | None = deque()
+        self._contexts: dict[int, tuple[object, Context]] | None = {}
+        """By number: the items that were put in a context; None while they are not known."""
+        self._put = self._taken = 0
 
     def append(self, item: Any) -> None:
-        if self._contexts is None and not self:
-            self._contexts = deque()
-        contexts = self._contexts
-        if contexts is not None:
-            context = None
-            if self._seam.active and item is not self._sentinel:
-                with contextlib.suppress(Exception):
-                    context = self._loans.kept_with(item, self._seam.current())
-            contexts.append((item, context))
-        super().append(item)
+        try:
+            seam = self._seam
+            context: Context | None = seam.current()
+            if (
+                (context or self._loans.noted)
+                and seam.capture is not capture_nothing
+                and item is not self._sentinel
+            ):
+                loans = self._loans
+                if loans.noted and not loans.settled:
+                    context = loans.kept_with(item, context)
+                if context:
+                    contexts = self._contexts
+                    if contexts is None and not self:
+                        contexts = self._contexts = {}
+                        self._put = self._taken
+                    if contexts is not None:
+                        contexts[self._put + 1] = item, context
+        except Exception:  # noqa: S110 - see above
+            pass
+        _append(self, item)
+        self._put += 1
 
     def popleft(self) -> Any:
-        item = super().popleft()
-        context = None
-        if self._contexts is not None:
-            due, context = self._contexts.popleft() if self._contexts else (self, None)
-            if due is not item:
-                self._contexts = context = None
-        _send(self._seam, item, context)
+        contexts = self._contexts
+        item = _popleft(self)
+        self._taken = taken = self._taken + 1
+        if contexts:
+            due = contexts.pop(taken, None)
+            if len(self) < self._put - taken or (due is not None and due[0] is not item):
+                self._contexts = None
+            elif due is not None:
+                _send(self._seam, due)
+        if contexts is not self._contexts:  # a producer may have begun to count anew in between
+            self._contexts = None
         return item
 
     def clear(self) -> None:
         super().clear()
-        self._contexts = deque()
+        self._contexts = {}
+        self._put = self._taken = 0
+
+
+_append: Any = deque.append
+_popleft: Any = deque.popleft
 
 
 def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
@@ -125,6 +151,20 @@ def _is_plumbing(kind: type) -> bool:
         return False
 
 
+class _Side:
+    """What is known of one queue in this process."""
+
+    __slots__ = ("gave_contexts", "loans", "poll", "queue")
+
+    def __init__(self, queue: weakref.ref[Any]) -> None:
+        self.queue = queue
+        self.loans = Loans(by_value=True)
+        self.gave_contexts = False
+        """Whether an item with a context has come out of it."""
+        self.poll: Callable[[int], list[tuple[int, int]]] | None = None
+        """Asks whether there is something to read; None while that is not known, or in use."""
+
+
 class _Consumed:
     """The queues from which items were adopted; applied and undone as a layer is."""
 
@@ -134,46 +174,67 @@ class _Consumed:
         """Take the seam, and what is raised where there is no item."""
         self.seam = seam
         self.empty = empty
-        self._queues: dict[int, weakref.ref[Any]] = {}
-        self._loans: dict[int, tuple[weakref.ref[Any], Loans]] = {}
+        self.sides: dict[int, _Side] = {}
+        """By the id of the queue."""
 
     def adopt(self, queue: Any, item: object, trailer: bytes | None) -> None:
         """Adopt the context of an item that has come out of ``queue``."""
         try:
-            if trailer is not None and id(queue) not in self._queues:
-                key, queues = id(queue), self._queues
-                queues[key] = weakref.ref(queue, lambda _: queues.pop(key, None))
-            context = trailers.unpack(trailer)
-            adoption.arrive(self.seam, context, item, self.loans_of(queue))
+            side = self.sides.get(id(queue)) or self.side_of(queue)
+            loans, context = side.loans, None
+            if trailer is not None:
+                side.gave_contexts = True
+                try:
+                    context = decoded(trailer)
+                except Exception as error:
+                    handoff.report_fault("extract", error)
+                if (
+                    context
+                    and loans.settled
+                    and loans.first is None
+                    and self.seam.capture is not capture_nothing
+                    and not adopt(context)
+                ):
+                    return  # most items take this way through `arrive`
+            adoption.arrive(self.seam, context, item, loans)
         except Exception as error:
             handoff.report_fault("get", error)
 
-    def is_settled(self, queue: Any) -> bool:
-        """Whether ``queue`` is known to hand work on."""
-        known = self._loans.get(id(queue))
-        return known is not None and known[1].settled
-
-    def loans_of(self, queue: Any) -> Loans:
-        """Return the loans of ``queue`` in this process."""
-        key, loans = id(queue), self._loans
-        if key not in loans:
-            loans[key] = weakref.ref(queue, lambda _: loans.pop(key, None)), Loans(by_value=True)
-        return loans[key][1]
+    def side_of(self, queue: Any) -> _Side:
+        """Return what is known of ``queue``."""
+        key, sides = id(queue), self.sides
+        side = sides.get(key)
+        if side is None:
+            side = sides[key] = _Side(weakref.ref(queue, lambda _: sides.pop(key, None)))
+        return side
 
     def asked_in_vain(self, queue: Any) -> None:
         """Note that ``queue`` has had no item for the present flow."""
         try:
-            adoption.asked_in_vain(self.loans_of(queue))
+            adoption.asked_in_vain(self.side_of(queue).loans)
         except Exception as error:
             handoff.report_fault("get", error)
+
+    def is_empty(self, queue: Any) -> bool:
+        """Whether ``queue`` has no item at present, without the selector that its method makes."""
+        side = self.sides.get(id(queue)) or self.side_of(queue)
+        poll, side.poll = side.poll, None  # two threads cannot use it at a time
+        if poll is None:
+            if _POLL is None or not _has_empty_of_its_module(queue.__class__):
+                return bool(queue.empty())
+            waiting = _POLL()
+            waiting.register(queue._reader.fileno(), _POLLIN)
+            poll = waiting.poll
+        found = poll(0)
+        side.poll = poll
+        return not found or not found[0][1] & _POLLIN
 
     def apply(self) -> None:
         """Remove what :meth:`undo` has left on the queues."""
         for queue in self._alive():
             if type(queue.__dict__.get("get")) is _LastGet:
                 del queue.__dict__["get"]
-        self._queues.clear()
-        self._loans.clear()
+        self.sides.clear()
 
     def undo(self) -> None:
         """Make every consumer let go of its last item when it next calls ``get``."""
@@ -182,8 +243,17 @@ class _Consumed:
         adoption.let_go()  # no later hook will do it for this flow
 
     def _alive(self) -> list[Any]:
-        queues = [reference() for reference in list(self._queues.values())]
+        queues = [side.queue() for side in list(self.sides.values()) if side.gave_contexts]
         return [queue for queue in queues if queue is not None]
+
+
+@functools.cache
+def _has_empty_of_its_module(kind: type) -> bool:
+    return getattr(getattr(kind, "empty", None), "__module__", None) == kind.__module__
+
+
+_POLL, _POLLIN = getattr(select, "poll", None), getattr(select, "POLLIN", 0)
+"""Missing on Windows."""
 
 
 class _LastGet:
@@ -198,28 +268,35 @@ class _LastGet:
         return queue.__class__.get(queue, *args, **kwargs)
 
 
-def _get(original: Any, consumed: _Consumed) -> Any:
-    seam = consumed.seam
+def _get(original: Any, consumed: _Consumed, stock: type) -> Any:
+    seam, sides, receiving = consumed.seam, consumed.sides, trailers.receiving
 
     @functools.wraps(original)
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
-        if _is_plumbing(self.__class__):
+        if self.__class__ is not stock and _is_plumbing(self.__class__):
             return original(self, block, timeout)
         if adopted.get() is not None:
-            adoption.ask(lambda: block and _is_empty(self))
+            adoption.ask(consumed.is_empty if block else _never, self)
         if seam.capture is capture_nothing:
             return original(self, block, timeout)
+        thread = get_ident()
+        if not trailers.receives:
+            trailers.begin_to_receive()
+        receiving[thread] = None
         try:
-            item, trailer = trailers.receive(original, self, block, timeout)
-        except consumed.empty:
-            adoption.found_none()
-            consumed.asked_in_vain(self)
+            item = original(self, block, timeout)
+        except BaseException as error:
+            receiving.pop(thread, None)
+            if isinstance(error, consumed.empty):
+                adoption.found_none()
+                consumed.asked_in_vain(self)
             raise
+        trailer = receiving.pop(thread, None)
         try:
             if trailer is None and adopted.get() is None and not get_current():
-                if not consumed.is_settled(self):
-                    consumed.adopt(self, item, trailer)
-                return item
+                side = sides.get(id(self))
+                if side is not None and side.loans.settled:
+                    return item
         except Exception as error:
             handoff.report_fault("get", error)
         consumed.adopt(self, item, trailer)
@@ -229,21 +306,36 @@ def _get(original: Any, consumed: _Consumed) -> Any:
     return get
 
 
+def _never(queue: Any) -> bool:
+    return False
+
+
 def _simple_get(original: Any, consumed: _Consumed) -> Any:
-    seam = consumed.seam
+    seam, sides, receiving = consumed.seam, consumed.sides, trailers.receiving
 
     @functools.wraps(original)
     def get(self: Any) -> Any:
         if adopted.get() is not None:
-            adoption.ask(functools.partial(_is_empty, self))
-        if seam.capture is capture_nothing or trailers.is_received():
+            adoption.ask(consumed.is_empty, self)
+        if seam.capture is capture_nothing:
             return original(self)
-        item, trailer = trailers.receive(original, self)
+        thread = get_ident()
+        if thread in receiving:  # whoever has called this takes the trailer
+            return original(self)
+        if not trailers.receives:
+            trailers.begin_to_receive()
+        receiving[thread] = None
+        try:
+            item = original(self)
+        except BaseException:
+            receiving.pop(thread, None)
+            raise
+        trailer = receiving.pop(thread, None)
         try:
             if trailer is None and adopted.get() is None and not get_current():
-                if not consumed.is_settled(self) and not _is_called_by_plumbing():
-                    consumed.adopt(self, item, trailer)
-                return item
+                side = sides.get(id(self))
+                if side is not None and side.loans.settled:
+                    return item
         except Exception as error:
             handoff.report_fault("get", error)
         if not _is_called_by_plumbing():
@@ -252,19 +344,6 @@ def _simple_get(original: Any, consumed: _Consumed) -> Any:
 
     return get
 
-
-def _is_empty(queue: Any) -> Any:
-    """Whether ``queue`` has no item at present, without the selector that its method makes."""
-    function = getattr(queue.empty, "__func__", None)
-    if _POLL is None or getattr(function, "__module__", None) != queue.__class__.__module__:
-        return queue.empty()
-    waiting = _POLL()
-    waiting.register(queue._reader.fileno(), select.POLLIN)
-    return not waiting.poll(0)
-
-
-_POLL = getattr(select, "poll", None)
-"""Missing on Windows."""
 
 _plain: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 """The original below each patched method that has nothing to do for the queues of executors."""
@@ -277,38 +356,47 @@ def plumbing_method(queue: Any, name: str) -> Any:
     return method if plain is None else plain.__get__(queue)
 
 
-def _send(seam: Seam, item: object, context: Context | None) -> None:
-    """Send headers behind ``item``: what the policy makes of ``context``, unless that is empty."""
+def _send(seam: Seam, put: tuple[object, Context]) -> None:
+    """Send headers behind an item: what the policy makes of its context."""
     try:
-        trailers.send(item, seam.changed(context) or None)
+        if seam.change is not None:
+            put = put[0], seam.change(put[1])
+        trailers.send_with_context(put)
     except Exception as error:
         handoff.report_fault("put", error)
 
 
 def _put(original: Any, consumed: _Consumed) -> Any:
-    seam = consumed.seam
+    seam, sending = consumed.seam, trailers.sending
 
     def send(queue: Any, item: object) -> None:
         try:
-            context = consumed.loans_of(queue).kept_with(item, seam.current())
+            context: Context | None = seam.current()
+            loans = consumed.side_of(queue).loans
+            if loans.noted and not loans.settled:
+                context = loans.kept_with(item, context)
         except Exception as error:
             handoff.report_fault("put", error)
             return
-        _send(seam, item, context)
+        if context:
+            _send(seam, (item, context))
 
     @functools.wraps(original)
     def put(self: Any, obj: Any) -> Any:
-        if (
-            seam.capture is capture_nothing
-            or not handoff.is_concerned(seam)
-            or _is_called_by_plumbing()
-        ):
+        carries = False
+        try:
+            if seam.capture is not capture_nothing and seam.concerned():
+                carries = not _is_called_by_plumbing()
+        except Exception as error:
+            handoff.report_fault("put", error)
+        if not carries:
             return original(self, obj)
         send(self, obj)
         try:
             return original(self, obj)
         finally:
-            trailers.send(obj, None)
+            if sending:  # nothing was pickled
+                trailers.send(obj, None)
 
     _plain[put] = original
     return put
@@ -316,7 +404,12 @@ def _put(original: Any, consumed: _Consumed) -> Any:
 
 def _is_called_by_plumbing() -> bool:
     try:
-        return known_queues.is_plumbing(caller(1))
+        return known_queues.is_plumbing(_getframe(2))
+    except ValueError:  # there is no calling frame: a thread starts in this function
+        return False
     except Exception as error:
         handoff.report_fault("get", error)
         return True
+
+
+_getframe = sys._getframe  # pyright: ignore[reportPrivateUsage]  # documented
