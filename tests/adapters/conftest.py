@@ -41,6 +41,7 @@ NEEDED = {
     "test_futurist.py": "futurist",
     "test_generators.py": "anyio fastapi pytest_asyncio tornado trio twisted uvicorn",
     "test_gevent.py": "gevent",
+    "test_gradio.py": "gradio",
     "test_grpcio.py": "grpc",
     "test_huey.py": "huey",
     "test_ipyparallel.py": "ipyparallel",

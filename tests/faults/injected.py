@@ -243,7 +243,10 @@ def _parts(module: str) -> tuple[Any, ...]:
     import libraries
 
     if module.startswith(ADAPTER):
-        return libraries.PROGRAMS[module.removeprefix(ADAPTER)]
+        adapter = module.removeprefix(ADAPTER)
+        if adapter in libraries.IMPORTED_ONCE:
+            importlib.import_module(libraries.IMPORTED_ONCE[adapter])
+        return libraries.PROGRAMS[adapter]
     if module in libraries.SHARED:
         users = filter(_is_there, libraries.SHARED[module])
         return tuple(part for user in users for part in libraries.PROGRAMS[user])

@@ -1112,6 +1112,18 @@ def consumers() -> Any:
     return asyncio.run(use())
 
 
+def events() -> Any:
+    """Make events of gradio, and have a queue that is not there process them."""
+    from gradio.queueing import Event, Queue
+
+    given: Any = [Event(name, SimpleNamespace(concurrency_id=3), None, None) for name in "ab"]
+    for event in given:
+        event.alive = False
+    processing = Queue.process_events(SimpleNamespace(), given, False, 0, None)
+    told_it = asyncio.run(told_of(processing))
+    return [event.session_hash for event in given], square(len(given)), told_it
+
+
 Part = Callable[[], Any]
 
 PROGRAMS: dict[str, tuple[Part, ...]] = {
@@ -1131,6 +1143,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "eventlet": (eventlets,),
     "futurist": (delayed_calls,),
     "gevent": (greenlets,),
+    "gradio": (events,),
     "grpcio": (calls,),
     "huey": (huey_tasks,),
     "ipyparallel": (requests_to_engines,),
@@ -1169,3 +1182,6 @@ SHARED: dict[str, tuple[str, ...]] = {
     "_crossing.tasks": ("huey", "loky", "pebble", "rq"),
 }
 """Modules that adapters share: who uses them."""
+
+IMPORTED_ONCE = {"gradio": "gradio.queueing"}
+"""What takes seconds to be imported: that is done once, before the program runs in many forks."""

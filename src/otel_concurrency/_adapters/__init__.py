@@ -54,6 +54,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "futures": ("gevent.threadpool",),
         "queue": ("gevent",),
     },
+    "gradio": {"asyncio": ("gradio.queueing",)},
     "grpcio": {"futures": ("grpc._channel", "grpc._server", "grpc._utilities")},
     "huey": {"multiprocessing": ("huey.registry", "huey.serializer", "huey.api")},
     "ipyparallel": {
