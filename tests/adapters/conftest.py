@@ -61,7 +61,7 @@ NEEDED = {
     "test_pgqueuer.py": "pgqueuer",
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
     "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
-    "test_qt.py": "PyQt6 PySide6 qasync",
+    "test_qt.py": "PyQt5 PyQt6 PySide6 qasync",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
     "test_saq.py": "saq",

@@ -1,4 +1,4 @@
-"""Qt, by each of its bindings in a process of its own: the two cannot be in one."""
+"""Qt, by each of its bindings in a process of its own: no two can be in one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from suite import IMPORT_FIRST, INSTRUMENT_FIRST, run_program
 
-BINDINGS = ("PySide6", "PyQt6")
+BINDINGS = ("PySide6", "PyQt6", "PyQt5")
 
 PROGRAM = """
 import contextvars
@@ -18,19 +18,21 @@ import weakref
 
 from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
+from otel_concurrency import capture
 
 QtCore = sys.modules[BINDING + ".QtCore"]
 tracer = TracerProvider().get_tracer("tests")
 app = QtCore.QCoreApplication([])
 pool = QtCore.QThreadPool()
 pool.setMaxThreadCount(1)
-seen, failed = {}, []
+seen, ids, failed = {}, {}, []
 
 
 def look(name):
     with tracer.start_as_current_span(name) as span:
         links = [[link.context.span_id, link.attributes["otel_concurrency.link.primitive"]]
                  for link in span.links]
+        ids[name] = span.get_span_context().span_id
         seen[name] = [span.parent and span.parent.span_id, links, baggage.get_baggage("tenant")]
     context.attach(context.set_value("forgotten", 1))
 
@@ -76,6 +78,11 @@ class Receiver(QtCore.QObject):
     def never(self):
         look("never")
 
+    def take(self, handoff):
+        look("queued")
+        with handoff:
+            look("by hand")
+
 
 def outside(function, *args):
     return contextvars.Context().run(function, *args)
@@ -90,11 +97,43 @@ def spin():
         assert trace.get_current_span() is span
 
 
+signal = QtCore.pyqtSignal if BINDING.startswith("PyQt") else QtCore.Signal
+
+
+class Emitter(QtCore.QObject):
+    clicked, handed = signal(bool), signal(object)
+
+
+class Timer(QtCore.QTimer):
+    def timerEvent(self, event):
+        look("overridden")
+        super().timerEvent(event)
+
+
+def timer(name, rounds, *, again=False, kind=QtCore.QTimer):
+    "Return a timer that looks, and after some rounds stops. It may be one that starts itself."
+    made, left = kind(), list(range(rounds, 0, -1))
+
+    def ring():
+        look(f"{name} {left.pop()}")
+        if again and left:
+            made.start(1)
+        elif not left:
+            made.stop()
+
+    made.setSingleShot(again)
+    made.timeout.connect(ring)
+    return made
+
+
 receiver, elsewhere, gone = Receiver(), Receiver(), Receiver()
-other = Plain()
+other, emitter = Plain(), Emitter()
 elsewhere.name = "method elsewhere"
 elsewhere.moveToThread(other)
+emitter.handed.connect(elsewhere.take)
 thread, looping, direct = Thread(), Looping(), []
+timers = [timer("round", 3), timer("again", 3, again=True), timer("overriding", 1, kind=Timer)]
+stopped, restarted = timer("stopped", 1), timer("restarted", 1)
 runnable = Runnable("kept runnable")
 runnable.setAutoDelete(False)
 
@@ -119,6 +158,11 @@ def hand_off():
         QtCore.QTimer.singleShot(1, receiver.method)
         QtCore.QTimer.singleShot(1, elsewhere.method)
         QtCore.QTimer.singleShot(1, gone.never)
+        emitter.handed.emit(capture())
+        for one in (*timers, stopped, restarted):
+            one.start(1)
+        stopped.stop()
+        outside(lambda: restarted.start(1))
         for one in (thread, app):  # a signal in the same thread is a call
             one.objectNameChanged.connect(told)
             one.setObjectName("changed")
@@ -145,6 +189,15 @@ thread.wait()
 outside(QtCore.QTimer.singleShot, 1, lambda: look("single shot afterwards"))
 spin()
 
+slot, timed = Thread(), QtCore.QTimer()
+slot.name, connected = "slot", []
+timed.setInterval(20000)
+for function in (slot.start, timed.start, timed.stop):
+    emitter.clicked.connect(function)
+    emitter.clicked.emit(True)
+    emitter.clicked.disconnect(function)
+    connected.append(slot.wait(20000) and timed.isActive())
+
 started, release = threading.Event(), threading.Event()
 pool.start(lambda: (started.set(), release.wait(20)))  # it has no room for more
 started.wait(20)
@@ -152,8 +205,8 @@ with tracer.start_as_current_span("refused"):
     refused = pool.tryStart(runnable)
 release.set()
 pool.waitForDone()
-for wrong in ((), (1,), (1, None)):
-    for function in (pool.start, thread.start, QtCore.QTimer.singleShot):
+for wrong in ((), ("1",), ("1", None)):
+    for function in (pool.start, lambda *wrong: thread.start(*wrong), QtCore.QTimer.singleShot):
         try:
             function(*wrong)
         except TypeError:
@@ -166,7 +219,9 @@ gc.collect()
 print(json.dumps({
     "origin": origin, "seen": seen, "direct": direct, "refused": refused,
     "kept": reference() is not None,
-    "left": [name for one in (runnable, thread, other) for name in vars(one) if name == "run"],
+    "left": [name for one in (runnable, thread, other, *timers, stopped, restarted)
+             for name in vars(one) if name in ("run", "timerEvent")],
+    "ids": ids, "connected": connected,
     "own thread": elsewhere.thread_of not in (None, threading.get_ident()), "failed": len(failed),
 }))
 """
@@ -196,7 +251,10 @@ def methods(binding):
     return ["method", "method elsewhere"] if binding == "PySide6" else []
 
 
-CARRIED = ("runnable", "callable", "kept runnable", "thread", "before the loop", "single shot")
+CARRIED = (
+    *("runnable", "callable", "kept runnable", "thread", "before the loop", "single shot"),
+    "by hand",
+)
 
 
 def test_work_is_a_child_of_who_handed_it_off(binding, found):
@@ -209,17 +267,37 @@ def test_work_is_a_child_of_who_handed_it_off(binding, found):
 def test_nothing_is_left_to_the_next_work(binding, found):
     """Nor does it get anything from whoever runs the loop."""
     names = [name for name in found["seen"] if name.endswith("afterwards") or name == "warm"]
-    names.append("in the loop")
-    assert len(names) == 6
-    if binding == "PyQt6":
+    names += ["restarted 1", "queued"]
+    assert len(names) == 7
+    if binding.startswith("PyQt"):
         names += ["method", "method elsewhere"]
     assert [found["seen"][name] for name in names] == [[None, [], None]] * len(names)
 
 
+def test_each_round_of_a_timer_is_linked_to_its_start(found):
+    """It is a trace of its own with the baggage; so is a loop's, in a thread of its own."""
+    expected = [None, [[found["origin"], "sched"]], "acme"]
+    for name in ("round 1", "round 2", "round 3", "overridden", "overriding 1", "in the loop"):
+        assert found["seen"][name] == expected, name
+
+
+def test_a_timer_that_starts_itself_is_periodic(found):
+    """It is a child the first time; then each round is linked to the one before."""
+    assert found["seen"]["again 1"] == [found["origin"], [], "acme"]
+    for number in (2, 3):
+        link = [found["ids"][f"again {number - 1}"], "sched"]
+        assert found["seen"][f"again {number}"] == [None, [link], "acme"]
+
+
 def test_qts_rules_hold(found):
-    """A method is called in its object's thread, and not at all when that is gone."""
+    """A method is called in its object's thread, and not at all when that is gone.
+
+    A signal with arguments may be connected to a method that takes none of them.
+    """
     assert found["own thread"]
-    assert "never" not in found["seen"]
+    assert found["connected"] == [False, True, False]
+    assert found["seen"]["slot"] == [None, [], None]
+    assert not {"never", "stopped 1"} & found["seen"].keys()
     assert found["direct"] == ["origin"] * 2
     assert found["refused"] is False
     assert found["failed"] == 8
@@ -251,8 +329,10 @@ def test_under_link_it_is_a_trace_of_its_own(binding):
 def test_switched_off_it_carries_nothing(settings, end, binding):
     """By its name, by the policies, and with all of the library."""
     found = run(binding, INSTRUMENT_FIRST, settings, end)
-    for name in ("runnable", "callable", "thread"):
-        assert found["seen"][name] == [None, [], None]
+    for name in ("runnable", "callable", "thread", "round 1", "again 2"):
+        parent, links, tenant = found["seen"][name]
+        assert parent != found["origin"], name
+        assert (links, tenant) == ([], None), name
 
 
 UNDO = """
@@ -261,9 +341,13 @@ from importlib import import_module
 QtWidgets, QtGui = import_module(BINDING + ".QtWidgets"), import_module(BINDING + ".QtGui")
 names = [
     (QtCore.QThread, "start"), (QtCore.QThreadPool, "start"), (QtCore.QThreadPool, "tryStart"),
-    (QtCore.QTimer, "singleShot"), (QtCore.QCoreApplication, "exec"), (QtCore.QEventLoop, "exec"),
-    (QtGui.QGuiApplication, "exec"), (QtWidgets.QApplication, "exec"), (QtWidgets.QDialog, "exec"),
+    *((QtCore.QTimer, name) for name in ("singleShot", "start", "stop")),
+    *((owner, "exec") for owner in (
+        QtCore.QCoreApplication, QtCore.QEventLoop, QtCore.QThread,
+        QtGui.QGuiApplication, QtWidgets.QApplication, QtWidgets.QDialog,
+    )),
 ]
+names += [(owner, "exec_") for owner, name in names if name == "exec" and "exec_" in vars(owner)]
 before = [vars(owner)[name] for owner, name in names]
 for _ in range(2):
     I().instrument()
@@ -277,12 +361,15 @@ from opentelemetry import context
 app = QtWidgets.QApplication(["tests", "-platform", "offscreen"])
 dialog, seen = QtWidgets.QDialog(), []
 token = context.attach(context.set_value("key", "value"))
-timer = QtCore.QTimer()  # its rounds are in no context
+started, timer = QtCore.QTimer(), QtCore.QTimer()
+started.timeout.connect(lambda: seen.append(context.get_value("key")))
+started.timeout.connect(timer.start)  # what a signal starts is in no context
 timer.timeout.connect(lambda: seen.append(context.get_value("key")) or dialog.accept())
-timer.start(1)
+for one in (started, timer):
+    one.setSingleShot(True)
+started.start(1)
 dialog.exec()
 QtCore.QTimer.singleShot(1, lambda: seen.append(context.get_value("key")) or app.quit())
-timer.stop()
 app.exec()
 print(*seen, context.get_value("key"))
 """
@@ -292,7 +379,7 @@ def test_undo_is_exact_and_windows_run_their_loops(binding):
     """Every attribute is what it was, by identity; whoever runs a loop keeps its context."""
     program = f"import sys\nBINDING = {binding!r}\nimport {binding}.QtCore\n"
     program += "from otel_concurrency import ConcurrencyInstrumentor as I\n" + UNDO
-    assert run_program(program) == "None value value\n"
+    assert run_program(program) == "value None value value\n"
 
 
 ASYNCIO = """
@@ -317,6 +404,39 @@ async def main():
 with loop:
     loop.run_until_complete(main())
 print(dict(context.get_current()))
+"""
+
+
+@pytest.mark.parametrize("first", [INSTRUMENT_FIRST, IMPORT_FIRST], ids=["on first", "after"])
+def test_loops_of_applications_are_in_no_context(first, binding):
+    """Whichever is first, the import or the library, of which classes only some were used."""
+    assert run_program(first.format(module=f"{binding}.QtWidgets") + LOOPS.format(binding)) == (
+        "None\n" * 2
+    )
+
+
+LOOPS = """
+from {0} import QtCore, QtWidgets
+from opentelemetry import context
+app = QtWidgets.QApplication(["tests", "-platform", "offscreen"])
+context.attach(context.set_value("key", "value"))
+dialog = QtWidgets.QDialog()
+
+class Watch(QtCore.QObject):
+    def __init__(self, leave):
+        super().__init__()
+        self.leave = leave
+        self.startTimer(1)
+
+    def timerEvent(self, event):
+        print(context.get_value("key"))
+        self.killTimer(event.timerId())
+        self.leave()
+
+watch = Watch(app.quit)
+app.exec()
+watch = Watch(dialog.accept)
+dialog.exec()
 """
 
 

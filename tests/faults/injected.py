@@ -70,6 +70,8 @@ STAND_INS = {
     "_PagesCall": "as Call, to cassandra-driver",
     "_Run": "as Call, to Qt",
     "_WeakSlot": "the program's method, to Qt",
+    "_Timeout": "what a timer of Qt's does",
+    "_Rounds": "as _Timeout",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 

@@ -1067,6 +1067,10 @@ def loops_of_qt() -> Any:
         def method(self) -> None:
             results.put(square(5))
 
+    periodic, once = QtCore.QTimer(), QtCore.QTimer()
+    once.setSingleShot(True)
+    periodic.timeout.connect(lambda: results.put(square(7)) or periodic.stop())
+    once.timeout.connect(lambda: results.put(square(8)) or app.quit())
     pool, thread, receiver = QtCore.QThreadPool(), Thread(), Receiver()
     runnable = Runnable()
     runnable.setAutoDelete(False)
@@ -1080,7 +1084,8 @@ def loops_of_qt() -> Any:
     results.put(told(thread.start, 1, 2)[0])
     QtCore.QTimer.singleShot(0, receiver.method)
     QtCore.QTimer.singleShot(0, lambda: results.put(square(6)))
-    QtCore.QTimer.singleShot(1, app.quit)
+    periodic.start(0)
+    once.start(1)
     app.exec()
     return sorted(map(str, (results.get() for _ in range(results.qsize()))))
 

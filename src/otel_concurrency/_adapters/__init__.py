@@ -91,11 +91,12 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "threading": ("pika.adapters.blocking_connection", "pika.adapters.select_connection"),
     },
     "qt": {
-        "threading": ("PySide6.QtCore", "PyQt6.QtCore"),
-        "futures": ("PySide6.QtCore", "PyQt6.QtCore"),
+        "threading": ("PySide6.QtCore", "PyQt6.QtCore", "PyQt5.QtCore"),
+        "futures": ("PySide6.QtCore", "PyQt6.QtCore", "PyQt5.QtCore"),
         "sched": (
             *("PySide6.QtCore", "PySide6.QtGui", "PySide6.QtWidgets"),
             *("PyQt6.QtCore", "PyQt6.QtGui", "PyQt6.QtWidgets"),
+            *("PyQt5.QtCore", "PyQt5.QtGui", "PyQt5.QtWidgets"),
         ),
     },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},

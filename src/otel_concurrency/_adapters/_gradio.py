@@ -57,7 +57,8 @@ def _process_events(original: Any, seam: Seam) -> Any:
             return
         context = NO_CONTEXT
         try:
-            context = batches.merged([vars(event).pop(_CONTEXT, None) for event in events])
+            given: list[dict[str, Any]] = [vars(event) for event in events]
+            context = batches.merged([attributes.pop(_CONTEXT, None) for attributes in given])
         except Exception as error:
             handoff.report_fault("process_events", error)
         await awaited_in(context, processing)

@@ -1,12 +1,16 @@
-"""Qt, by PySide6 and by PyQt6: threads, pools, single shots, and loops.
+"""Qt, by PySide6, PyQt6 and PyQt5: threads, pools, timers, and loops.
 
 THREADING covers a ``QThread`` whose class overrides ``run``, FUTURES what is handed to a
-``QThreadPool``, and SCHED ``QTimer.singleShot``. Qt's loops keep no context, so whoever runs one
-does so in no context: what they call belongs to nobody, unless it was posted in a context. A signal
-that is emitted to a slot in the same thread is an ordinary call.
+``QThreadPool``, and SCHED ``QTimer``. Qt's loops keep no context, so whoever runs one does so in no
+context: what they call belongs to nobody, unless it was posted in a context. A signal that is
+emitted to a slot in the same thread is an ordinary call.
 
 Qt finds an overridden method in the attributes of the object first. So the context waits there, in
-a callable that removes itself when it is called.
+the place of ``run`` or of ``timerEvent``.
+
+Some of Qt's methods are slots as well: a signal may be connected to ``thread.start``, which Qt then
+calls without Python, with as many of the signal's arguments as it takes. It has to be the original
+method for that. So it is another one only where the program calls it at once.
 """
 
 from __future__ import annotations
@@ -17,20 +21,24 @@ from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+from opentelemetry.context import Context
+
 from otel_concurrency._core import handoff
+from otel_concurrency._core.callers import caller, is_called_at_once
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch, definer
+from otel_concurrency._linking import origins
 from otel_concurrency._linking.posted import post
 
 TESTED = ("6.7.0", "6.12.0")
 
-_RUN = "run"
+_RUN, _TIMER_EVENT = "run", "timerEvent"
 
 _type: Any = type  # untyped: an object of Qt is of any type
 
 
 def _thread_layers(core: ModuleType, seam: Seam) -> list[Patch]:
-    return [_layer(core.QThread, "start", lambda raw: _start_thread(raw, seam))]
+    return [_slot(core.QThread, "start", lambda raw: _start_thread(raw, seam))]
 
 
 def _pool_layers(core: ModuleType, seam: Seam) -> list[Patch]:
@@ -42,20 +50,18 @@ def _pool_layers(core: ModuleType, seam: Seam) -> list[Patch]:
 
 def _timer_layers(core: ModuleType, seam: Seam) -> list[Patch]:
     return [
-        _layer(core.QTimer, "singleShot", lambda raw: _single_shot(raw, core, seam), static=True),
-        _loop(core.QCoreApplication, seam),
-        _loop(core.QEventLoop, seam),
-        _loop(core.QThread, seam),
+        _static(core.QTimer, "singleShot", lambda raw: _single_shot(raw, core, seam)),
+        _slot(core.QTimer, "start", lambda raw: _start_timer(raw, core, seam)),
+        _slot(core.QTimer, "stop", _stop_timer),
+        *_loops(core, ("QCoreApplication", "QEventLoop", "QThread"), seam),
     ]
 
 
 def _application_layers(module: ModuleType, seam: Seam) -> list[Patch]:
-    names = ("QGuiApplication", "QApplication", "QDialog")
-    owners = [vars(module)[name] for name in names if name in vars(module)]
-    return [_loop(owner, seam) for owner in owners if "exec" in vars(owner)]
+    return _loops(module, ("QGuiApplication", "QApplication", "QDialog"), seam)
 
 
-_BINDINGS = ("PySide6", "PyQt6")
+_BINDINGS = ("PySide6", "PyQt6", "PyQt5")
 
 MODULES = {
     "threading": {f"{binding}.QtCore": _thread_layers for binding in _BINDINGS},
@@ -72,25 +78,52 @@ MODULES = {
 }
 
 
-def _layer(owner: type, name: str, wrap: Callable[[Any], Any], *, static: bool = False) -> Layer:
+def _layer(owner: type, name: str, wrap: Callable[[Any], Any]) -> Layer:
     """Return a layer for a method in C, which has no signature, and may not be callable itself."""
+    return Layer(owner, name, lambda raw: wrap(_with_self(raw, owner)), check_signature=False)
 
+
+def _static(owner: type, name: str, wrap: Callable[[Any], Any]) -> Layer:
     def advice(raw: Any) -> Any:
-        if static:
-            return staticmethod(wrap(raw.__get__(None, owner)))
-        return wrap(raw if callable(raw) else _bound_first(raw, owner))
+        return staticmethod(wrap(raw.__get__(None, owner)))
 
     return Layer(owner, name, advice, check_signature=False)
 
 
-def _bound_first(raw: Any, owner: type) -> Any:
+def _slot(owner: type, name: str, wrap: Callable[[Any], Any]) -> Layer:
+    def advice(raw: Any) -> Any:
+        return _Slot(raw, wrap(_with_self(raw, owner)))
+
+    return Layer(owner, name, advice, check_signature=False)
+
+
+def _with_self(raw: Any, owner: type) -> Any:
     """Return a descriptor of sip's, which cannot be called, as a function that takes ``self``."""
+    if callable(raw):
+        return raw
 
     @functools.wraps(raw.__get__(None, owner))
     def original(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return raw.__get__(self, type(self))(*args, **kwargs)
 
     return original
+
+
+class _Slot:
+    """A method that is ours where it is called at once, and the original where it is handed on."""
+
+    def __init__(self, raw: Any, function: Any) -> None:
+        self.__wrapped__ = raw
+        self._function = function
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        try:
+            frame = caller()
+            if owner is not None and frame is not None and is_called_at_once(frame):
+                return MethodType(self._function, owner)
+        except Exception as error:
+            handoff.report_fault("look up", error)
+        return self.__wrapped__.__get__(owner, kind)
 
 
 class _Run(BodyCall):
@@ -166,7 +199,7 @@ def _start_in_pool(original: Any, base: Any, seam: Seam) -> Any:
 def _single_shot(original: Any, core: Any, seam: Seam) -> Any:
     # In PyQt a function cannot be given together with the object in whose thread it is called, and
     # a method that is not its object's own is freed before it is called.
-    takes_context = core.__name__.startswith("PySide6")
+    takes_context = core.__name__.startswith("PySide")
 
     @functools.wraps(original)
     def singleShot(*args: Any, **kwargs: Any) -> Any:  # noqa: N802
@@ -203,14 +236,117 @@ class _WeakSlot:
         return hash(self._method)
 
 
-def _loop(owner: type, seam: Seam) -> Layer:
-    def wrap(original: Any) -> Any:
-        @functools.wraps(original)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not (seam.active and handoff.is_concerned(seam)):
-                return original(*args, **kwargs)
-            return Call(NO_CONTEXT, original)(*args, **kwargs)
+def _start_timer(original: Any, core: Any, seam: Seam) -> Any:
+    base = core.QTimer.__dict__[_TIMER_EVENT]
 
-        return run
+    @functools.wraps(original)
+    def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        _remove(self)
+        try:
+            if seam.active and handoff.is_concerned(seam):
+                _place_timeout(self, base, seam)
+        except Exception as error:
+            handoff.report_fault("start", error)
+        return result
 
-    return _layer(owner, "exec", wrap, static=owner.__name__.endswith("Application"))
+    return start
+
+
+def _stop_timer(original: Any) -> Any:
+    @functools.wraps(original)
+    def stop(self: Any) -> Any:
+        _remove(self)
+        return original(self)
+
+    return stop
+
+
+def _place_timeout(timer: Any, base: Any, seam: Seam) -> None:
+    """Have what a timer does run in the present context; each round linked to it. May raise.
+
+    A timer that was started to ring once may start itself again, which makes it periodic, too.
+    """
+    method = vars(definer(_type(timer), _TIMER_EVENT))[_TIMER_EVENT]
+    if _TIMER_EVENT in vars(timer) or not (method is base or type(method) is FunctionType):
+        return  # it is overridden in a way that is not known
+    if timer.isSingleShot():
+        placed = post(seam, _Timeout(timer, method))
+    else:
+        context = seam.capture(method)
+        if not context:
+            return
+        context = origins.deferred(context, seam.name, "periodic")
+        placed = _Rounds(timer, method, context, seam)
+    setattr(timer, _TIMER_EVENT, placed)
+
+
+def _remove(timer: Any) -> None:
+    """Have a timer be as it was before it was started in a context. Never raises."""
+    try:
+        attributes: dict[str, Any] = {} if timer is None else timer.__dict__
+        if isinstance(attributes.get(_TIMER_EVENT), Call | _Timeout):
+            del attributes[_TIMER_EVENT]
+    except Exception as error:
+        handoff.report_fault("stop", error)
+
+
+class _Timeout:
+    """What a timer does when it rings, once."""
+
+    __slots__ = ("_method", "_timer")
+
+    def __init__(self, timer: Any, method: Any) -> None:
+        self._timer = weakref.ref(timer)
+        self._method = method
+
+    def __call__(self, event: Any) -> Any:
+        _remove(self._timer())
+        return self.ring(event)
+
+    def ring(self, event: Any) -> Any:
+        timer = self._timer()
+        return None if timer is None else self._method.__get__(timer, type(timer))(event)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Timeout) and self._timer == other._timer
+
+    def __hash__(self) -> int:
+        return hash(self._timer)
+
+
+class _Rounds(_Timeout):
+    """What a timer does each time that it rings."""
+
+    __slots__ = ("_context", "_seam")
+
+    def __init__(self, timer: Any, method: Any, context: Context, seam: Seam) -> None:
+        super().__init__(timer, method)
+        self._context, self._seam = context, seam
+
+    def __call__(self, event: Any) -> Any:
+        return (Call(self._context, self.ring) if self._seam.active else self.ring)(event)
+
+
+def _loops(module: ModuleType, names: tuple[str, ...], seam: Seam) -> list[Patch]:
+    """Return layers for all that runs a loop: under its name of now, and under that of Qt 5."""
+    # PySide makes a class when it is first asked for: it is not among the names before.
+    owners = [getattr(module, name) for name in names if hasattr(module, name)]
+    return [
+        (_static if owner.__name__.endswith("Application") else _slot)(
+            owner, name, lambda raw: _loop(raw, seam)
+        )
+        for owner in owners
+        for name in ("exec", "exec_")
+        if name in vars(owner)
+    ]
+
+
+def _loop(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not (seam.active and handoff.is_concerned(seam)):
+            return original(*args, **kwargs)
+        return Call(NO_CONTEXT, original)(*args, **kwargs)
+
+    return run

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from opcode import opmap
 from types import CodeType, FrameType
+from typing import Final
 
 
 def caller(skip: int = 0) -> FrameType | None:
@@ -23,6 +25,23 @@ def is_called_by(code: CodeType) -> bool:
         return sys._getframe(2).f_code is code  # pyright: ignore[reportPrivateUsage]  # documented
     except ValueError:
         return False
+
+
+_LOADS_METHOD: Final = opmap.get("LOAD_METHOD")
+_LOADS: Final[frozenset[int]] = frozenset(
+    opmap[name] for name in ("LOAD_ATTR", "LOAD_SUPER_ATTR") if sys.version_info >= (3, 12)
+)
+"""What looks an attribute up. Since 3.12 the last bit of its argument says that it is called."""
+
+
+def is_called_at_once(frame: FrameType) -> bool:
+    """Whether ``frame`` looks an attribute up in order to call it: ``a.b()``, not ``f(a.b)``.
+
+    It is not known of ``a.b(*args)``. The facts are CPython's compiler's, 3.10 to 3.15.
+    """
+    code = frame.f_code.co_code
+    operation, argument = code[frame.f_lasti : frame.f_lasti + 2]
+    return operation == _LOADS_METHOD or (operation in _LOADS and bool(argument & 1))
 
 
 def leave_out_of_traceback(error: BaseException) -> None:
