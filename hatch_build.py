@@ -1,13 +1,14 @@
-"""Builds the compiled part into the wheel; without a compiler the wheel is pure Python.
+"""Builds the compiled part into the wheel, and makes the README one that can be read on PyPI.
 
-Hatchling calls this for every wheel (``tool.hatch.build.targets.wheel.hooks.custom``). Whatever
-keeps the part from being built is said in one line, and is no error: the library does the same
-without it.
+Hatchling calls this for every wheel (``tool.hatch.build.targets.wheel.hooks.custom``). Without a
+compiler the wheel is pure Python. Whatever keeps the part from being built is said in one line, and
+is no error: the library does the same without it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 MODULE = "otel_concurrency._core._compiled"
 SOURCE = Path("src", *MODULE.split(".")).with_suffix(".c")
@@ -53,6 +55,30 @@ class CompiledPart(BuildHookInterface):  # type: ignore[type-arg]  # of any buil
         """Remove what was built: it is in the wheel."""
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class PublishedReadme(MetadataHookInterface):
+    """Gives the distribution its description."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Set it."""
+        readme = Path(self.root, "README.md").read_text(encoding="utf-8")
+        metadata["readme"] = {"content-type": "text/markdown", "text": published(readme)}
+
+
+def published(readme: str) -> str:
+    """Return the README for those who have no checkout: it installs what is published.
+
+    Files of the repository cannot be linked to from there. They are named.
+    """
+    for before, after in (
+        ("From a checkout, word for word,", "Word for word,"),
+        ("'.[cli]'", "'otel-concurrency[cli]'"),
+        ("## Read on\n", "## Read on\n\nThe pages are in `docs/` of the source distribution.\n"),
+        ("## Develop\n", "## Develop\n\nIn the unpacked source distribution:\n"),
+    ):
+        readme = readme.replace(before, after)
+    return re.sub(r"\[([^\]]+)\]\((?!https?://|#)[^)]+\)", r"\1", readme)
 
 
 def _reason_for_none() -> str:

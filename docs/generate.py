@@ -2,7 +2,8 @@
 
 ``--check`` only says what would be written. ``--cost FILE`` takes over what ``python
 tests/benchmarks --json FILE`` has measured: it is kept as ``docs/cost.json``, of which the table of
-costs is made.
+costs is made. What the proofs have found is in ``docs/proofs.json``, where their commands write it
+with ``--record``.
 
 Such a part stands between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->``, and so can be
 read where a page is read as a file, too. A test runs this, and fails where anything would change.
@@ -11,17 +12,18 @@ read where a page is read as a file, too. A test runs this, and fails where anyt
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src"
 
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(DOCS)]
+
+import costs  # noqa: E402
+import proofs  # noqa: E402
 
 from otel_concurrency import _adapters, environment_variables  # noqa: E402
 
@@ -63,72 +65,11 @@ def tested(page: str) -> str:
     return re.sub(rf"^\| ({names}) \|[^|]*\|(.*)$", row, page, flags=re.MULTILINE)
 
 
-COST = DOCS / "cost.json"
-
-
-def keep_cost(file: Path) -> None:
-    """Keep what was measured, without the single values."""
-    data = json.loads(file.read_text(encoding="utf-8"))
-    for row in data["rows"]:
-        row.pop("values", None)
-    COST.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def cost(table: str) -> str:
-    """Return the table of what was measured; the one that stands there where nothing was kept."""
-    if not COST.exists():
-        return table
-    data = json.loads(COST.read_text(encoding="utf-8"))
-    compiled = any(
-        each["implementation"] == "compiled" for row in data["rows"] for each in row["figures"]
-    )
-    implementations = ["pure", "compiled"] if compiled else ["pure"]
-    names = {"pure": "pure Python", "compiled": "compiled"}
-    heads = ["operation", "plain", "by hand", "official", *(names[one] for one in implementations)]
-    lines = [heads, ["---"] * len(heads)]
-    for row in data["rows"]:
-        first = (
-            "compiled" if any("compiled" in each.values() for each in row["figures"]) else "pure"
-        )
-        lines.append(
-            [
-                row["name"],
-                _plain(row),
-                _ratios(row, first, "by hand"),
-                _ratios(row, first, "official"),
-                *(_ratios(row, one, "ours") for one in implementations),
-            ]
-        )
-    notes = [f"- {note.replace(', ± half of the middle half', '')}" for note in data["notes"]]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", *notes])
-
-
-def _plain(row: dict[str, Any]) -> str:
-    plain = row["plain"]
-    if row["unit"] == "byte":
-        return f"{plain:.0f} B"
-    for unit, size in (("ms", 1e-3), ("µs", 1e-6)):
-        if plain >= size:
-            return f"{plain / size:.3g} {unit}"
-    return f"{plain * 1e9:.0f} ns"
-
-
-def _ratios(row: dict[str, Any], implementation: str, variant: str) -> str:
-    """Return the figure with a span and, in brackets, the one without a context."""
-    spelled = "{:+.0f} B" if row["unit"] == "byte" else "{:.2f}"
-    found = {
-        each["context"]: spelled.format(each["median"])
-        for each in row["figures"]
-        if (each["implementation"], each["variant"]) == (implementation, variant)
-    }
-    words = [found[context] for context in ("span", "no context") if context in found]
-    return f"{words[0]} ({words[1]})" if len(words) > 1 else "".join(words) or "\N{EN DASH}"
-
-
 PARTS: dict[str, Callable[[str], str]] = {
     "settings": lambda _: settings(),
     "libraries": tested,
-    "cost": cost,
+    "cost": lambda _: costs.table(),
+    "proofs": lambda _: proofs.table(),
 }
 """For each generated part, what makes it out of what stands there now."""
 
@@ -147,7 +88,7 @@ def main() -> int:
     """Write the pages, or with ``--check`` name those that are not what they should be."""
     status = 0
     if "--cost" in sys.argv[1:]:
-        keep_cost(Path(sys.argv[sys.argv.index("--cost") + 1]))
+        costs.keep(Path(sys.argv[sys.argv.index("--cost") + 1]))
     for file in sorted(DOCS.glob("*.md")):
         before = file.read_text(encoding="utf-8")
         after = generated(before)

@@ -135,7 +135,23 @@ def test_wheel_has_the_version_and_the_readme(metadata):
     assert metadata["Version"] == otel_concurrency.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert metadata.get_payload().strip() == readme.strip()
+    description = metadata.get_payload()
+    assert [*_headings(description)] == [*_headings(readme)]
+
+
+def _headings(text):
+    return re.findall(r"^## .*$", text, re.MULTILINE)
+
+
+def test_description_can_be_used_without_a_checkout(metadata):
+    """On PyPI the README links to no file of the repository, and installs what is published."""
+    description = metadata.get_payload()
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    assert not [link for link in links if not link.startswith(("https://", "#"))]
+    assert "python -m pip install 'otel-concurrency[cli]' opentelemetry-distro" in description
+    assert "checkout" not in description
+    assert "`docs/` of the source distribution" in description
 
 
 def test_library_has_three_dependencies(metadata):

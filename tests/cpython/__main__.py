@@ -14,6 +14,7 @@ import site
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,6 +24,7 @@ from expected import EXPECTED  # noqa: E402
 from modules import FULL, SHORT, merge, present  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from recorded import record  # noqa: E402
 from with_and_without import modes, outcomes  # noqa: E402
 from with_and_without.differences import compare  # noqa: E402
 from with_and_without.report import VERSION, report  # noqa: E402
@@ -62,6 +64,9 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=900, help="how long a module may take")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the number of tests, for docs/proofs.md"
+    )
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
@@ -91,7 +96,12 @@ def main() -> int:
             results,
             EXPECTED,
             every_mode=not options.mode,
+            record=_record if options.record else None,
         )
+
+
+def _record(counts: Mapping[str, int]) -> None:
+    record("cpython", VERSION, {"tests": sum(counts.values())})
 
 
 if __name__ == "__main__":

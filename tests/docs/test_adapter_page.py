@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
-from pages import REPOSITORY, text
+from pages import REPOSITORY, blocks, text
 
 TESTS = REPOSITORY / "tests" / "adapters"
 PAGE = text("write-an-adapter")
@@ -55,3 +58,62 @@ def test_examples_and_suites_of_a_shape_are_there(row):
         tree = ast.parse((TESTS / f"{file}.py").read_text(encoding="utf-8"))
         kinds = (ast.ClassDef, ast.FunctionDef)
         assert name in {node.name for node in tree.body if isinstance(node, kinds)}, word
+
+
+CONVEYOR = """
+import threading
+
+
+class Belt:
+    def __init__(self):
+        self._items = []
+        self._changed = threading.Condition()
+
+    def put(self, item):
+        with self._changed:
+            self._items.append(item)
+            self._changed.notify()
+
+    def get(self, block=True):
+        with self._changed:
+            while not self._items:
+                if not block:
+                    raise LookupError("nothing there")
+                self._changed.wait()
+            return self._items.pop(0)
+"""
+
+CONFTEST = """
+import sys, types
+
+import otel_concurrency._adapters as adapters
+
+name = "otel_concurrency._adapters._conveyor"
+sys.modules[name] = module = types.ModuleType(name)
+exec(open("adapter.py").read(), vars(module))
+adapters.ADAPTERS = {**adapters.ADAPTERS, "conveyor": {"queue": ("conveyor",)}}
+
+from root_conftest import *  # the fixtures of the tests
+"""
+
+
+def test_the_adapter_of_a_queue_meets_what_is_expected_of_all(tmp_path):
+    """The adapter of the page passes the suite for items, in the test that the page shows."""
+    adapter, test = (block.code for block in blocks("python") if block.page == "write-an-adapter")
+    names = {"adapter.py": adapter, "conveyor.py": CONVEYOR, "test_conveyor.py": test}
+    names |= {"conftest.py": CONFTEST, "pytest.ini": "[pytest]\n"}
+    names["root_conftest.py"] = (REPOSITORY / "tests" / "conftest.py").read_text(encoding="utf-8")
+    for name, content in names.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    path = [str(tmp_path), str(TESTS), str(REPOSITORY / "tests"), *sys.path]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conveyor.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert re.search(r"^1\d passed", ended.stdout, re.MULTILINE), ended.stdout

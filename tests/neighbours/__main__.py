@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -21,6 +22,7 @@ from expected import EXPECTED  # noqa: E402
 from rich.console import Console  # noqa: E402
 from suites import SUITES  # noqa: E402
 
+from recorded import record  # noqa: E402
 from with_and_without import modes, outcomes  # noqa: E402
 from with_and_without.differences import compare  # noqa: E402
 from with_and_without.report import VERSION, report  # noqa: E402
@@ -56,6 +58,9 @@ def main() -> int:
     parser.add_argument("--name", action="append", choices=SUITES, help="one project")
     parser.add_argument("--seconds", type=float, default=1800, help="how long a suite may take")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the number of tests, for docs/proofs.md"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         names = options.name or list(SUITES)
@@ -65,7 +70,18 @@ def main() -> int:
             return projects[name].run(mode, tests, options.seconds)
 
         results = compare(run, names, options.jobs)
-        return report(Console(), f"Neighbours' tests on Python {VERSION}", results, EXPECTED)
+        return report(
+            Console(),
+            f"Neighbours' tests on Python {VERSION}",
+            results,
+            EXPECTED,
+            record=_record if options.record else None,
+        )
+
+
+def _record(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        record("neighbours", name, {"tests": count})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import processes
 from ledger import INTENDED, LEDGER, LINKED, RETURN, TRACER, WAYS, Job, hand_off
@@ -29,6 +32,7 @@ from rich.table import Table
 from stations import BLOCKING, FATES, NATIVE, Stations, a_context, quiet_failures
 
 from otel_concurrency import ConcurrencyInstrumentor
+from recorded import record
 
 DRIVERS = 60
 AT_ONCE = 400
@@ -168,6 +172,9 @@ def main() -> int:
     parser.add_argument("--policy", choices=("parent", "link"), default="parent")
     parser.add_argument("--off", metavar="PRIMITIVE", help="switch one off, and see what is wrong")
     parser.add_argument("--threads-only", action="store_true", help="start no processes")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the number of spans, for docs/proofs.md"
+    )
     arguments = parser.parse_args()
 
     console = Console(highlight=False)
@@ -196,7 +203,12 @@ def main() -> int:
                 f"{took:5.0f} s: {sum(LEDGER.ended.values()):,} spans; {counts}", soft_wrap=True
             )
     ConcurrencyInstrumentor().uninstrument()
-    return 0 if show(console, before, after) else 1
+    well = show(console, before, after)
+    if well and arguments.record:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        spans = sum(LEDGER.ended.values())
+        record("soak", version, {"minutes": arguments.minutes, "spans": spans})
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -32,11 +32,13 @@ def report(
     expected: Sequence[Expected],
     *,
     every_mode: bool = True,
+    record: Callable[[Mapping[str, int]], None] | None = None,
 ) -> int:
     """Print ``results`` as they come, and a table; return the exit status.
 
     1: there is a difference that is not in ``expected``, or an entry there that does not differ,
-    if ``every_mode`` was tried: some differ in one of them alone.
+    if ``every_mode`` was tried: some differ in one of them alone. Where all is as expected,
+    ``record`` is called with the number of tests in each suite.
     """
     table = Table("suite", title=f"{title}: without the library, and with it", show_footer=True)
     for column in ("tests", "pass", "differ", "expected"):
@@ -44,12 +46,14 @@ def report(
     listed = [one for one in expected if not one.versions or VERSION in one.versions]
     seen: set[Expected] = set()
     ran: list[str] = []
+    counts: dict[str, int] = {}
     wrong: list[str] = []
     total = [0, 0, 0, 0]
     for suite, plain, different in results:
         known = {test: [one for one in listed if fnmatchcase(test, one.test)] for test in different}
         seen.update(one for ones in known.values() for one in ones)
         ran += plain
+        counts[suite] = len(plain)
         passed = sum(outcome == "passed" for outcome in plain.values())
         figures = len(plain), passed, len(different), sum(map(bool, known.values()))
         total = [sum(pair) for pair in zip(total, figures, strict=True)]
@@ -67,6 +71,8 @@ def report(
         if every_mode and one not in seen and any(fnmatchcase(test, one.test) for test in ran)
     ]
     _complain(console, wrong)
+    if record is not None and not wrong:
+        record(counts)
     return 1 if wrong else 0
 
 
