@@ -41,8 +41,9 @@ def made_of(data: Mapping[str, Any]) -> str:
         ours = [_figures(row, one, "ours") for one in columns]
         lines.append([row["name"], _plain(row), *others, *ours])
     notes = [f"- {note}" for note in data["notes"]]
-    missed = [f"- beyond the limit: {words}" for words in data["missed"]]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes, *missed])
+    if data["missed"]:
+        notes.append("- \\* more than the benchmark allows")
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes])
 
 
 def _plain(row: Mapping[str, Any]) -> str:
@@ -67,7 +68,9 @@ def _figures(row: Mapping[str, Any], implementation: str, variant: str) -> str:
 
 
 def _figure(unit: str, figure: Mapping[str, Any]) -> str:
+    at_most = figure["at_most"]
+    mark = r"\*" if at_most is not None and figure["median"] > at_most else ""
     if unit == "byte":
-        return f"{figure['median']:+.0f} B"
+        return f"{figure['median']:+.0f} B{mark}"
     spread = f" ±{figure['spread']:.2f}" if figure["variant"] == "ours" else ""
-    return f"{figure['median']:.2f}{spread}"
+    return f"{figure['median']:.2f}{spread}{mark}"
