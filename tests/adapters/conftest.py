@@ -35,6 +35,7 @@ NEEDED = {
     "test_distributed.py": "distributed",
     "test_distributed_hosts.py": "distributed",
     "test_django_q2.py": "django_q",
+    "test_django_tasks_db.py": "django_q django_tasks_db",
     "test_dramatiq.py": "dramatiq",
     "test_eventlet.py": "eventlet",
     "test_events.py": "django_q litestar sanic",

@@ -381,6 +381,37 @@ def messages() -> Any:
     return sorted(results)
 
 
+def rows_of_django() -> Any:
+    """Enqueue a task of Django's in a database that is not there, and have a worker run it."""
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(SECRET_KEY="tests", INSTALLED_APPS=["django_tasks_db"])
+        import django
+
+        django.setup()
+    from django_tasks_db import backend
+    from django_tasks_db.management.commands.db_worker import Worker
+
+    given: Any = backend.normalize_json({"args": (2,), "kwargs": {}})
+    other = backend.normalize_json([1])
+
+    class Row(SimpleNamespace):
+        @property
+        def task(self) -> Any:
+            self.done.append(square(*self.args_kwargs["args"]))
+            raise ImportError
+
+        def set_failed(self, error: BaseException) -> None:
+            self.done.append(type(error).__name__)
+
+    row = Row(args_kwargs=given, done=[], id=1)
+    logging.getLogger("django_tasks_db").disabled = True
+    worker: Any = SimpleNamespace(running_task=False, _run_tasks=0)
+    Worker.run_task(worker, row)
+    return row.done, worker._run_tasks, given["args"], given["kwargs"], other
+
+
 def eventlets() -> Any:
     """Use green threads of eventlet's, its pool of native ones, and its queues."""
     with warnings.catch_warnings():
@@ -1144,6 +1175,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "culsans": (three_sides,),
     "distributed": (clusters,),
     "django_q2": (packages,),
+    "django_tasks_db": (rows_of_django,),
     "dramatiq": (messages,),
     "eventlet": (eventlets,),
     "futurist": (delayed_calls,),

@@ -42,6 +42,12 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "django_q2": {
         "multiprocessing": ("django_q.signing", "django_q.worker", "django_q.cluster"),
     },
+    "django_tasks_db": {
+        "multiprocessing": (
+            "django_tasks_db.backend",
+            "django_tasks_db.management.commands.db_worker",
+        ),
+    },
     "dramatiq": {"multiprocessing": ("dramatiq.broker", "dramatiq.worker")},
     "eventlet": {
         "threading": ("eventlet.greenthread",),
