@@ -243,7 +243,9 @@ class Call:
                 report_fault("attach", error)
             context = None
         try:
-            return self._function(*args, **kwargs)
+            if kwargs:
+                return self._function(*args, **kwargs)
+            return self._function(*args)  # an empty dict would be copied
         finally:
             if any_adopted and adopted.get() is not record:
                 adopted.set(record)  # contexts that the work has adopted end with the work

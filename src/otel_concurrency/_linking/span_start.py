@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from opentelemetry.trace import NonRecordingSpan
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
@@ -257,7 +257,7 @@ def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
             set_status_on_exception,
         )
         started = True
-        if span.__class__ is _NOT_SAMPLED:
+        if span.__class__ is _NOT_SAMPLED and span is not parent:
             _runs(span, parent)
         if attentive:
             _has_started(span, parent, kind, links)
@@ -304,7 +304,7 @@ def _as_called(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
                 handoff.report_fault("start_span", error)
         span = original(self, *args, **kwargs)
         started = True
-        if span.__class__ is _NOT_SAMPLED:
+        if span.__class__ is _NOT_SAMPLED and span is not parent:
             _runs(span, parent)
         if attentive:
             _has_started(span, parent, kind, links)
@@ -395,22 +395,32 @@ def _watch(span: Any, parent: Any, kind: Any, links: Any) -> None:
 def _runs(span: Any, parent: Any) -> None:
     """Mark ``span``, which is not sampled, as running. The SDK's sampled spans mark themselves.
 
-    A disabled tracer returns its parent span, or an invalid one. Those are not marked.
+    A disabled tracer returns its parent span, or one in its place, or an invalid one. Those are not
+    marked.
     """
     try:
         own = span.get_span_context()
-        if own.is_valid and (parent is None or own is not parent.get_span_context()):
+        if own is not INVALID_SPAN_CONTEXT and (
+            parent is None or own is not parent.get_span_context()
+        ):
             span._end_time = None
     except Exception as error:
         handoff.report_fault("start_span", error)
 
 
 def _end(original: Any) -> Any:
+    code = getattr(original, "__code__", None)
+    does_nothing = code is not None and (
+        (code.co_code, code.co_consts) == (_pass.__code__.co_code, _pass.__code__.co_consts)
+    )
+
     @functools.wraps(original)
     def end(self: Any, end_time: Any = None) -> Any:
         # The SDK has not sampled this span, and it runs. The SDK does not record its end.
         if getattr(self, _END, 0) is None:
             self._end_time = time.time_ns() if end_time is None else end_time
+        if does_nothing:
+            return None
         return original(self) if end_time is None else original(self, end_time)
 
     return end

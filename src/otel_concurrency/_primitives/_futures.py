@@ -28,7 +28,15 @@ from opentelemetry.context import Context
 
 from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.callers import caller
-from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam, adopted, ages, bodies
+from otel_concurrency._core.handoff import (
+    NO_CONTEXT,
+    Call,
+    Seam,
+    adopted,
+    ages,
+    bodies,
+    capture_nothing,
+)
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._core.signatures import NOT_GIVEN
 from otel_concurrency._linking import flows
@@ -238,9 +246,21 @@ def _set_exception(original: Any) -> Any:
 def _add_done_callback(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        if getattr(fn, "__module__", None) != _CHAINING and seam.active and callable(fn):
+        capture = seam.capture
+        if (
+            capture is not capture_nothing
+            and getattr(fn, "__module__", None) != _CHAINING
+            and callable(fn)
+        ):
+            context = None
+            try:
+                if not isinstance(fn, Call):
+                    context = capture(fn)
+            except Exception as error:
+                handoff.report_fault("capture", error)
             # Also without a context: the thread that completes the future may have one.
-            fn = handoff.call(seam, fn) or Call(NO_CONTEXT, fn)
+            fn = Call(NO_CONTEXT if context is None else context, fn)
+            context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
 
     return add_done_callback

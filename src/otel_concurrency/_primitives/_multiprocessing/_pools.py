@@ -104,7 +104,10 @@ def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
                 call = _with_headers(func, seam.capture(func) or NO_CONTEXT)
             except Exception as error:
                 handoff.report_fault("apply_async", error)
-        callback, error_callback = _registered(seam, callback), _registered(seam, error_callback)
+        if callback is not None:
+            callback = _registered(seam, callback)
+        if error_callback is not None:
+            error_callback = _registered(seam, error_callback)
         try:
             work = func if call is None else call
             return original(self, work, args, kwds, callback, error_callback)
@@ -275,8 +278,11 @@ def _set_chunk(original: Any) -> Any:
 
 def _release_when_done(result: Any) -> None:
     try:
+        one, other = result._callback, result._error_callback
+        if one is None and other is None:
+            return
         if result._event.is_set():  # one of the callbacks was called; the other will never be
-            _release(result._callback, result._error_callback)
+            _release(one, other)
     except Exception as error:
         handoff.report_fault("release", error)
 
@@ -309,6 +315,7 @@ class _Inqueue:
         self._turn = turn
         self._last: tuple[bytes | None, Context | None] = (None, None)
         """The headers of the last task with their context: all chunks of a ``map`` share one."""
+        self._is_of_threads = plain.__class__.__module__ in _IN_PROCESS
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
@@ -316,8 +323,11 @@ class _Inqueue:
     def get(self) -> Any:
         """Return the next task, and attach its context."""
         self._turn.end()
-        task, trailer = trailers.receive(self._plain.get)
-        context = None
+        context = trailer = None
+        if self._is_of_threads:
+            task = self._plain.get()
+        else:
+            task, trailer = trailers.receive(self._plain.get)
         if trailer is not None:
             if trailer != self._last[0]:
                 self._last = trailer, trailers.unpack(trailer)
@@ -329,6 +339,10 @@ class _Inqueue:
         if context is not None:
             self._turn.begin(context)
         return task
+
+
+_IN_PROCESS = ("_queue", "queue")
+"""The modules of a ``ThreadPool``'s queues, which pickle nothing."""
 
 
 class _Outqueue:
