@@ -1,6 +1,7 @@
 """The jobs of the gate as sessions of nox: ``nox -l`` lists them, ``nox -s checks`` runs one.
 
-What a job does is defined in one place, ``.ci/job``; ``.ci/run`` makes what it needs.
+What a job does is defined in one place, ``.ci/job``; ``.ci/run`` makes what it needs. The session
+``release`` is none of them: it prepares a version.
 """
 
 from __future__ import annotations
@@ -37,3 +38,19 @@ for name in NAMES:
             add(name.replace("*", version))
     elif name != "*":
         add(name)
+
+
+@nox.session(venv_backend="none")
+def release(session: nox.Session) -> None:
+    """Write the version that is named where it stands, and make the changelog's part of it."""
+    (version,) = session.posargs
+    for name, pattern in (
+        ("src/otel_concurrency/version.py", r'(?m)^(__version__ = ").*(")$'),
+        ("CITATION.cff", r"(?m)^(version: ).*()$"),
+    ):
+        file = HERE / name
+        text, count = re.subn(pattern, rf"\g<1>{version}\g<2>", file.read_text("utf-8"))
+        if count != 1:
+            session.error(f"{name} has no version")
+        file.write_text(text, "utf-8")
+    session.run("towncrier", "build", "--yes", "--version", version, external=True)
