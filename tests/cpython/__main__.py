@@ -65,9 +65,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=900, help="how long a module may take")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
     parser.add_argument(
-        "--record", action="store_true", help="keep the number of tests, for docs/proofs.md"
+        "--record",
+        action="store_true",
+        help="keep the number of all tests, with --full, for docs/proofs.md",
     )
     options = parser.parse_args()
+    if options.record and (not options.full or options.module):
+        parser.error("--record needs --full, and no --module")
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
         tests, first = _origin("test"), []
