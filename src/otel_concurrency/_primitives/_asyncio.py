@@ -108,14 +108,22 @@ def is_covered(futures: ModuleType, loop: Any, executor: Any, func: Any) -> bool
 
 def _release_when_done(future: Any, call: Call) -> None:
     """Drop the context when the work is cancelled: the executor may keep its item for long."""
-
-    def release(_: object) -> None:
-        call.release()
-
     try:
-        future.add_done_callback(release)
+        future.add_done_callback(_Release(call))
     except Exception as error:
         handoff.report_fault("run_in_executor", error)
+
+
+class _Release:
+    """Releases a call when it is called; it takes less memory than a function."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __call__(self, _: object) -> None:
+        self._call.release()
 
 
 def _get(original: Any) -> Any:

@@ -40,6 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
     timer = threading.Timer
+    rounds.made_of[timer] = lambda run: rounds.Round(_job_of(run), seam.name)
     return [
         Layer(threading.Thread, "start", lambda raw: _start(raw, seam, timer)),
         Layer(threading.Thread, "_bootstrap_inner", lambda raw: _bootstrap(raw, seam, timer)),
@@ -106,7 +107,7 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer as a round, which its function may repeat by starting the timer again."""
         thread = get_ident()
-        rounds.begin(thread, _job_of(self), seam.name)
+        rounds.running[thread] = self  # it becomes a round where one is asked for
         try:
             return original(self)
         finally:
