@@ -64,6 +64,7 @@ NEEDED = {
     "test_pgqueuer.py": "pgqueuer",
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
     "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
+    "test_pygobject.py": "gi",
     "test_qt.py": "PyQt5 PyQt6 PySide6 qasync",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
@@ -87,8 +88,9 @@ NEEDED = {
 PROGRAMS = {"test_pika.py": RABBITMQ, "test_saq.py": found("redis-server") or "no such file"}
 """By file: what has to be installed beside them."""
 
-APART = {"test_autogen.py", "test_google_adk.py"}
-"""Files whose libraries cannot be installed beside the others: the gate does not run them."""
+APART = {"test_autogen.py", "test_google_adk.py", "test_pygobject.py"}
+"""Files whose libraries cannot be installed beside the others, or have to be compiled against what
+is not there: the gate does not run them."""
 
 
 def is_there(library):

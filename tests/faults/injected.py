@@ -42,6 +42,7 @@ STAND_INS = {
     "_Requests": "a connection, to a manager's server",
     "_Request": "as _Requests",
     "Posted": "as Call",
+    "PostedAgain": "as Call",
     "_BuiltinWrapper": "answers for a builtin",
     "Messages": "the program's own asynchronous generator",
     "_Buffer": "a deque of the standard library's to multiprocessing.Queue",

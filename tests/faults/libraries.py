@@ -1079,6 +1079,22 @@ def packages() -> Any:
     return [(one["success"], one["args"]) for one in (done.get(), done.get())]
 
 
+def loops_of_glib() -> Any:
+    """Post callbacks to a loop of GLib's, one of which is called again."""
+    from gi.repository import GLib
+
+    loop, results = GLib.MainLoop(), list[Any]()
+
+    def again(left: list[int]) -> bool:
+        results.append(square(left.pop()))
+        return bool(left) or (bool(GLib.timeout_add(5, loop.quit)) and False)
+
+    GLib.idle_add(lambda number: results.append(square(number)), 4)
+    GLib.timeout_add(1, again, [1, 2, 3])
+    loop.run()
+    return sorted(results), told(GLib.idle_add)[0], told(GLib.timeout_add, 1, "no function")[0]
+
+
 def loops_of_qt() -> Any:
     """Hand off to a pool, a thread and a loop of Qt's."""
     from PySide6 import QtCore
@@ -1193,6 +1209,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "pgqueuer": (rows,),
     "pebble": (scheduled_in_processes,),
     "pika": (posted_to_a_loop,),
+    "pygobject": (loops_of_glib,),
     "qt": (loops_of_qt,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),

@@ -2,6 +2,7 @@
 
 For loops that keep no context themselves, such as those of user interfaces. A callback that posts
 itself again is periodic: from its second round on, each is a trace with a link to the one before.
+So is one that the loop calls again by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from _thread import get_ident
 from collections.abc import Iterable, Mapping
 from types import CoroutineType
 from typing import Any
+
+from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
 from otel_concurrency._core.awaiting import awaited_in
@@ -38,11 +41,13 @@ class Posted(Call):
         outer = rounds.running.get(thread)
         rounds.begin(thread, Job(self._function, args, kwargs), self.primitive)
         try:
-            return super().__call__(*args, **kwargs)
+            return self._call(*args, **kwargs)
         finally:
             rounds.end(thread)
             if outer is not None:
                 rounds.running[thread] = outer
+
+    _call = Call.__call__
 
 
 class PostedToAwait(Posted):
@@ -57,6 +62,33 @@ class PostedToAwait(Posted):
             return awaited_in(context, result) if isinstance(result, _COROUTINE) else result
         finally:
             context = None  # a traceback refers to this frame
+
+
+class PostedAgain(Posted):
+    """A callback that the loop calls again for as long as it returns what is true."""
+
+    __slots__ = ()
+
+    def _call(self, /, *args: Any, **kwargs: Any) -> Any:
+        context: Any = self._context
+        try:
+            result = Call.__call__(self, *args, **kwargs)
+            if result:
+                self._context = _after_round_in(context, handoff.seams[self.primitive])
+            return result
+        finally:
+            context = None  # as above
+
+
+def _after_round_in(context: Context | None, seam: Seam) -> Context | None:
+    """Return the context of the round after the present one, which ran in ``context``."""
+    try:
+        before = rounds.current()
+        if context and before is not None and seam.active:
+            return rounds.next_after(before, context)
+    except Exception as error:
+        handoff.report_fault("post", error)
+    return NO_CONTEXT if context is not None and seam.active else None
 
 
 def post(

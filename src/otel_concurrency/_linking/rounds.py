@@ -179,9 +179,13 @@ def following(before: Round, seam: Seam, work: object, captured: Context | None)
         return captured
     if captured is None and seam.starts_clean is not None and seam.starts_clean(work):
         return None
-    here = handoff.get_current()
-    before.armed_in(here)
-    return origins.without_span(here, before)
+    return next_after(before, handoff.get_current())
+
+
+def next_after(before: Round, context: Context) -> Context:
+    """Return the context for the round after ``before``, which ran in ``context``. May raise."""
+    before.armed_in(context)
+    return origins.without_span(context, before)
 
 
 def _is_same(one: Job, other: Job, depth: int = 0) -> bool:
