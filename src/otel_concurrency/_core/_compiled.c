@@ -4,9 +4,9 @@
  * step by step. compiled.py chooses which of the two is used. Functions that the program can see
  * stay Python functions, which call these: their frames are looked for, and are in tracebacks.
  *
- * What a test or a program may replace (`attach`, `detach`, `get_current`, ...) is looked up in the
- * namespace of handoff.py at each call, as Python does. Only where it is the method of the context
- * variable that handoff.py has found there, the variable is used directly.
+ * What handoff.py calls `attach`, `detach`, `get_current`, ... is bound when it calls bind(), and again
+ * when a test calls that, which has replaced one. Where they are the methods of a context variable,
+ * the variable is used directly.
  *
  * Rules: no borrowed reference is held over a call that can run Python code. An exception that is
  * no `Exception`, such as KeyboardInterrupt, is never swallowed. The context is detached whatever
@@ -14,8 +14,9 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
-#define INTERFACE 1 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 2 /* compiled.py has the same number; a module of another is not used */
 
 /* --- what older versions lack ------------------------------------------------------------------ */
 
@@ -59,18 +60,21 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 
 /* --- the module's state ------------------------------------------------------------------------ */
 
-/* Names that are looked up in handoff.py, and attributes. */
+/* Names of attributes. */
 #define NAMES(X) \
-    X(any_adopted) X(attach) X(detach) X(get_current) X(get_ident) X(report_raised) \
-    X(_result) X(future) X(capture) X(Call) X(current) X(change) X(_otel_concurrency_loans)
+    X(_result) X(future) X(capture) X(current) X(change) X(find) X(_otel_concurrency_loans)
 
-/* Objects of handoff.py that are never replaced there. */
-#define OBJECTS(X) X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(capture_nothing)
+/* Objects of handoff.py. */
+#define OBJECTS(X) \
+    X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(Call) X(capture) \
+    X(capture_nothing) X(get_current) X(attach) X(detach) X(get_ident) X(report_raised)
 
 typedef struct {
+    int has_adopted;     /* whether handoff.py was told that a flow has adopted something */
     PyObject *namespace; /* of handoff.py; NULL until it calls bind() */
-    PyObject *variable;  /* the context variable of OpenTelemetry, or NULL */
-    PyObject *variable_get, *variable_set, *variable_reset, *capture_current;
+    PyObject *variable;  /* that of which `attach` is a method, or NULL */
+    PyObject *twin;      /* `adopt` of adoption.py */
+    PyObject *Method;    /* the class of what method() returns */
 #define X(name) PyObject *name;
     OBJECTS(X)
 #undef X
@@ -81,63 +85,48 @@ typedef struct {
     } names;
 } State;
 
-/* Return what handoff.py has under a name: a new reference, or NULL with an exception. */
-static PyObject *named(State *state, PyObject *name) {
-    PyObject *found;
-    if (state->namespace == NULL) { /* the interpreter is ending */
+/* All that a collection has to know. */
+#define REFERENCES(X) X(namespace) X(variable) X(twin) X(Method) OBJECTS(X)
+
+/* Call a function of handoff.py, with an argument or NULL. */
+static PyObject *call(PyObject *function, PyObject *argument) {
+    PyObject *result;
+    if (function == NULL) { /* the interpreter is ending */
         PyErr_SetString(PyExc_RuntimeError, "bind() was not called");
         return NULL;
     }
-    if (PyDict_GetItemRef(state->namespace, name, &found) == 0) {
-        PyErr_SetObject(PyExc_NameError, name);
-    }
-    return found;
+    Py_INCREF(function);
+    result = argument == NULL ? PyObject_CallNoArgs(function) : PyObject_CallOneArg(function, argument);
+    Py_DECREF(function);
+    return result;
 }
 
 /* --- the current context ----------------------------------------------------------------------- */
 
 static PyObject *get_current(State *state) {
-    PyObject *function = named(state, state->names.get_current), *context = NULL;
-    if (function == NULL) {
-        return NULL;
+    PyObject *context = NULL;
+    if (state->variable == NULL) {
+        return call(state->get_current, NULL);
     }
-    if (function == state->variable_get) {
-        if (PyContextVar_Get(state->variable, NULL, &context) == 0 && context == NULL) {
-            PyErr_SetObject(PyExc_LookupError, state->variable);
-        }
-    } else {
-        context = PyObject_CallNoArgs(function);
+    if (PyContextVar_Get(state->variable, NULL, &context) == 0 && context == NULL) {
+        PyErr_SetObject(PyExc_LookupError, state->variable);
     }
-    Py_DECREF(function);
     return context;
 }
 
 static PyObject *attach(State *state, PyObject *context) {
-    PyObject *function = named(state, state->names.attach), *token;
-    if (function == NULL) {
-        return NULL;
-    }
-    token = function == state->variable_set ? PyContextVar_Set(state->variable, context)
-                                            : PyObject_CallOneArg(function, context);
-    Py_DECREF(function);
-    return token;
+    return state->variable == NULL ? call(state->attach, context)
+                                   : PyContextVar_Set(state->variable, context);
 }
 
 static int detach(State *state, PyObject *token) {
-    PyObject *function = named(state, state->names.detach), *nothing;
-    int status;
-    if (function == NULL) {
-        return -1;
+    PyObject *nothing;
+    if (state->variable != NULL) {
+        return PyContextVar_Reset(state->variable, token);
     }
-    if (function == state->variable_reset) {
-        status = PyContextVar_Reset(state->variable, token);
-    } else {
-        nothing = PyObject_CallOneArg(function, token);
-        status = nothing == NULL ? -1 : 0;
-        Py_XDECREF(nothing);
-    }
-    Py_DECREF(function);
-    return status;
+    nothing = call(state->detach, token);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
 }
 
 /* --- faults ------------------------------------------------------------------------------------ */
@@ -145,20 +134,15 @@ static int detach(State *state, PyObject *token) {
 /* Report the raised exception as a fault of the library, and clear it. Where it is no `Exception`,
  * it is put in `interrupt` instead, to be raised when the context is detached. */
 static void report(State *state, const char *step, PyObject **interrupt) {
-    PyObject *error, *function, *reported = NULL;
+    PyObject *error, *function, *reported;
     if (PyErr_ExceptionMatches(PyExc_Exception)) {
         error = PyErr_GetRaisedException();
-        function = named(state, state->names.report_raised);
-        if (function != NULL) {
-            reported = PyObject_CallFunction(function, "sO", step, error);
-            Py_DECREF(function);
-        }
+        function = Py_XNewRef(state->report_raised);
+        reported = function == NULL ? NULL : PyObject_CallFunction(function, "sO", step, error);
+        Py_XDECREF(function);
         Py_DECREF(error);
-        if (reported != NULL) {
-            Py_DECREF(reported);
-            return;
-        }
-        if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        Py_XDECREF(reported);
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_Exception)) {
             PyErr_Clear(); /* it cannot be reported */
             return;
         }
@@ -186,37 +170,20 @@ static PyObject *outcome(PyObject *result, PyObject *raised, PyObject *interrupt
 
 /* --- what the flow has adopted ------------------------------------------------------------------ */
 
-/* Set `record` to what the flow has adopted: None, or NULL where no flow has ever adopted. */
+/* Set `record` to what the flow has adopted, or to None. */
 static int get_adopted(State *state, PyObject **record) {
-    PyObject *any = named(state, state->names.any_adopted);
-    int status = 0;
     *record = NULL;
-    if (any == NULL) {
+    if (state->adopted == NULL) {
+        call(NULL, NULL);
         return -1;
     }
-    if (any == Py_True) {
-        status = PyContextVar_Get(state->adopted, NULL, record);
-    }
-    Py_DECREF(any);
-    return status;
+    return PyContextVar_Get(state->adopted, NULL, record);
 }
 
 static int set_adopted(State *state, PyObject *record) {
-    PyObject *token = PyContextVar_Set(state->adopted, record == NULL ? Py_None : record);
+    PyObject *token = PyContextVar_Set(state->adopted, record);
     Py_XDECREF(token);
     return token == NULL ? -1 : 0;
-}
-
-/* Let go of what the work has adopted: go back to `record`. */
-static int restore_adopted(State *state, PyObject *record) {
-    PyObject *now;
-    int changed;
-    if (get_adopted(state, &now) < 0) {
-        return -1;
-    }
-    changed = now != NULL && now != (record == NULL ? Py_None : record);
-    Py_XDECREF(now);
-    return changed ? set_adopted(state, record) : 0;
 }
 
 /* --- the body of a thread ----------------------------------------------------------------------- */
@@ -229,13 +196,8 @@ static int forget_age(State *state, PyObject *thread) {
 /* Note that `context` is what the thread's present work was handed off in. Set `thread` to the key,
  * and `body` to what was there before, or NULL. */
 static int begin_body(State *state, PyObject *context, PyObject **thread, PyObject **body) {
-    PyObject *function = named(state, state->names.get_ident);
-    if (function == NULL) {
-        return -1;
-    }
-    *thread = PyObject_CallNoArgs(function);
-    Py_DECREF(function);
-    if (*thread == NULL ||
+    *thread = call(state->get_ident, NULL);
+    if (*thread == NULL || state->bodies == NULL ||
         (PyDict_GET_SIZE(state->bodies) != 0 &&
          PyDict_GetItemRef(state->bodies, *thread, body) < 0) ||
         PyDict_SetItem(state->bodies, *thread, context) < 0) {
@@ -263,58 +225,7 @@ static int end_body(State *state, PyObject *thread, PyObject *body) {
     return 0;
 }
 
-/* Go back to what the flow has adopted, and to the context that it had. */
-static void leave(State *state, PyObject *record, PyObject *token, PyObject **interrupt) {
-    if (restore_adopted(state, record) < 0) {
-        report(state, "detach", interrupt);
-    }
-    if (token != NULL && detach(state, token) < 0) {
-        report(state, "detach", interrupt);
-    }
-}
-
 /* --- the work item of a thread pool ------------------------------------------------------------- */
-
-/* Whether `function` has a context of its own already. */
-static int is_call(State *state, PyObject *function) {
-    PyObject *kind;
-    int found;
-    if (PyFunction_Check(function)) {
-        return 0;
-    }
-    kind = named(state, state->names.Call);
-    if (kind == NULL) {
-        return -1;
-    }
-    found = PyObject_IsInstance(function, kind);
-    Py_DECREF(kind);
-    return found;
-}
-
-/* Capture the context for a work item that is being made, with `seam`, into its `future`. */
-static int carry(State *state, PyObject *seam, PyObject *future, PyObject *function) {
-    PyObject *capture = PyObject_GetAttr(seam, state->names.capture), *context;
-    int status;
-    if (capture == NULL) {
-        return -1;
-    }
-    context = capture == state->capture_current ? get_current(state)
-                                                : PyObject_CallOneArg(capture, function);
-    if (context == NULL) {
-        status = -1;
-    } else {
-        status = capture == state->capture_current ? PyObject_IsTrue(context) : context != Py_None;
-    }
-    Py_DECREF(capture);
-    if (status > 0) {
-        status = is_call(state, function);
-        if (status == 0) {
-            status = PyObject_SetAttr(future, state->names._result, context);
-        }
-    }
-    Py_XDECREF(context);
-    return status;
-}
 
 typedef struct {
     PyObject *before; /* the context of the worker */
@@ -351,21 +262,27 @@ static int pick_up(State *state, PyObject *item, Turn *turn) {
     return status;
 }
 
-/* Put the worker back in its context, if the item came without one and has left another. */
-static int tidy_up(State *state, PyObject *before) {
-    PyObject *now = get_current(state), *token;
-    int same;
-    if (now == NULL) {
-        return -1;
+/* Go back to the `record` of what the flow had adopted, and to its context. What an item that came
+ * without a context has attached is removed as well. */
+static void leave(State *state, PyObject *record, Turn *turn, PyObject **interrupt) {
+    PyObject *now, *token = NULL;
+    int status = get_adopted(state, &now);
+    Py_XDECREF(now); /* only which it is matters */
+    if (status < 0 || (record != NULL && now != record && set_adopted(state, record) < 0)) {
+        report(state, "detach", interrupt);
     }
-    same = now == before;
-    Py_DECREF(now);
-    if (same) {
-        return 0;
+    status = 0;
+    if (turn->token != NULL) {
+        status = detach(state, turn->token);
+    } else if (turn->before != NULL) {
+        now = get_current(state);
+        Py_XDECREF(now);
+        token = now == NULL || now == turn->before ? NULL : attach(state, turn->before);
+        Py_XDECREF(token);
     }
-    token = attach(state, before);
-    Py_XDECREF(token);
-    return token == NULL ? -1 : 0;
+    if (status < 0 || (token == NULL && PyErr_Occurred())) {
+        report(state, "detach", interrupt);
+    }
 }
 
 /* --- adopting the context of an item ------------------------------------------------------------ */
@@ -373,41 +290,55 @@ static int tidy_up(State *state, PyObject *before) {
 /* What adopt_plainly() returns beside -1, after a fault. */
 enum { ADOPTED, NOT_PLAIN };
 
-/* Have the flow adopt `context`, with nothing below it but the context `idle`. */
-static int begin_adoption(State *state, PyObject *context, PyObject *idle, PyObject *buried) {
-    PyObject *any = named(state, state->names.any_adopted), *reference, *record, *token;
-    int status;
-    if (any == NULL) {
+/* Have the flow adopt `context`, in the place of what it has in its `record`, or above `current`. */
+static int begin_adoption(State *state, PyObject *context, PyObject *record, PyObject *current,
+                          PyObject *stage, PyObject *batch) {
+    PyObject *reference, *buried, *made = NULL, *token = NULL;
+    if (!state->has_adopted && PyDict_SetItemString(state->namespace, "any_adopted", Py_True) < 0) {
         return -1;
     }
-    Py_DECREF(any);
-    if (any != Py_True &&
-        PyDict_SetItem(state->namespace, state->names.any_adopted, Py_True) < 0) {
-        return -1;
-    }
+    state->has_adopted = 1;
     reference = PyWeakref_NewRef(context, NULL);
-    if (reference == NULL) {
-        return -1;
+    buried = record == NULL ? PyTuple_New(0) : Py_NewRef(PyList_GET_ITEM(record, 2));
+    if (reference != NULL && buried != NULL) {
+        current = record == NULL ? current : PyList_GET_ITEM(record, 1);
+        made = Py_BuildValue("[OOOOO]", reference, current, buried, stage, batch);
     }
-    record = Py_BuildValue("[NOOOO]", reference, idle, buried, state->FRESH, Py_None);
-    if (record == NULL) {
-        return -1;
+    if (made != NULL && set_adopted(state, made) == 0) {
+        token = attach(state, context);
     }
-    status = set_adopted(state, record);
-    Py_DECREF(record);
-    token = status < 0 ? NULL : attach(state, context);
+    Py_XDECREF(reference);
+    Py_XDECREF(buried);
+    Py_XDECREF(made);
     Py_XDECREF(token);
     return token == NULL ? -1 : ADOPTED;
 }
 
-/* Set the stage in a flow's `record`, with which this returns. */
 static int at_stage(PyObject *record, PyObject *stage) {
     return PyList_SetItem(record, 3, Py_NewRef(stage)) < 0 ? -1 : ADOPTED;
 }
 
+/* The same, where the flow has several items, one of which had this context. */
+static int adopt_in_batch(State *state, PyObject *context, PyObject *record) {
+    PyObject *batch = Py_NewRef(PyList_GET_ITEM(record, 4)), *key = PyLong_FromVoidPtr(context);
+    PyObject *found = key == NULL ? NULL : PyObject_CallMethodOneArg(batch, state->names.find, key);
+    PyObject *known = NULL;
+    int status = found == NULL ? -1 : NOT_PLAIN;
+    if (found != NULL && PyWeakref_Check(found) && PyWeakref_GetRef(found, &known) < 0) {
+        status = -1;
+    } else if (known == context) {
+        status = begin_adoption(state, context, record, NULL, state->SEVERAL, batch);
+    }
+    Py_XDECREF(known);
+    Py_XDECREF(found);
+    Py_XDECREF(key);
+    Py_DECREF(batch);
+    return status;
+}
+
 /* The same as adopt_plainly(), of a flow that has a `record`. */
 static int adopt_again(State *state, PyObject *context, PyObject *current, PyObject *record) {
-    PyObject *known, *idle, *buried, *token;
+    PyObject *known, *token;
     int status, was_known;
     long stage;
     if (!PyList_CheckExact(record) || PyList_GET_SIZE(record) != 5 ||
@@ -424,11 +355,15 @@ static int adopt_again(State *state, PyObject *context, PyObject *current, PyObj
             Py_DECREF(known);
             return at_stage(record, state->SEVERAL);
         }
+        if (PyList_GET_ITEM(record, 4) != Py_None) {
+            Py_DECREF(known);
+            return adopt_in_batch(state, context, record);
+        }
         stage = PyLong_AsLong(PyList_GET_ITEM(record, 3));
-        if (PyErr_Occurred() || stage <= 0 || PyList_GET_ITEM(record, 4) != Py_None) {
+        if (PyErr_Occurred() || stage <= 0) {
             Py_DECREF(known);
             PyErr_Clear();
-            return NOT_PLAIN; /* this may be a batch */
+            return NOT_PLAIN; /* this may become a batch */
         }
     } else if (current != PyList_GET_ITEM(record, 1)) {
         Py_XDECREF(known);
@@ -440,28 +375,22 @@ static int adopt_again(State *state, PyObject *context, PyObject *current, PyObj
         return token == NULL ? -1 : at_stage(record, state->FRESH);
     }
     Py_XDECREF(known);
-    idle = Py_NewRef(PyList_GET_ITEM(record, 1));
-    buried = Py_NewRef(PyList_GET_ITEM(record, 2));
-    status = PyObject_IsTrue(idle);
-    if (status == 0) {
-        status = begin_adoption(state, context, idle, buried);
-    } else if (status > 0) {
-        status = NOT_PLAIN; /* the item may be a stranger's */
+    status = PyObject_IsTrue(PyList_GET_ITEM(record, 1));
+    if (status != 0) {
+        return status < 0 ? -1 : NOT_PLAIN; /* the item may be a stranger's */
     }
-    Py_DECREF(idle);
-    Py_DECREF(buried);
-    return status;
+    return begin_adoption(state, context, record, NULL, state->FRESH, Py_None);
 }
 
 /* Do what `adopt` of adoption.py does with a context that is not empty, in the cases that are usual.
  * In any other, do nothing, and return NOT_PLAIN: that function is to be called. */
 static int adopt_plainly(State *state, PyObject *context) {
-    PyObject *current = get_current(state), *record, *buried;
+    PyObject *current = get_current(state), *record;
     int status;
     if (current == NULL) {
         return -1;
     }
-    if (PyContextVar_Get(state->adopted, NULL, &record) < 0) {
+    if (get_adopted(state, &record) < 0) {
         Py_DECREF(current);
         return -1;
     }
@@ -472,9 +401,7 @@ static int adopt_plainly(State *state, PyObject *context) {
         if (status > 0) {
             status = NOT_PLAIN; /* the flow may be busy with a span */
         } else if (status == 0) {
-            buried = PyTuple_New(0);
-            status = buried == NULL ? -1 : begin_adoption(state, context, current, buried);
-            Py_XDECREF(buried);
+            status = begin_adoption(state, context, NULL, current, state->FRESH, Py_None);
         }
     }
     Py_XDECREF(record);
@@ -482,114 +409,133 @@ static int adopt_plainly(State *state, PyObject *context) {
     return status;
 }
 
-/* --- queue.SimpleQueue -------------------------------------------------------------------------- */
-
-/* What _queue.py tells about its class, as a tuple in this order. */
-enum { SEAM, PLAIN_PUT, PLAIN_GET, MARK, EMPTY, NOTED, DELIVER, ADOPT, LEND, LET_GO, IN_VAIN, PARTS };
-
-#define PART(parts, number) PyTuple_GET_ITEM(parts, number)
-
-/* Whether the seam is off. */
-static int is_off(State *state, PyObject *seam) {
-    PyObject *capture = PyObject_GetAttr(seam, state->names.capture);
-    Py_XDECREF(capture);
-    return capture == NULL ? -1 : capture == state->capture_nothing;
-}
-
-/* What the queue has of loans: None, which is usual (1), others (2), or none yet (0). */
-static int loans_of(State *state, PyObject *queue) {
-    PyObject *loans = PyObject_GetAttr(queue, state->names._otel_concurrency_loans);
-    int status;
-    if (loans == NULL) {
-        return -1;
+/* Have the flow adopt a context that is not empty. Return whether the flow is busy. */
+static int adopt_context(State *state, PyObject *context) {
+    PyObject *busy;
+    int status = adopt_plainly(state, context);
+    if (status != NOT_PLAIN) {
+        return status < 0 ? -1 : 0;
     }
-    status = loans == Py_None ? 1 : 2 * PyObject_IsTrue(loans);
-    Py_DECREF(loans);
+    busy = call(state->twin, context);
+    status = busy == NULL ? -1 : PyObject_IsTrue(busy);
+    Py_XDECREF(busy);
     return status;
 }
 
-/* Return what to store for `item`. */
-static PyObject *to_store(State *state, PyObject *parts, PyObject *queue, PyObject *item) {
-    PyObject *function = PyObject_GetAttr(PART(parts, SEAM), state->names.current);
-    PyObject *context, *stored = NULL;
-    int holds, loans, off;
-    if (function == NULL) {
-        return NULL;
+/* --- queue.SimpleQueue -------------------------------------------------------------------------- */
+
+/* What _queue.py tells about a method: the method of the plain class, and more. */
+enum { SEAM, MARK, PLAIN, DELIVER, LEND, EMPTY, PARTS };
+
+/* The method of a class that the program sees. It does by its C function what is usual, and leaves to
+ * its twin what is not. In all that can be read from it or set it is its twin: a function in Python. */
+typedef struct Method {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    /* Returns NULL without an exception where it has done nothing, since something is not usual. */
+    PyObject *(*usual)(State *, struct Method *, PyObject *const *args, Py_ssize_t count);
+    Py_ssize_t least, most; /* how many arguments are usual, with the queue */
+    PyObject *twin, *weak_references, *parts[PARTS];
+} Method;
+
+/* Nothing was done: leave the call, and a fault so far, to the twin. */
+static PyObject *leave_to_twin(void) {
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
     }
-    context = function == state->variable_get ? get_current(state) : PyObject_CallNoArgs(function);
-    Py_DECREF(function);
-    if (context == NULL) {
-        return NULL;
-    }
-    holds = PyObject_IsTrue(context);
-    loans = holds < 0 ? -1 : loans_of(state, queue);
-    off = loans < 0 ? -1 : holds ? is_off(state, PART(parts, SEAM)) : 0;
-    if (off == 0 && holds && loans == 1) {
-        stored = PyTuple_Pack(3, PART(parts, MARK), item, context);
-    } else if (off == 0 && (holds || loans == 2)) {
-        stored = PyObject_CallFunctionObjArgs(PART(parts, NOTED), queue, item, context, NULL);
-    } else if (off >= 0) {
-        stored = Py_NewRef(item);
-    }
-    Py_DECREF(context);
-    return stored;
+    return NULL;
 }
 
-/* Have the flow adopt the `context` of an `item`, where that is plain: return NOT_PLAIN otherwise. */
-static int hand_over(State *state, PyObject *parts, PyObject *queue, PyObject *item, PyObject *context) {
-    PyObject *change, *current, *busy, *nothing;
-    int status = is_off(state, PART(parts, SEAM));
-    if (status != 0) {
-        return status < 0 ? -1 : NOT_PLAIN;
+/* Whether an attribute is `wanted`. */
+static int is_same(PyObject *object, PyObject *name, PyObject *wanted) {
+    PyObject *value = PyObject_GetAttr(object, name);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : value == wanted;
+}
+
+/* Whether all is known of what comes back to a queue (1), or nothing yet (0); else more is noted (2). */
+static int loans_of(State *state, PyObject *queue) {
+    PyObject *loans = PyObject_GetAttr(queue, state->names._otel_concurrency_loans);
+    int status = loans == NULL ? -1 : loans == Py_None ? 1 : 2 * PyObject_IsTrue(loans);
+    Py_XDECREF(loans);
+    return status;
+}
+
+/* put(self, item, block=True, timeout=None) */
+static PyObject *put_simple(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *call[4] = {args[0]}, *function, *context, *stored = NULL, *nothing;
+    int holds, loans, off = 0;
+    function = PyObject_GetAttr(self->parts[SEAM], state->names.current);
+    if (function == NULL) {
+        return leave_to_twin();
     }
-    if (context == NULL) {
-        current = get_current(state);
-        status = current == NULL ? -1 : PyObject_IsTrue(current);
-        Py_XDECREF(current);
-        if (status == 0) {
-            status = loans_of(state, queue);
-            return status < 0 ? -1 : status == 2 ? NOT_PLAIN : ADOPTED;
+    context = function == state->get_current ? get_current(state) : PyObject_CallNoArgs(function);
+    Py_DECREF(function);
+    holds = context == NULL ? -1 : PyObject_IsTrue(context);
+    loans = holds < 0 ? -1 : loans_of(state, args[0]);
+    if (holds > 0 && loans == 1) {
+        off = is_same(self->parts[SEAM], state->names.capture, state->capture_nothing);
+        stored = off ? NULL : PyTuple_Pack(3, self->parts[MARK], args[1], context);
+    } else if (holds == 0 && (loans == 0 || loans == 1)) {
+        stored = Py_NewRef(args[1]);
+    }
+    Py_XDECREF(context);
+    if (stored == NULL) {
+        return leave_to_twin();
+    }
+    for (Py_ssize_t number = 2; number < count; number++) {
+        call[number] = args[number];
+    }
+    call[1] = stored;
+    nothing = PyObject_Vectorcall(self->parts[PLAIN], call, count, NULL);
+    Py_DECREF(stored);
+    return nothing;
+}
+
+/* Whether `context`, in which an item was stored or NULL, is all that matters in handing it over. */
+static int is_plain(State *state, Method *self, PyObject *queue, PyObject *context, int has_adopted) {
+    int status;
+    if (has_adopted || context != NULL) {
+        status = is_same(self->parts[SEAM], state->names.capture, state->capture_nothing);
+        if (status != 0) {
+            return status < 0 ? -1 : 0;
         }
-        return status < 0 ? -1 : NOT_PLAIN;
     }
-    change = PyObject_GetAttr(PART(parts, SEAM), state->names.change);
-    Py_XDECREF(change);
-    if (change != Py_None) {
-        return change == NULL ? -1 : NOT_PLAIN;
+    if (context != NULL) {
+        return is_same(self->parts[SEAM], state->names.change, Py_None);
     }
-    status = PyObject_IsTrue(context);
-    if (status <= 0) {
-        return status < 0 ? -1 : NOT_PLAIN;
+    context = get_current(state);
+    status = context == NULL ? -1 : PyObject_IsTrue(context);
+    Py_XDECREF(context);
+    if (status == 0) {
+        status = loans_of(state, queue);
+        return status < 0 ? -1 : status != 2;
     }
-    status = adopt_plainly(state, context);
-    if (status != NOT_PLAIN) {
-        return status;
-    }
-    busy = PyObject_CallOneArg(PART(parts, ADOPT), context);
-    status = busy == NULL ? -1 : PyObject_IsTrue(busy);
-    Py_XDECREF(busy);
-    if (status > 0) {
-        nothing = PyObject_CallFunctionObjArgs(PART(parts, LEND), queue, item, context, NULL);
-        status = nothing == NULL ? -1 : 0;
-        Py_XDECREF(nothing);
-    }
-    return status < 0 ? -1 : ADOPTED;
+    return status < 0 ? -1 : 0;
 }
 
 /* Return the item in what was `stored`, of which this takes the reference, and adopt its context. */
-static PyObject *deliver(State *state, PyObject *parts, PyObject *queue, PyObject *stored) {
-    PyObject *item = stored, *context = NULL, *delivered, *interrupt = NULL;
+static PyObject *deliver(State *state, Method *self, PyObject *queue, PyObject *stored, int has_adopted) {
+    PyObject *item = stored, *context = NULL, *nothing, *interrupt = NULL;
     Py_ssize_t size = PyTuple_CheckExact(stored) ? PyTuple_GET_SIZE(stored) : 0;
     int status;
-    if (size == 3 && PyTuple_GET_ITEM(stored, 0) == PART(parts, MARK)) {
+    if (size == 3 && PyTuple_GET_ITEM(stored, 0) == self->parts[MARK]) {
         item = PyTuple_GET_ITEM(stored, 1);
         context = PyTuple_GET_ITEM(stored, 2);
     }
-    status = size == 4 ? NOT_PLAIN : hand_over(state, parts, queue, item, context);
-    if (status == NOT_PLAIN) {
-        delivered = PyObject_CallFunctionObjArgs(PART(parts, DELIVER), queue, stored, NULL);
+    status = size == 4 ? 0 : is_plain(state, self, queue, context, has_adopted);
+    if (status == 0) {
+        item = PyObject_CallFunctionObjArgs(self->parts[DELIVER], queue, stored, NULL);
         Py_DECREF(stored);
-        return delivered;
+        return item;
+    }
+    if (status > 0 && context != NULL) {
+        status = adopt_context(state, context);
+        if (status > 0) {
+            nothing = PyObject_CallFunctionObjArgs(self->parts[LEND], queue, item, context, NULL);
+            status = nothing == NULL ? -1 : 0;
+            Py_XDECREF(nothing);
+        }
     }
     if (status < 0) {
         report(state, "get", &interrupt);
@@ -599,24 +545,115 @@ static PyObject *deliver(State *state, PyObject *parts, PyObject *queue, PyObjec
     return outcome(item, NULL, interrupt);
 }
 
-/* Return an item without waiting, or NULL without an exception where there is none. */
-static PyObject *get_at_once(State *state, PyObject *parts, PyObject *queue) {
-    PyObject *args[2] = {queue, Py_False};
-    PyObject *stored = PyObject_Vectorcall(PART(parts, PLAIN_GET), args, 2, NULL);
-    if (stored == NULL) {
-        if (PyErr_ExceptionMatches(PART(parts, EMPTY))) {
-            PyErr_Clear();
-        }
-        return NULL;
+/* get(self), which waits for ever. */
+static PyObject *get_simple(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *call[2] = {args[0], Py_False}, *record, *stored;
+    int has_adopted;
+    if (get_adopted(state, &record) < 0) {
+        return leave_to_twin();
     }
-    return deliver(state, parts, queue, stored);
+    has_adopted = record != NULL && record != Py_None;
+    Py_XDECREF(record);
+    stored = PyObject_Vectorcall(self->parts[PLAIN], call, has_adopted ? 2 : count, NULL);
+    if (stored != NULL) {
+        return deliver(state, self, args[0], stored, has_adopted);
+    }
+    if (has_adopted && PyErr_ExceptionMatches(self->parts[EMPTY])) {
+        PyErr_Clear(); /* the twin lets go, and waits */
+    }
+    return NULL;
 }
+
+static PyObject *call_method(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    Method *self = (Method *)object;
+    State *state = PyType_GetModuleState(Py_TYPE(object));
+    Py_ssize_t count = PyVectorcall_NARGS(flags);
+    PyObject *result;
+    if (count >= self->least && count <= self->most && names == NULL && state->namespace != NULL) {
+        result = self->usual(state, self, args, count);
+        if (result != NULL || PyErr_Occurred()) {
+            return result;
+        }
+    }
+    return PyObject_Vectorcall(self->twin, args, flags, names);
+}
+
+static PyObject *bind_method(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner)) {
+    return instance == NULL ? Py_NewRef(self) : PyMethod_New(self, instance);
+}
+
+static PyObject *read_attribute(PyObject *self, PyObject *name) {
+    return PyObject_GetAttr(((Method *)self)->twin, name);
+}
+
+static int set_attribute(PyObject *self, PyObject *name, PyObject *value) {
+    return PyObject_SetAttr(((Method *)self)->twin, name, value);
+}
+
+static PyObject *represent(PyObject *self) {
+    return PyObject_Repr(((Method *)self)->twin);
+}
+
+static int traverse_method(PyObject *object, visitproc visit, void *arg) {
+    Method *self = (Method *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->twin);
+    for (int number = 0; number < PARTS; number++) {
+        Py_VISIT(self->parts[number]);
+    }
+    return 0;
+}
+
+static int clear_method(PyObject *object) {
+    Method *self = (Method *)object;
+    for (int number = 0; number < PARTS; number++) {
+        Py_CLEAR(self->parts[number]);
+    }
+    return 0; /* the twin is a function, which breaks cycles through itself */
+}
+
+static void free_method(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    PyObject_ClearWeakRefs(object);
+    clear_method(object);
+    Py_CLEAR(((Method *)object)->twin);
+    PyObject_GC_Del(object);
+    Py_DECREF(type);
+}
+
+static PyMemberDef members_of_method[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, vectorcall), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Method, weak_references), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots_of_method[] = {
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, bind_method},
+    {Py_tp_getattro, read_attribute},
+    {Py_tp_setattro, set_attribute},
+    {Py_tp_repr, represent},
+    {Py_tp_traverse, traverse_method},
+    {Py_tp_clear, clear_method},
+    {Py_tp_dealloc, free_method},
+    {Py_tp_members, members_of_method},
+    {0, NULL},
+};
+
+static PyType_Spec spec_of_method = {
+    .name = "otel_concurrency._core._compiled.Method",
+    .basicsize = sizeof(Method),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots_of_method,
+};
 
 /* --- the functions of the module ---------------------------------------------------------------- */
 
 static int expect(State *state, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most) {
     if (state->namespace == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "bind() was not called");
+        call(NULL, NULL);
         return -1;
     }
     if (count < least || count > most) {
@@ -626,22 +663,36 @@ static int expect(State *state, Py_ssize_t count, Py_ssize_t least, Py_ssize_t m
     return 0;
 }
 
-/* carry_item(seam, future, work): what a work item does when it is made. `work` is the function, or
- * from 3.14 on a task, of which that is the first part. */
+/* carry_item(seam, future, work): what a work item does when it is made: it captures the context into
+ * its future. `work` is the function, or from 3.14 on a task, of which that is the first part. */
 static PyObject *carry_item(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     State *state = PyModule_GetState(module);
-    PyObject *function, *interrupt = NULL;
+    PyObject *capture, *function, *context, *interrupt = NULL;
+    int status = -1;
     if (expect(state, count, 3, 3) < 0) {
         return NULL;
     }
-#if PY_VERSION_HEX >= 0x030E0000
-    function = PySequence_GetItem(args[2], 0);
-#else
-    function = Py_NewRef(args[2]);
-#endif
-    if (function == NULL || carry(state, args[0], args[1], function) < 0) {
+    function = PY_VERSION_HEX >= 0x030E0000 ? PySequence_GetItem(args[2], 0) : Py_NewRef(args[2]);
+    capture = function == NULL ? NULL : PyObject_GetAttr(args[0], state->names.capture);
+    if (capture != NULL && capture == state->capture) {
+        context = get_current(state);
+        status = context == NULL ? -1 : PyObject_IsTrue(context);
+    } else {
+        context = capture == NULL ? NULL : PyObject_CallOneArg(capture, function);
+        status = context == NULL ? -1 : context != Py_None;
+    }
+    if (status > 0) {
+        /* not of what has a context of its own already */
+        status = PyFunction_Check(function) ? 0 : PyObject_IsInstance(function, state->Call);
+        if (status == 0) {
+            status = PyObject_SetAttr(args[1], state->names._result, context);
+        }
+    }
+    if (status < 0) {
         report(state, "submit", &interrupt);
     }
+    Py_XDECREF(capture);
+    Py_XDECREF(context);
     Py_XDECREF(function);
     return outcome(interrupt == NULL ? Py_NewRef(Py_None) : NULL, NULL, interrupt);
 }
@@ -664,10 +715,7 @@ static PyObject *run_item(PyObject *module, PyObject *const *args, Py_ssize_t co
     if (turn.thread != NULL && end_body(state, turn.thread, turn.body) < 0) {
         report(state, "detach", &interrupt);
     }
-    leave(state, record, turn.token, &interrupt);
-    if (turn.token == NULL && turn.before != NULL && tidy_up(state, turn.before) < 0) {
-        report(state, "detach", &interrupt);
-    }
+    leave(state, record, &turn, &interrupt);
     Py_XDECREF(record);
     Py_XDECREF(turn.before);
     Py_XDECREF(turn.token);
@@ -676,123 +724,83 @@ static PyObject *run_item(PyObject *module, PyObject *const *args, Py_ssize_t co
     return outcome(result, raised, interrupt);
 }
 
-static int expect_queue(State *state, PyObject *const *args, Py_ssize_t count, Py_ssize_t wanted) {
-    if (expect(state, count, wanted, wanted) < 0) {
-        return -1;
+/* adopt(context), which does what adoption.py's function does. */
+static PyObject *adopt(PyObject *module, PyObject *context) {
+    State *state = PyModule_GetState(module);
+    int status;
+    if (state->namespace == NULL) {
+        return call(NULL, NULL);
     }
-    if (!PyTuple_CheckExact(args[0]) || PyTuple_GET_SIZE(args[0]) != PARTS) {
-        PyErr_SetString(PyExc_TypeError, "expected the parts of a class of queues");
-        return -1;
+    status = PyObject_IsTrue(context);
+    status = status > 0 ? adopt_plainly(state, context) : status < 0 ? -1 : NOT_PLAIN;
+    if (status == NOT_PLAIN) {
+        return call(state->twin, context);
     }
-    return 0;
+    return status < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* put_simple(parts, queue, item, block, timeout): what `put` of a SimpleQueue does. */
-static PyObject *put_simple(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
-    PyObject *call[4], *stored, *result, *interrupt = NULL;
-    if (expect_queue(state, args, count, 5) < 0) {
-        return NULL;
-    }
-    stored = to_store(state, args[0], args[1], args[2]);
-    if (stored == NULL) {
-        report(state, "put", &interrupt);
-        if (interrupt != NULL) {
-            return outcome(NULL, NULL, interrupt);
-        }
-        stored = Py_NewRef(args[2]);
-    }
-    call[0] = args[1];
-    call[1] = stored;
-    call[2] = args[3];
-    call[3] = args[4];
-    result = PyObject_Vectorcall(PART(args[0], PLAIN_PUT), call, 4, NULL);
-    Py_DECREF(stored);
-    return result;
+/* adopt_or(twin): return adopt(), which leaves what is not plain to its `twin`. */
+static PyObject *adopt_or(PyObject *module, PyObject *twin) {
+    Py_XSETREF(((State *)PyModule_GetState(module))->twin, Py_NewRef(twin));
+    return PyObject_GetAttrString(module, "adopt");
 }
 
-/* get_simple(parts, queue, block, timeout): what its `get` does. */
-static PyObject *get_simple(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+/* method(twin, *parts): return a method that is `twin`, a function that is called put or get. */
+static PyObject *method(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     State *state = PyModule_GetState(module);
-    PyObject *record, *item, *nothing, *raised, *interrupt = NULL;
-    int has_adopted, waits;
-    if (expect_queue(state, args, count, 4) < 0 ||
-        PyContextVar_Get(state->adopted, NULL, &record) < 0) {
+    Method *made;
+    int puts;
+    if (expect(state, count, 1 + PARTS, 1 + PARTS) < 0) {
         return NULL;
     }
-    has_adopted = record != NULL && record != Py_None;
-    Py_XDECREF(record);
-    if (has_adopted) {
-        if (args[3] == Py_None) {
-            item = get_at_once(state, args[0], args[1]);
-            if (item != NULL || PyErr_Occurred()) {
-                return item;
-            }
-        }
-        waits = PyObject_IsTrue(args[2]);
-        if (waits < 0) {
-            return NULL;
-        }
-        if (waits) {
-            nothing = PyObject_CallNoArgs(PART(args[0], LET_GO));
-            if (nothing == NULL) {
-                return NULL;
-            }
-            Py_DECREF(nothing);
-        }
-    }
-    item = PyObject_Vectorcall(PART(args[0], PLAIN_GET), args + 1, 3, NULL);
-    if (item != NULL) {
-        return deliver(state, args[0], args[1], item);
-    }
-    if (!PyErr_ExceptionMatches(PART(args[0], EMPTY))) {
+    if (!PyFunction_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "expected a function");
         return NULL;
     }
-    raised = PyErr_GetRaisedException();
-    nothing = PyObject_CallOneArg(PART(args[0], IN_VAIN), args[1]);
-    if (nothing == NULL) {
-        report(state, "get", &interrupt);
+    if ((made = PyObject_GC_New(Method, (PyTypeObject *)state->Method)) == NULL) {
+        return NULL;
     }
-    Py_XDECREF(nothing);
-    return outcome(NULL, raised, interrupt);
+    made->vectorcall = call_method;
+    puts = PyUnicode_CompareWithASCIIString(((PyFunctionObject *)args[0])->func_name, "put") == 0;
+    made->usual = puts ? put_simple : get_simple;
+    made->least = puts ? 2 : 1;
+    made->most = puts ? 4 : 1;
+    made->weak_references = NULL;
+    made->twin = Py_NewRef(args[0]);
+    for (int number = 0; number < PARTS; number++) {
+        made->parts[number] = Py_NewRef(args[number + 1]);
+    }
+    PyObject_GC_Track((PyObject *)made);
+    return (PyObject *)made;
 }
 
 /* --- binding to handoff.py ---------------------------------------------------------------------- */
 
 static int set_named(State *state, const char *name, PyObject **place) {
-    PyObject *key = PyUnicode_InternFromString(name), *found;
-    if (key == NULL) {
-        return -1;
+    PyObject *found = PyDict_GetItemString(state->namespace, name);
+    Py_XSETREF(*place, Py_XNewRef(found));
+    if (found == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_NameError, name);
     }
-    found = named(state, key);
-    Py_DECREF(key);
-    Py_XSETREF(*place, found);
     return found == NULL ? -1 : 0;
 }
 
 /* Where `attach` is a method of a context variable, keep that variable. */
-static int set_variable(State *state) {
-    PyObject *owner;
-    if (set_named(state, "get_current", &state->variable_get) < 0 ||
-        set_named(state, "attach", &state->variable_set) < 0 ||
-        set_named(state, "detach", &state->variable_reset) < 0 ||
-        set_named(state, "capture", &state->capture_current) < 0) {
-        return -1;
+static void set_variable(State *state) {
+    PyObject *owner = NULL;
+    if (PyCFunction_Check(state->attach) && PyCFunction_Check(state->detach) &&
+        PyCFunction_Check(state->get_current)) {
+        owner = PyCFunction_GET_SELF(state->attach);
     }
-    if (PyCFunction_Check(state->variable_set)) {
-        owner = PyCFunction_GET_SELF(state->variable_set);
-        if (owner != NULL && PyContextVar_CheckExact(owner)) {
-            Py_XSETREF(state->variable, Py_NewRef(owner));
-            return 0;
-        }
+    if (owner == NULL || !PyContextVar_CheckExact(owner) || PyCFunction_GET_SELF(state->detach) != owner ||
+        PyCFunction_GET_SELF(state->get_current) != owner) {
+        Py_CLEAR(state->variable);
+    } else {
+        Py_XSETREF(state->variable, Py_NewRef(owner));
     }
-    Py_CLEAR(state->variable_get);
-    Py_CLEAR(state->variable_set);
-    Py_CLEAR(state->variable_reset);
-    return 0;
 }
 
-/* bind(namespace): work with what is in the namespace of handoff.py, which calls this once. */
+/* bind(namespace): work with what is in the namespace of handoff.py at present. */
 static PyObject *bind(PyObject *module, PyObject *namespace) {
     State *state = PyModule_GetState(module);
     if (!PyDict_Check(namespace)) {
@@ -806,9 +814,7 @@ static PyObject *bind(PyObject *module, PyObject *namespace) {
     }
     OBJECTS(X)
 #undef X
-    if (set_variable(state) < 0) {
-        goto failed;
-    }
+    set_variable(state);
     if (!PyContextVar_CheckExact(state->adopted) || !PyDict_Check(state->bodies) ||
         !PyDict_Check(state->ages) || !PyType_Check(state->Context)) {
         PyErr_SetString(PyExc_TypeError, "something else was expected in the namespace");
@@ -824,8 +830,9 @@ static PyMethodDef functions[] = {
     {"bind", bind, METH_O, NULL},
     {"carry_item", (PyCFunction)(void (*)(void))carry_item, METH_FASTCALL, NULL},
     {"run_item", (PyCFunction)(void (*)(void))run_item, METH_FASTCALL, NULL},
-    {"put_simple", (PyCFunction)(void (*)(void))put_simple, METH_FASTCALL, NULL},
-    {"get_simple", (PyCFunction)(void (*)(void))get_simple, METH_FASTCALL, NULL},
+    {"adopt", adopt, METH_O, NULL},
+    {"adopt_or", adopt_or, METH_O, NULL},
+    {"method", (PyCFunction)(void (*)(void))method, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -837,33 +844,25 @@ static int prepare(PyObject *module) {
     }
     NAMES(X)
 #undef X
+    state->Method = PyType_FromModuleAndSpec(module, &spec_of_method, NULL);
+    if (state->Method == NULL || PyModule_AddType(module, (PyTypeObject *)state->Method) < 0) {
+        return -1;
+    }
     return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
 }
 
 static int traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
-    Py_VISIT(state->namespace);
-    Py_VISIT(state->variable);
-    Py_VISIT(state->variable_get);
-    Py_VISIT(state->variable_set);
-    Py_VISIT(state->variable_reset);
-    Py_VISIT(state->capture_current);
 #define X(name) Py_VISIT(state->name);
-    OBJECTS(X)
+    REFERENCES(X)
 #undef X
     return 0;
 }
 
 static int clear(PyObject *module) {
     State *state = PyModule_GetState(module);
-    Py_CLEAR(state->namespace);
-    Py_CLEAR(state->variable);
-    Py_CLEAR(state->variable_get);
-    Py_CLEAR(state->variable_set);
-    Py_CLEAR(state->variable_reset);
-    Py_CLEAR(state->capture_current);
 #define X(name) Py_CLEAR(state->name);
-    OBJECTS(X)
+    REFERENCES(X)
 #undef X
     return 0;
 }

@@ -9,6 +9,7 @@ Whoever has a compiled twin asks :data:`functions`: it is None where the pure on
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import os
 import sys
@@ -21,12 +22,15 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 1
+INTERFACE = 2
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
 class Functions(Protocol):
     """The functions of the compiled part; ``_compiled.c`` says what each does."""
+
+    Method: type[Any]
+    """The class of what :meth:`method` returns."""
 
     def bind(self, namespace: dict[str, Any], /) -> None:
         """Work with what is in the namespace of ``handoff``."""
@@ -37,11 +41,14 @@ class Functions(Protocol):
     def run_item(self, run: Callable[..., Any], item: object, /, *args: object) -> Any:
         """Do what the work item of a thread pool does around its plain ``run``."""
 
-    def put_simple(self, parts: tuple[Any, ...], queue: object, item: Any, /, *args: Any) -> Any:
-        """Do what ``put`` of a ``SimpleQueue`` does; ``parts`` are of its class."""
+    def adopt_or(self, twin: Any, /) -> Any:
+        """Return a function that adopts a context, and leaves what is not usual to ``twin``."""
 
-    def get_simple(self, parts: tuple[Any, ...], queue: object, /, *args: Any) -> Any:
-        """Do what ``get`` of a ``SimpleQueue`` does."""
+    def method(self, twin: Any, /, *parts: object) -> Any:
+        """Return ``put`` or ``get`` of a ``SimpleQueue``; it leaves what is not usual to ``twin``.
+
+        What is read from the method, or set in it, is an attribute of ``twin``.
+        """
 
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
@@ -90,5 +97,10 @@ def bind(namespace: dict[str, Any]) -> None:
     if functions is not None:
         try:
             functions.bind(namespace)
+            copyreg.pickle(functions.Method, _name)  # as a function is pickled
         except Exception as error:
             functions, reason = None, f"the compiled part cannot be used: {error}"
+
+
+def _name(method: Any) -> str:
+    return str(method.__qualname__)

@@ -24,7 +24,7 @@ from opentelemetry.trace.propagation import (
     _SPAN_KEY,  # pyright: ignore[reportPrivateUsage]  # a third of trace.get_current_span's cost
 )
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.handoff import (
     BEGUN,
     FRESH,
@@ -51,7 +51,7 @@ _DEEPEST = 8
 """How many adopted contexts with another context on top of them are remembered at most."""
 
 
-def adopt(context: Context | None) -> bool | None:
+def _adopt(context: Context | None) -> bool | None:
     """Make ``context`` current until :func:`let_go`, unless a span of the flow's own is running.
 
     Return True where one is. ``context`` is None for an item that was put without a context. If no
@@ -112,6 +112,9 @@ def adopt(context: Context | None) -> bool | None:
     adopted.set([ref(context), idle, buried, stage, None])
     attach(context)
     return None
+
+
+adopt = _adopt if compiled.functions is None else compiled.functions.adopt_or(_adopt)
 
 
 def _adopt_together(

@@ -235,14 +235,6 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
         except Exception as error:
             handoff.report_fault("get", error)
 
-    functions = compiled.functions
-    put_simple: Any = getattr(functions, "put_simple", None)
-    get_simple: Any = getattr(functions, "get_simple", None)
-    parts = (
-        *(seam, plain_put, plain_get, _MARK, module.Empty),
-        *(noted, deliver, adopt, lend, let_go, asked_in_vain),
-    )
-
     class SimpleQueue(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = "queue"
@@ -255,49 +247,37 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             queue._otel_concurrency_loans = _NONE_YET
             return queue
 
-        if functions is None:
+        @functools.wraps(plain.put)
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
+            try:
+                context = seam.current()
+                if context:
+                    if seam.capture is not capture_nothing:
+                        if self._otel_concurrency_loans is None:
+                            item = _MARK, item, context
+                        else:
+                            item = noted(self, item, context)
+                elif self._otel_concurrency_loans:
+                    item = noted(self, item, context)
+            except Exception as error:
+                handoff.report_fault("put", error)
+            return plain_put(self, item, block, timeout)
 
-            @functools.wraps(plain.put)
-            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
-                try:
-                    context = seam.current()
-                    if context:
-                        if seam.capture is not capture_nothing:
-                            if self._otel_concurrency_loans is None:
-                                item = _MARK, item, context
-                            else:
-                                item = noted(self, item, context)
-                    elif self._otel_concurrency_loans:
-                        item = noted(self, item, context)
-                except Exception as error:
-                    handoff.report_fault("put", error)
-                return plain_put(self, item, block, timeout)
-
-            @functools.wraps(plain.get)
-            def get(self, block: bool = True, timeout: float | None = None) -> Any:
-                if adopted.get() is not None:
-                    if timeout is None:
-                        try:
-                            return deliver(self, plain_get(self, False))
-                        except module.Empty:
-                            pass
-                    if block:
-                        let_go()
-                try:
-                    return deliver(self, plain_get(self, block, timeout))
-                except module.Empty:
-                    asked_in_vain(self)
-                    raise
-
-        else:
-
-            @functools.wraps(plain.put)
-            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> Any:
-                return put_simple(parts, self, item, block, timeout)
-
-            @functools.wraps(plain.get)
-            def get(self, block: bool = True, timeout: float | None = None) -> Any:
-                return get_simple(parts, self, block, timeout)
+        @functools.wraps(plain.get)
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if adopted.get() is not None:
+                if timeout is None:
+                    try:
+                        return deliver(self, plain_get(self, False))
+                    except module.Empty:
+                        pass
+                if block:
+                    let_go()
+            try:
+                return deliver(self, plain_get(self, block, timeout))
+            except module.Empty:
+                asked_in_vain(self)
+                raise
 
         @functools.wraps(plain.put_nowait)
         def put_nowait(self, item: Any) -> Any:
@@ -319,6 +299,11 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     for name in ("put", "put_nowait", "get", "get_nowait"):
         SimpleQueue.__dict__[name].__annotations__ = {}
+    if compiled.functions is not None:
+        for name, plain_method in (("put", plain_put), ("get", plain_get)):
+            twin = SimpleQueue.__dict__[name]
+            parts = seam, _MARK, plain_method, deliver, lend, module.Empty
+            setattr(SimpleQueue, name, compiled.functions.method(twin, *parts))
     SimpleQueue.__qualname__ = "SimpleQueue"  # PyPy's has another, by which this is not found
     return SimpleQueue
 
