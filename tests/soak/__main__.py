@@ -107,7 +107,7 @@ def play(seconds: float, seed: str, with_processes: bool) -> None:
         for method in processes.METHODS:
             crossing = processes.Crossing(method, random.Random(f"{seed} {method}"), ended)
             threads.append(threading.Thread(target=crossing.run))
-        for way in (processes.fork, processes.command):
+        for way in (processes.fork, processes.command, processes.many_interpreters):
             threads.append(threading.Thread(target=_again, args=(way, seed, ended)))
     for thread in threads:
         thread.start()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import process as executors
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ledger import INTENDED, LEDGER, LINKED, RETURN, TRACER, WAYS, Job, Tally
@@ -276,3 +277,13 @@ def command(random: random.Random) -> None:
     if (parent or -link) != job.intended:
         LEDGER.mistake(job.kind, f"found {said}, and was meant to find {job.intended:x}")
     LEDGER.add((Counter(), Counter({job.kind: 1}), Counter(), []))
+
+
+def many_interpreters(random: random.Random) -> None:
+    """Hand work off in interpreters of another process, each of which checks it."""
+    command = [sys.executable, str(Path(__file__).with_name("many_interpreters.py"))]
+    LEDGER.hand("interpreters")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
+    if done.returncode:
+        LEDGER.mistake("interpreters", f"have ended with {done.returncode}: {done.stderr}")
+    LEDGER.add((Counter(), Counter({"interpreters": 1}), Counter(), []))

@@ -47,7 +47,7 @@ def test_a_short_soak_ends_well():
 
     assert status == 0, said
     assert "wrong" in said
-    for kind in ("submit", "asyncio.Queue", "timer rounds", "ProcessPoolExecutor, spawn"):
+    for kind in ("submit", "asyncio.Queue", "timer rounds", "fork", "interpreters"):
         assert f" {kind} " in said
 
 
