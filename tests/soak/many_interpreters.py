@@ -1,4 +1,4 @@
-"""Hands work off in several interpreters of this process at a time; exit status 1 if any goes wrong.
+"""Hands work off in several interpreters of a process at once; exit status 1 if any goes wrong.
 
 Each has the library, its compiled part and their state to itself. A process of its own runs this,
 since an interpreter never frees all of its memory. Up to 3.11 interpreters share one GIL, and run
