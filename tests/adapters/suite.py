@@ -199,6 +199,8 @@ class Items:
     setting: ClassVar[str] = "queue"
     tells_twins: ClassVar[bool] = True
     """Whether it is known of the same object that is there twice which of the two comes out."""
+    is_stack: ClassVar[bool] = False
+    """Whether the last one in is the first one out."""
 
     def make(self, size: int = 0) -> Any:
         """Return a queue."""
@@ -247,7 +249,8 @@ class Items:
                 item = self.get(queue)
                 span = tracer.start_span("work")
                 parents.setdefault(item, []).append(span.parent and span.parent.span_id)
-            return parents == {1: ids[:2], 2: ids[2:3], 3: ids[3:]} or (parents, ids)
+            twins = ids[1::-1] if self.is_stack else ids[:2]
+            return parents == {1: twins, 2: ids[2:3], 3: ids[3:]} or (parents, ids)
 
         assert self.run(flow) == [True]
 

@@ -48,6 +48,11 @@ class TestNoWait(_Queues):
     get_nowait = get
 
 
+class TestStack(TestSync):
+    kind = "LifoQueue"
+    is_stack = True
+
+
 class TestPriority(TestSync):
     kind = "PriorityQueue"
 
