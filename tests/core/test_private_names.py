@@ -44,6 +44,7 @@ NEITHER = {
     ("_observer.flows", "_function"): "`Call` has it",
     ("_primitives._multiprocessing._executors", "_context"): "`Call` has it",
     ("_primitives._multiprocessing._executors", "_function"): "`Call` has it",
+    ("_primitives._multiprocessing._pools", "_queue"): "the name of the module of `SimpleQueue`",
     ("_status.otlp", "_EXPORTER"): "the end of the names of variables",
     ("_status.otlp", "_PROTOCOL"): "the end of the names of variables",
     ("_status.otlp", "_exporter"): "the end of the names of entry points",
