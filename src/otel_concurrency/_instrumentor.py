@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
 from otel_concurrency._configuration import Configuration
 from otel_concurrency._core import handoff
-from otel_concurrency._crossing import environment
 from otel_concurrency._generators import drivers
 from otel_concurrency._linking import policies as _policy
 from otel_concurrency._linking import span_start
@@ -124,7 +124,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         flush.timeout = 0
         span_start.link_after = 0
         undo: dict[str, Callable[[], object]] = {
-            "the base context": environment.leave,
+            "the base context": _leave_environment,
             "root spans": span_start.watch_roots,
         }
         undo |= {one.name: one.switch_off for one in adapters_in_use.values()}
@@ -314,4 +314,13 @@ def _switch_environment_on(settings: _settings.Settings) -> None:
     """Make this process join the trace in which it was started, if the setting allows it."""
     policy = settings.policies["subprocess"]
     if policy is not _policy.Policy.OFF:
+        from otel_concurrency._crossing import environment
+
         environment.enter(_policy.change_for(policy, "subprocess"))
+
+
+def _leave_environment() -> None:
+    """Leave the trace that :func:`_switch_environment_on` has joined, if it did."""
+    environment: Any = sys.modules.get("otel_concurrency._crossing.environment")
+    if environment is not None:
+        environment.leave()

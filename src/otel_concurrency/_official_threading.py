@@ -19,7 +19,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry.context import Context
 
@@ -35,13 +35,8 @@ SETTING = "OTEL_PYTHON_CONCURRENCY_KEEP_OFFICIAL_THREADING"
 _MISSING: Any = object()
 
 
-class _TakenOff(NamedTuple):
-    """A wrapper that was taken off, and what was left in its place."""
-
-    owner: type
-    name: str
-    wrapper: Any
-    left: Any
+_TakenOff = tuple[type, str, Any, Any]
+"""A class, a name, the wrapper that was taken off, and what was left in its place."""
 
 
 class _Part:
@@ -266,9 +261,9 @@ def _take_off(owner: type, name: str) -> _TakenOff:
     wrapper = vars(owner)[name]
     if _is_copy(owner, wrapper):
         delattr(owner, name)
-        return _TakenOff(owner, name, wrapper, _MISSING)
+        return owner, name, wrapper, _MISSING
     setattr(owner, name, wrapper.__wrapped__)
-    return _TakenOff(owner, name, wrapper, wrapper.__wrapped__)
+    return owner, name, wrapper, wrapper.__wrapped__
 
 
 class _Context:

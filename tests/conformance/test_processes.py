@@ -32,6 +32,7 @@ from process_work import NOTHING, Sight
 
 from interpreters import THREADS_INHERIT, death_of
 from otel_concurrency import ConcurrencyInstrumentor, _settings
+from otel_concurrency._crossing import carrier
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -306,6 +307,25 @@ def test_policy_link_crosses(form, instrument, tracer):
 
     link = (origin.parent, "policy", form.setting)
     assert set(results) == {Sight(baggage=origin.baggage, links=(link,))}
+
+
+def test_a_forked_process_knows_the_context_without_reading_the_headers(
+    instrumented, tracer, monkeypatch
+):
+    """What it does not do itself touches none of its memory, each page of which is copied then."""
+    parent, plain = os.getpid(), carrier._read
+
+    def read(*args):
+        assert os.getpid() == parent
+        return plain(*args)
+
+    monkeypatch.setattr(carrier, "_read", read)
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=process_work.send, args=(sender, process_work.look))
+    with span_and_baggage(tracer) as origin:
+        process.start()
+    assert receiver.recv() == origin
+    process.join(TIMEOUT)
 
 
 def test_a_span_that_had_ended_is_linked_from_another_process(instrument, tracer):

@@ -250,6 +250,16 @@ def _extract(headers: Mapping[str, str]) -> Context:
     return context
 
 
+def know(headers: Headers) -> None:
+    """Have a child that is forked next know the context of ``headers``. May raise.
+
+    What it need not find out itself, it need not touch: each page of memory that a child touches is
+    copied first.
+    """
+    if _is_pure(get_global_textmap()):
+        _extract(headers)
+
+
 def _read(headers: Mapping[str, str], propagator: Any) -> Context:
     """Return the context of the W3C headers, and what ``propagator`` finds in addition."""
     context = _STANDARD.extract(headers, Context())

@@ -13,7 +13,7 @@ from _thread import get_ident
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import FunctionType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, get_current_span
@@ -23,13 +23,20 @@ from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._linking import origins
 from otel_concurrency._linking.origins import Links
 
+_NO_KEYWORDS: Mapping[str, Any] = {}
 
-class Job(NamedTuple):
+
+class Job:
     """A function that is armed, and the arguments that it will be called with."""
 
-    function: Any
-    args: Iterable[Any] = ()
-    kwargs: Mapping[str, Any] = {}
+    __slots__ = ("args", "function", "kwargs")
+
+    def __init__(
+        self, function: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] = _NO_KEYWORDS
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
 
 
 class Round:

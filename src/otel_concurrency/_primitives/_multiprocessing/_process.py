@@ -57,6 +57,10 @@ def _start(original: Any, seam: Seam) -> Any:
         headers = carrier.capture(seam, self)
         if headers is not None:
             self.__dict__[_HEADERS] = headers
+            try:
+                carrier.know(headers)
+            except Exception as error:
+                handoff.report_fault("extract", error)
         settings = _settings.in_force
         if settings is not None:
             # It is set last, since attributes are unpickled in order: the others import the
