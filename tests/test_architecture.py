@@ -6,17 +6,22 @@ import ast
 import importlib
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from otel_concurrency import _adapters, _primitives, _settings, environment_variables
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
+TESTS_OF_ADAPTERS = REPOSITORY / "tests" / "adapters"
 PACKAGE = "otel_concurrency"
 FILES = sorted((SOURCE / PACKAGE).rglob("*.py"))
 
@@ -456,7 +461,34 @@ def test_adapter_has_its_row_on_the_page(library):
 @adapters
 def test_adapter_has_its_tests(library):
     """They are where the gate runs them against the library itself."""
-    assert (REPOSITORY / "tests" / "adapters" / f"test_{library}.py").exists()
+    assert (TESTS_OF_ADAPTERS / f"test_{library}.py").exists()
+
+
+@adapters
+def test_adapter_is_tested_with_its_oldest_version(library):
+    """What the gate installs for that is the first version that the page names, and so is dev's."""
+    name = canonicalize_name(library)
+    oldest = Version(_adapters.tested(library)[0])
+    wanted = requirements(dev_adapters()).get(name)
+    if wanted is not None:  # one of another name, such as Qt's, has several
+        pinned = requirements((TESTS_OF_ADAPTERS / "oldest.txt").read_text("utf-8").splitlines())
+        assert [*map(str, pinned[name].specifier)] == [f"=={_adapters.tested(library)[0]}"]
+        assert {Version(one.version) for one in wanted.specifier if one.operator == ">="} == {
+            oldest
+        }
+
+
+def dev_adapters() -> list[str]:
+    """Return the lines of the extra by which the gate installs what adapters are for."""
+    source = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    (extra,) = re.findall(r"^dev-adapters = \[\n(.*?)^\]", source, re.MULTILINE | re.DOTALL)
+    return re.findall(r'^    "([^"]*)"', extra, re.MULTILINE)
+
+
+def requirements(lines: Iterable[str]) -> dict[str, Requirement]:
+    """Return the requirements by the names of their packages."""
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(one.name): one for one in found}
 
 
 def named_values(node: ast.AST) -> list[tuple[str | None, ast.expr | None]]:

@@ -7,11 +7,15 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from servers import RABBITMQ, SERVERS, found
 
-from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency import ConcurrencyInstrumentor, _adapters
 
 NEEDED = {
     "test_agents.py": "agents fastmcp langgraph pydantic_ai",
@@ -101,13 +105,36 @@ def is_there(library):
         return False
 
 
-collect_ignore = [
-    file
-    for file, libraries in NEEDED.items()
-    if ("ALL_ADAPTERS" not in os.environ or file in APART)
-    and (not all(map(is_there, libraries.split())) or not os.path.exists(PROGRAMS.get(file, "/")))
-]
-"""Where a library is not installed there is nothing to test; the gate says that all of them are."""
+def not_for_this_python():
+    """Return the packages that ``dev-adapters`` asks for on other versions of Python alone."""
+    wanted = map(Requirement, metadata.requires("otel-concurrency") or ())
+    return {
+        canonicalize_name(one.name)
+        for one in wanted
+        if one.marker is not None
+        and "dev-adapters" in str(one.marker)
+        and not one.marker.evaluate({"extra": "dev-adapters"})
+    }
+
+
+LEFT_OUT = not_for_this_python()
+
+
+def is_left_out(library):
+    """Whether a library that is imported by this name is of a package that is left out."""
+    name = library.replace("_", "-")
+    return any(one == name or one.startswith(f"{name}-") for one in LEFT_OUT)
+
+
+def is_ignored(file, libraries):
+    """Whether a file is not collected. The gate says that all libraries are there."""
+    if "ALL_ADAPTERS" in os.environ and file not in APART:
+        return any(map(is_left_out, libraries))
+    return not all(map(is_there, libraries)) or not os.path.exists(PROGRAMS.get(file, "/"))
+
+
+collect_ignore = [file for file, needed in NEEDED.items() if is_ignored(file, needed.split())]
+"""Where a library is not installed there is nothing to test."""
 
 
 # eventlet imports dnspython if that is there, which imports httpx2 and trio if they are: then it
@@ -131,6 +158,46 @@ def namespaces_can_be_made():
 
 if not namespaces_can_be_made():
     collect_ignore.append("test_distributed_hosts.py")
+
+
+OF_EVERY_ADAPTER = "test_every_adapter.py"
+
+
+def pytest_addoption(parser):
+    """Have but a sample of the adapters' tests run."""
+    parser.addoption(
+        "--sample", action="store_true", help="run one decisive test of each kind for each adapter"
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Collect the tests of adapters alone, where a sample is wanted."""
+    if config.getoption("--sample") and collection_path.parent == Path(__file__).parent:
+        files = {OF_EVERY_ADAPTER, *(f"test_{library}.py" for library in _adapters.ADAPTERS)}
+        return True if collection_path.name not in files else None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep the first of each decisive test in a file, where a sample is wanted."""
+    if not config.getoption("--sample"):
+        return
+    kept, seen = [], set()
+    for item in items:
+        test = item.path, item.originalname
+        if item.path.name == OF_EVERY_ADAPTER or (is_decisive(item) and test not in seen):
+            kept.append(item)
+            seen.add(test)
+    without = {item.path.name for item in items} - {item.path.name for item in kept}
+    if without:
+        raise pytest.UsageError(f"No test is marked as decisive in: {', '.join(sorted(without))}")
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def is_decisive(item):
+    """Whether a test shows what an adapter does: others show that none is needed."""
+    return item.get_closest_marker("decisive") and getattr(item.cls, "needs_adapter", True)
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ class Messages:
         context.detach(token)
         return origin.get_span_context().span_id, tenant
 
+    @pytest.mark.decisive
     def test_a_task_is_done_in_the_context_that_it_was_sent_in(self, instrument):
         """Parent and baggage, of each its own, and nothing in one that has none."""
         self.switch_on(instrument)

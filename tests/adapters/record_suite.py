@@ -79,6 +79,7 @@ class Records:
 
         return outside(asyncio.run, main())
 
+    @pytest.mark.decisive
     def test_a_record_is_handled_in_its_own_context(self, instrument):
         """Each of them, and one that has none in no context."""
         instrument()

@@ -98,6 +98,7 @@ class Calls:
     def worker(self):
         """Give the hand-offs of a test a worker, where the library has one."""
 
+    @pytest.mark.decisive
     def test_the_work_is_done_in_the_context_that_it_was_handed_off_in(self, instrument, tracer):
         """A span of the work is a child, with the baggage, wherever the worker was made."""
         instrument()
@@ -120,6 +121,7 @@ class Calls:
         with tracer.start_as_current_span("origin") as origin:
             assert self.hand_off(trace.get_current_span) is origin
 
+    @pytest.mark.decisive
     def test_nothing_is_left_to_the_next_work(self, instrument, tracer):
         """Work without context has none, after work that had, forgets to detach, and fails."""
         instrument()
@@ -237,6 +239,7 @@ class Items:
             ids.append(span.get_span_context().span_id)
         return ids
 
+    @pytest.mark.decisive
     def test_an_item_is_handled_in_the_context_in_which_it_was_put(self, instrument, tracer):
         """Each of several items, equal ones among them, under its own producer."""
         instrument()
@@ -254,6 +257,7 @@ class Items:
 
         assert self.run(flow) == [True]
 
+    @pytest.mark.decisive
     def test_an_item_without_context_is_nobodys(self, instrument, tracer):
         """It is not handled in the context of the item before, nor is anything left after it."""
         instrument()
@@ -323,6 +327,7 @@ class Items:
 
         assert self.run(flow) == [True]
 
+    @pytest.mark.decisive
     def test_baggage_alone_is_carried(self, instrument):
         """Any key of the context comes with the item."""
         instrument()

@@ -83,6 +83,7 @@ def close():
 """
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_worker_processes(backend, tmp_path, monkeypatch):
     """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""

@@ -78,6 +78,7 @@ def scheduler(request):
     shut_down(made)
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("started", ["before", "after"])
 @pytest.mark.parametrize("firings", [1, FIRINGS])
 def test_each_firing_is_linked_to_where_the_job_was_added(

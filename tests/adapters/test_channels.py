@@ -28,9 +28,11 @@ class Seen:
         context.attach(context.set_value("forgotten", 1))
 
     async def next(self):
-        async with asyncio.timeout(WAIT):
+        async def marked():
             while not self.marks:
                 await asyncio.sleep(0.001)
+
+        await asyncio.wait_for(marked(), WAIT)
         return self.marks.pop()
 
 
@@ -97,6 +99,7 @@ def layer(monkeypatch):
     return get_channel_layer()
 
 
+@pytest.mark.decisive
 def test_a_message_is_handled_in_the_context_in_which_it_was_sent(instrument, tracer, layer):
     """Not in that of the message before; one that was sent in none is in none."""
     instrument()

@@ -43,6 +43,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
 def test_a_task_is_done_in_the_context_that_it_was_submitted_in(processes, tmp_path, monkeypatch):
     """Parent and baggage of each its own, none without; whoever made the cluster; spans arrive."""

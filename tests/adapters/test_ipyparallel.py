@@ -89,6 +89,7 @@ def found(tmp_path_factory):
 NOTHING = [None, [], None, None]
 
 
+@pytest.mark.decisive
 def test_a_call_is_a_child_with_the_baggage(found):
     """Of every view and way; the next call has nothing of it."""
     assert len(found["on"]) == 6

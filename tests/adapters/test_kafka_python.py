@@ -117,6 +117,7 @@ print(current_after(next))
 """
 
 
+@pytest.mark.decisive
 @IN_BOTH_ORDERS
 def test_the_consumer_adopts_until_it_asks_again(first):
     """In both orders of import, and until this library is switched off."""
@@ -183,6 +184,7 @@ print(dict(context.get_current()))
 """
 
 
+@pytest.mark.decisive
 @IN_BOTH_ORDERS
 def test_what_poll_returns_is_a_batch(first):
     """Its span is a child of the only origin, or linked to each; the next one is a root span."""

@@ -62,6 +62,7 @@ def close():
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
+@pytest.mark.decisive
 @every_way
 def test_it_carries(way, tmp_path, monkeypatch):
     """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""

@@ -67,6 +67,7 @@ WAYS = {
 }
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_it_carries(way, tmp_path, monkeypatch):
     """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""

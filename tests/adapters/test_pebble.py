@@ -39,6 +39,7 @@ def _at_once(monkeypatch):
     monkeypatch.setenv("AT_ONCE", "1")
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pool_of_processes(method, tmp_path, monkeypatch):
     """Parent and baggage cross; nothing is left to the next task, nor of who made the pool."""

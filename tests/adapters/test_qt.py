@@ -257,6 +257,7 @@ CARRIED = (
 )
 
 
+@pytest.mark.decisive
 def test_work_is_a_child_of_who_handed_it_off(binding, found):
     """In a pool's thread, in a thread of Qt's, and in the loop, with the baggage."""
     expected = [found["origin"], [], "acme"]
@@ -264,6 +265,7 @@ def test_work_is_a_child_of_who_handed_it_off(binding, found):
         assert found["seen"][name] == expected, name
 
 
+@pytest.mark.decisive
 def test_nothing_is_left_to_the_next_work(binding, found):
     """Nor does it get anything from whoever runs the loop."""
     names = [name for name in found["seen"] if name.endswith("afterwards") or name == "warm"]

@@ -49,6 +49,7 @@ def add(scheduler, tracer, work, *args):
     return job, span.get_span_context().span_id
 
 
+@pytest.mark.decisive
 def test_each_run_is_linked_to_where_the_job_was_added(scheduler, instrument, tracer):
     """It is a trace of its own, with the baggage, whoever asks for it; the next job is not."""
     instrument()

@@ -25,6 +25,7 @@ def close():
 """
 
 
+@pytest.mark.decisive
 @pytest.mark.parametrize("kind", ["SPAWN", "FORK"])
 def test_it_carries(kind, tmp_path, monkeypatch):
     """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""
