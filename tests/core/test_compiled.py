@@ -6,15 +6,20 @@ What it does for hand-offs is what the pure twin does, and is tested by the same
 
 from __future__ import annotations
 
+import _queue
 import concurrent.futures
+import copy
 import gc
 import importlib.util
+import inspect
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
 import textwrap
+import types
 import weakref
 
 import pytest
@@ -24,6 +29,7 @@ from opentelemetry.context import Context, attach, detach, get_value, set_value
 from interpreters import PYPY, measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import compiled, handoff
+from otel_concurrency._items import adoption
 
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
@@ -193,6 +199,21 @@ def through_a_queue(items=None):
         detach(token)
 
 
+def from_two_producers():
+    """Get the items of two producers in turn; return them, and what was current with each."""
+    items = queue.SimpleQueue()
+    for number in range(4):
+        token = attach(set_value("producer", number % 2))
+        items.put(number)
+        detach(token)
+    token = attach(Context())
+    try:
+        return [(items.get(), get_value("producer")) for _ in range(4)]
+    finally:
+        adoption.let_go()
+        detach(token)
+
+
 def found_empty(items=None):
     """Ask a queue in vain."""
     items = items or queue.SimpleQueue()
@@ -216,6 +237,49 @@ def test_a_hand_off_arrives_and_leaves_nothing():
     """The work sees the context that was handed off; the worker is left with none."""
     assert in_a_work_item(seen) == ("handed off", {})
     assert through_a_queue() == ("item", "handed off")
+    assert from_two_producers() == [(0, 0), (1, 1), (2, 0), (3, 1)]
+
+
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("name", ["put", "get"])
+def test_a_method_is_a_function_in_all_that_can_be_read(name):
+    """Also where it is an object that calls C, and it is pickled, copied and referred to as one."""
+    method, plain = vars(queue.SimpleQueue)[name], getattr(_queue.SimpleQueue, name)
+    assert isinstance(method, types.FunctionType)
+    assert inspect.signature(method) == inspect.signature(plain)
+    assert repr(method).startswith("<function ")
+    assert (
+        pickle.loads(pickle.dumps(method)) is copy.copy(method) is copy.deepcopy(method) is method
+    )
+    assert weakref.ref(method)() is method
+    method.noted = 1
+    assert vars(method)["noted"] == 1
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_method_takes_what_its_function_takes():
+    """By position or by name; what does not fit is the same error."""
+    items = queue.SimpleQueue()
+    queue.SimpleQueue.put(items, 1)
+    items.put(2, False)
+    items.put(item=3, block=True, timeout=0)
+    assert [items.get(), items.get(False), items.get(timeout=1)] == [1, 2, 3]
+    with pytest.raises(TypeError, match="argument"):
+        items.put()
+    with pytest.raises(TypeError, match="argument"):
+        items.get(True, None, 3)
+
+
+@measures_memory
+def test_methods_are_freed():
+    """Those of a class that is replaced by another one at each start are not kept."""
+    references = []
+    for _ in range(3):
+        ConcurrencyInstrumentor().instrument()
+        references.append(weakref.ref(vars(queue.SimpleQueue)["put"]))
+        ConcurrencyInstrumentor().uninstrument()
+    gc.collect()
+    assert [reference() for reference in references[:-1]] == [None, None]
 
 
 @measures_memory
@@ -229,9 +293,11 @@ def test_a_hand_off_arrives_and_leaves_nothing():
         lambda: in_a_work_item(lambda: attach(set_value("key", "forgotten"))),
         cancelled,
         through_a_queue,
+        lambda: through_a_queue(queue.Queue()),
+        from_two_producers,
         found_empty,
     ],
-    ids=["result", "error", "forgotten", "cancelled", "queue", "empty"],
+    ids=["result", "error", "forgotten", "cancelled", "queue", "Queue", "producers", "empty"],
 )
 def test_hand_offs_leave_no_reference(hand_off, has_context):
     """After a hundred thousand hand-offs of a form there is not one reference more to anything."""
@@ -496,6 +562,8 @@ def test_interpreters_with_a_gil_of_their_own_run_it():
         threads = [threading.Thread(target=run) for _ in range(3)]
         for thread in threads:
             thread.start()
+            if sys.version_info < (3, 14):  # without the library several crash, too
+                thread.join(60)
         for thread in threads:
             thread.join(60)
         print(len(done))

@@ -1,8 +1,8 @@
 """Hands work off in several interpreters of a process at once; exit status 1 if any goes wrong.
 
 Each has the library, its compiled part and their state to itself. A process of its own runs this,
-since an interpreter never frees all of its memory. Up to 3.11 interpreters share one GIL, and run
-one after the other.
+since an interpreter never frees all of its memory. Up to 3.13 it has one of them at a time: before
+3.12 they share a GIL, and in 3.13 several are not safe without the library either.
 """
 
 import sys
@@ -13,7 +13,7 @@ try:
 except ImportError:  # up to 3.12
     import _xxsubinterpreters as interpreters
 
-AT_ONCE = 3 if sys.version_info >= (3, 13) else 1
+AT_ONCE = 3 if sys.version_info >= (3, 14) else 1
 
 NOT_ISOLATED = {} if sys.version_info >= (3, 13) else {"isolated": False}
 """Where they share the GIL, an isolated one has no threads."""
