@@ -6,7 +6,6 @@ What it does for hand-offs is what the pure twin does, and is tested by the same
 
 from __future__ import annotations
 
-import _queue
 import concurrent.futures
 import copy
 import gc
@@ -33,6 +32,7 @@ from otel_concurrency._items import adoption
 
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
+PLAIN_QUEUE = queue.SimpleQueue
 THIRD_ARGUMENT_IS_A_TASK = sys.version_info >= (3, 14)
 
 where_it_is_in_use = pytest.mark.skipif(compiled.functions is None, reason=compiled.reason)
@@ -240,11 +240,12 @@ def test_a_hand_off_arrives_and_leaves_nothing():
     assert from_two_producers() == [(0, 0), (1, 1), (2, 0), (3, 1)]
 
 
+@where_it_is_in_use
 @pytest.mark.usefixtures("on")
 @pytest.mark.parametrize("name", ["put", "get"])
 def test_a_method_is_a_function_in_all_that_can_be_read(name):
-    """Also where it is an object that calls C, and it is pickled, copied and referred to as one."""
-    method, plain = vars(queue.SimpleQueue)[name], getattr(_queue.SimpleQueue, name)
+    """The object that calls C is pickled, copied and referred to as the function is."""
+    method, plain = vars(queue.SimpleQueue)[name], getattr(PLAIN_QUEUE, name)
     assert isinstance(method, types.FunctionType)
     assert inspect.signature(method) == inspect.signature(plain)
     assert repr(method).startswith("<function ")
