@@ -36,7 +36,7 @@ _RUN, _TIMER_EVENT = "run", "timerEvent"
 
 # Not the docstring: PySide makes it of the signatures of all of the class, and remembers what it
 # finds in a module that is being imported. On Python 3.10 a wrong argument then ends the process.
-_named_as = functools.partial(functools.wraps, assigned=("__module__", "__name__", "__qualname__"))
+_NAMES = ("__module__", "__name__", "__qualname__")
 
 _type: Any = type  # untyped: an object of Qt is of any type
 
@@ -106,7 +106,7 @@ def _with_self(raw: Any, owner: type) -> Any:
     if callable(raw):
         return raw
 
-    @_named_as(raw.__get__(None, owner))
+    @functools.wraps(raw.__get__(None, owner), _NAMES)
     def original(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return raw.__get__(self, type(self))(*args, **kwargs)
 
@@ -166,7 +166,7 @@ def _place(owner: Any, seam: Seam) -> _Run | None:
 
 
 def _start_thread(original: Any, seam: Seam) -> Any:
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def start(self: Any, *args: Any, **kwargs: Any) -> Any:
         placed = None if self.isRunning() else _place(self, seam)
         try:
@@ -180,7 +180,7 @@ def _start_thread(original: Any, seam: Seam) -> Any:
 
 
 def _start_in_pool(original: Any, base: Any, seam: Seam) -> Any:
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def start(self: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
         is_runnable = isinstance(work, base)
         placed = _place(work, seam) if is_runnable else None
@@ -205,7 +205,7 @@ def _single_shot(original: Any, core: Any, seam: Seam) -> Any:
     # a method that is not its object's own is freed before it is called.
     takes_context = core.__name__.startswith("PySide")
 
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def singleShot(*args: Any, **kwargs: Any) -> Any:  # noqa: N802
         *others, slot = args or (None,)
         receiver = getattr(slot, "__self__", None)
@@ -243,7 +243,7 @@ class _WeakSlot:
 def _start_timer(original: Any, core: Any, seam: Seam) -> Any:
     base = core.QTimer.__dict__[_TIMER_EVENT]
 
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def start(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
         _remove(self)
@@ -258,7 +258,7 @@ def _start_timer(original: Any, core: Any, seam: Seam) -> Any:
 
 
 def _stop_timer(original: Any) -> Any:
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def stop(self: Any) -> Any:
         _remove(self)
         return original(self)
@@ -347,7 +347,7 @@ def _loops(module: ModuleType, names: tuple[str, ...], seam: Seam) -> list[Patch
 
 
 def _loop(original: Any, seam: Seam) -> Any:
-    @_named_as(original)
+    @functools.wraps(original, _NAMES)
     def run(*args: Any, **kwargs: Any) -> Any:
         if not (seam.active and handoff.is_concerned(seam)):
             return original(*args, **kwargs)
