@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -183,7 +184,9 @@ def main() -> int:
         f"policy {arguments.policy}, seed {arguments.seed}"
     )
     warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: it is the point
-    settings = {"policy": arguments.policy, "subprocess": arguments.policy}
+    # A machine that others use may have work wait for minutes.
+    settings: dict[str, Any] = {"policy": arguments.policy, "link_after": 0}
+    settings["subprocess"] = arguments.policy
     if arguments.off:
         settings[arguments.off] = "off"
     if arguments.policy == "link":
