@@ -87,11 +87,12 @@ PROGRAMS = {
     "no memory": """
         import threading
         from concurrent.futures import ThreadPoolExecutor
-        from otel_concurrency._core import handoff
+        from otel_concurrency._core import compiled, handoff
 
         def fail(*args):
             raise MemoryError
         handoff.attach = handoff.get_current = fail
+        compiled.bind(vars(handoff))
         for seam in handoff.seams.values():
             seam.capture = fail
         results = []
