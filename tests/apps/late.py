@@ -1,9 +1,9 @@
-"""Starts a child that does one thing, named as the first argument, and prints what it has seen.
+"""Starts a child for each thing that the first argument names, and prints what it has seen.
 
 The second argument is the start method. The main module imports nothing that the library is
 concerned with, so a child imports that with its own code; with `api` as the third argument it
 imports OpenTelemetry's API. With `plain` the library stays off. Printed is JSON: what the parent's
-span was, and what the child said.
+span was, and what each child said, or with which status it ended without a word.
 """
 
 import multiprocessing
@@ -357,8 +357,23 @@ def spans_at_the_end(answers):
     answers.send(file.name)
 
 
+def answer_of(name, method):
+    """Have a child do one thing; return what it says, or its status if that is not 0."""
+    mp = multiprocessing.get_context(method)
+    here, there = multiprocessing.Pipe(False)
+    child = mp.Process(target=globals()[name], args=(there,))
+    child.start()
+    there.close()
+    try:
+        answer = here.recv()
+    except EOFError:
+        answer = "nothing"
+    child.join()
+    return f"status {child.exitcode}" if child.exitcode else answer
+
+
 def main():
-    """Start the child in a span with baggage, and print what it says."""
+    """Start the children in a span with baggage, and print what they say."""
     import json
 
     from opentelemetry import baggage, context
@@ -370,17 +385,10 @@ def main():
     from opentelemetry.sdk.trace import TracerProvider
 
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("late")
-    mp = multiprocessing.get_context(sys.argv[2])
     with tracer.start_as_current_span("parent") as span:
         context.attach(baggage.set_baggage("tenant", "acme"))
-        here, there = multiprocessing.Pipe(False)
-        child = mp.Process(target=globals()[sys.argv[1]], args=(there,))
-        child.start()
-        there.close()
-        answer = here.recv()
-        child.join()
-    print(json.dumps({"trace": f"{span.get_span_context().trace_id:x}", "answer": answer}))
-    sys.exit(child.exitcode)
+        answers = {name: answer_of(name, sys.argv[2]) for name in sys.argv[1].split(",")}
+    print(json.dumps({"trace": f"{span.get_span_context().trace_id:x}", "answers": answers}))
 
 
 if __name__ == "__main__":
