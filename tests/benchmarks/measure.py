@@ -44,7 +44,7 @@ class Effort:
 
 
 THOROUGH = Effort(rounds=25, seconds=0.004)
-QUICK = Effort(rounds=2, seconds=0.0005)
+QUICK = Effort(rounds=2, seconds=0.0)  # one call a turn
 
 
 @dataclass(frozen=True)

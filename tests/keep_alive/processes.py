@@ -27,7 +27,10 @@ def _is_installed(module):
 
 @contextlib.contextmanager
 def serving(name, library):
-    """Serve in a process of its own meanwhile; yield the port."""
+    """Serve in a process of its own meanwhile; yield the port.
+
+    Whatever becomes of the requests, a server that has ended is what is wrong.
+    """
     with subprocess.Popen(
         [sys.executable, str(_HERE / "server.py"), name, library],
         stdin=subprocess.DEVNULL,
@@ -37,8 +40,10 @@ def serving(name, library):
         try:
             yield int(process.stdout.readline())
         finally:
+            ended = process.poll()
             process.terminate()
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            assert ended is None, f"the server ended while it was asked, with status {ended}"
