@@ -122,7 +122,7 @@ LEFT_OUT = not_for_this_python()
 
 def is_left_out(library):
     """Whether a library that is imported by this name is of a package that is left out."""
-    name = library.replace("_", "-")
+    name = canonicalize_name(library)
     return any(one == name or one.startswith(f"{name}-") for one in LEFT_OUT)
 
 
