@@ -70,6 +70,8 @@ NEEDED = {
     "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
     "test_pygobject.py": "gi",
     "test_qt.py": "PyQt5 PyQt6 PySide6 qasync",
+    "test_ray.py": "ray",
+    "test_ray_hosts.py": "ray",
     "test_reactivex.py": "reactivex",
     "test_rq.py": "rq fakeredis",
     "test_saq.py": "saq",
@@ -157,7 +159,7 @@ def namespaces_can_be_made():
 
 
 if not namespaces_can_be_made():
-    collect_ignore.append("test_distributed_hosts.py")
+    collect_ignore += ["test_distributed_hosts.py", "test_ray_hosts.py"]
 
 
 OF_EVERY_ADAPTER = "test_every_adapter.py"

@@ -38,7 +38,7 @@ def outside(function: Callable[..., Any], *args: Any) -> Any:
     return contextvars.Context().run(function, *args)
 
 
-def run_program(program: str, *arguments: str, directory: Any = None) -> str:
+def run_program(program: str, *arguments: str, directory: Any = None, timeout: float = 100) -> str:
     """Run a program in a process of its own; return what it printed.
 
     With a ``directory`` it is a file there, which worker processes can import.
@@ -52,7 +52,7 @@ def run_program(program: str, *arguments: str, directory: Any = None) -> str:
         [sys.executable, *command, *arguments],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

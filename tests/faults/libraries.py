@@ -980,6 +980,42 @@ def jobs_of_saq() -> Any:
         logging.disable(logging.NOTSET)
 
 
+def remote_calls() -> Any:
+    """Send a task of ray's and do it, with nothing in the place of the cluster."""
+    import ray
+    import ray._private.worker as workers
+    from ray import cloudpickle
+    from ray._common import signature
+
+    sent: list[Any] = []
+    present: Any = SimpleNamespace(
+        connected=True,
+        check_connected=int,
+        mode=workers.WORKER_MODE,
+        current_cluster_and_job=(1, 1),
+        debugger_breakpoint=b"",
+        should_capture_child_tasks_in_placement_group=False,
+        function_actor_manager=SimpleNamespace(export=id),
+        core_worker=SimpleNamespace(
+            submit_task=lambda *args: [sent.append(args[2])], current_actor_is_asyncio=bool
+        ),
+    )
+    plain, workers.global_worker = workers.global_worker, present
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    try:
+        task: Any = ray.remote(scheduling_strategy="DEFAULT")(square)
+        task.remote(2)
+        results: list[Any] = [told(task.remote)]
+        for flat in map(cloudpickle.dumps, sent):
+            with workers._changeproctitle("begins", "ends"):
+                args, kwargs = signature.recover_args(cloudpickle.loads(flat))
+                results.append(square(*args, **kwargs))
+    finally:
+        workers.global_worker = plain
+        del os.environ["RAY_ENABLE_AUTO_CONNECT"]
+    return results
+
+
 def requests_to_engines() -> Any:
     """Send a request of ipyparallel's, and have an engine's kernel do it, without a cluster."""
     from ipyparallel import Client
@@ -1211,6 +1247,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "pika": (posted_to_a_loop,),
     "pygobject": (loops_of_glib,),
     "qt": (loops_of_qt,),
+    "ray": (remote_calls,),
     "reactivex": (actions,),
     "rq": (rq_jobs,),
     "saq": (jobs_of_saq,),

@@ -106,6 +106,14 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             *("PyQt5.QtCore", "PyQt5.QtGui", "PyQt5.QtWidgets"),
         ),
     },
+    "ray": {
+        "multiprocessing": (
+            "ray._common.signature",
+            "ray._private.worker",
+            "ray.actor",
+            "ray.remote_function",
+        ),
+    },
     "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "saq": {"multiprocessing": ("saq.queue.base", "saq.worker")},
