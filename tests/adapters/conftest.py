@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -62,6 +63,7 @@ NEEDED = {
     "test_mcp.py": "mcp opentelemetry.instrumentation.asgi uvicorn",
     "test_model_streams.py": "openai opentelemetry.instrumentation.genai pydantic_ai uvicorn",
     "test_more_executors.py": "more_executors",
+    "test_mpi4py.py": "mpi4py",
     "test_multiprocess.py": "multiprocess pathos",
     "test_nothing_needed.py": "aiomultiprocess dask mpire",
     "test_pebble.py": "pebble",
@@ -91,7 +93,11 @@ NEEDED = {
 }
 """By file: the libraries that it is about."""
 
-PROGRAMS = {"test_pika.py": RABBITMQ, "test_saq.py": found("redis-server") or "no such file"}
+PROGRAMS = {
+    "test_mpi4py.py": os.path.join(os.path.dirname(sys.executable), "mpiexec"),
+    "test_pika.py": RABBITMQ,
+    "test_saq.py": found("redis-server") or "no such file",
+}
 """By file: what has to be installed beside them."""
 
 APART = {"test_autogen.py", "test_google_adk.py", "test_pygobject.py"}

@@ -60,6 +60,7 @@ STAND_INS = {
     "ForkingPickler": "the standard library's pickler",
     "Fifo": "a deque",
     "PortableCall": "is pickled in the place of the program's callable",
+    "_Task": "as PortableCall",
     "_PortableHeaders": "as PortableCall, in the place of an argument",
     "_Arguments": "the program's arguments, to ray",
     "_Execution": "what ray enters around a call",

@@ -980,6 +980,26 @@ def jobs_of_saq() -> Any:
         logging.disable(logging.NOTSET)
 
 
+def tasks_of_mpi() -> Any:
+    """Have a task of mpi4py's done in a thread, and another after it was pickled."""
+    import pickle
+
+    from mpi4py.futures import MPIPoolExecutor, ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as threads:
+        results: list[Any] = [threads.submit(square, 2).result(WAIT)]
+        results.append(told(threads.submit(fail).result, WAIT))
+        results.append(told(threads.submit))
+    sent: list[Any] = []
+
+    class Sending(MPIPoolExecutor):  # type: ignore[misc]
+        _make_pool = staticmethod(lambda _: SimpleNamespace(push=sent.append))
+
+    Sending().submit(square, 3)
+    function, args, kwargs = pickle.loads(pickle.dumps(sent[0][1]))
+    return [*results, function(*args, **kwargs)]
+
+
 def remote_calls() -> Any:
     """Send a task of ray's and do it, with nothing in the place of the cluster."""
     import ray
@@ -1241,6 +1261,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "llama_index_workflows": (sent_events,),
     "loky": (loky_pools,),
     "more_executors": (attempts,),
+    "mpi4py": (tasks_of_mpi,),
     "multiprocess": (dill_pools,),
     "pgqueuer": (rows,),
     "pebble": (scheduled_in_processes,),

@@ -85,6 +85,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "more_executors._impl.throttle",
         ),
     },
+    "mpi4py": {"multiprocessing": ("mpi4py.futures.pool",)},
     "multiprocess": {
         "multiprocessing": ("multiprocess.process", "multiprocess.pool", "multiprocess.queues"),
         "queue": ("multiprocess.managers",),
