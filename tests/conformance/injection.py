@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 
 
 class InjectedError(Exception):
@@ -22,6 +22,16 @@ def always_fail(*args):
     return fail
 
 
+class _Binding:
+    """Binds the compiled part to the functions of the hand-off when set or deleted."""
+
+    def __setattr__(self, name, value):
+        compiled.bind(vars(handoff))
+
+    def __delattr__(self, name):
+        compiled.bind(vars(handoff))
+
+
 def wherever_it_is(name):
     """Return what makes a function of the hand-off raise in every module and seam that holds it."""
 
@@ -29,6 +39,7 @@ def wherever_it_is(name):
         ConcurrencyInstrumentor().instrument()  # makes what is made at the first use
         ConcurrencyInstrumentor().uninstrument()
         function = getattr(handoff, name)
+        patch(_Binding(), "bound", True, raising=False)  # undone after all others
         for seam in handoff.seams.values():
             for slot in ("current", "concerned"):
                 if getattr(seam, slot) is function:
@@ -36,5 +47,6 @@ def wherever_it_is(name):
         for module_name, module in list(sys.modules.items()):
             if module_name.startswith("otel_concurrency") and vars(module).get(name) is function:
                 patch(module, name, fail)
+        compiled.bind(vars(handoff))
 
     return inject
