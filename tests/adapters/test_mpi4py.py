@@ -39,6 +39,7 @@ def mpiexec(monkeypatch):
     return shutil.which("mpiexec")
 
 
+@pytest.mark.decisive
 def test_workers_that_are_spawned(tmp_path, monkeypatch):
     """Parent and baggage cross, nothing is left to the next task, and workers' spans arrive."""
     check_processes(WAY, tmp_path, monkeypatch)

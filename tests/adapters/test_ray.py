@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import ray._common.signature
 import ray._private.worker
 from ray.actor import ActorClass, ActorMethod
@@ -9,6 +10,7 @@ from ray.remote_function import RemoteFunction
 from suite import IN_BOTH_ORDERS, check_undo, run_program
 
 
+@pytest.mark.decisive
 @IN_BOTH_ORDERS
 def test_imported_before_or_after(first, monkeypatch):
     """A task gets its context and its own arguments; one that was sent without context has none."""

@@ -120,8 +120,8 @@ class _Buffer(deque[Any]):
         self._put = self._taken = 0
 
 
-_append: Any = deque.append
-_popleft: Any = deque.popleft
+_deque: Any = deque
+_append, _popleft = _deque.append, _deque.popleft
 
 
 def _start_thread(original: Any, seam: Seam, buffer: Any) -> Any:
