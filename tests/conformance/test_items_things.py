@@ -13,6 +13,7 @@ import contextvars
 import itertools
 import queue
 import threading
+from dataclasses import dataclass
 
 import pytest
 from forms import WAIT, without_context
@@ -557,6 +558,42 @@ def test_a_worker_that_puts_what_it_finds(form, pool, spans):
     without_context(crawl)
 
     assert parents == ["producer", *(f"page {n}" for n in range(5))]
+
+
+@dataclass(slots=True)
+class Page:
+    """Work without weak references, where the next takes the place of the last in memory."""
+
+    address: str
+    depth: int = 1
+    crawler: object = len
+
+    def __lt__(self, other):
+        return self.address < other.address
+
+
+@forms(exact)
+@pytest.mark.parametrize("make", [Page, lambda _: Slotted()], ids=["told apart", "not"])
+def test_a_worker_that_puts_what_cannot_be_referred_to_weakly(make, form, pool, spans):
+    """What it has taken is gone then. It is never in the context of that; some are in none."""
+    jobs = pool(form)
+    form.put_under(spans, "producer", jobs.queue, make("0"))
+    parents = []
+
+    def crawl():
+        for n in range(6):
+            form.get(jobs.queue)
+            with spans.start_as_child(f"page {n}") as span:
+                parents.append(spans.name(span.parent))
+                form.put(jobs.queue, make(f"{n + 1}"))
+
+    without_context(crawl)
+
+    right = ["producer", *(f"page {n}" for n in range(5))]
+    missing = set() if make is Page else {None}
+    assert not [
+        pair for pair in zip(parents, right, strict=True) if pair[0] not in {pair[1], *missing}
+    ]
 
 
 @forms(exact)

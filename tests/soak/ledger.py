@@ -141,9 +141,12 @@ LINKED: set[str] = set()
 """The kinds whose spans are linked, and not children: of every covered one under ``link``."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Job:
-    """One piece of work: a span, and what is handed off in it."""
+    """One piece of work: a span, and what is handed off in it.
+
+    It has weak references: without them one that is like another may have no parent (docs/limits.md).
+    """
 
     kind: str
     fate: str = RETURN

@@ -7,7 +7,8 @@ is compared with the loans:
 
 - What a flow takes out inside a span of its own and puts back has no context from then on.
 - What a flow takes out otherwise and puts back keeps the context that it came with: a job that is
-  tried again its producer's, a connection none.
+  tried again its producer's, a connection none. Where it has no weak references, and may be another
+  job that has its place in memory, it has a context only if that is current as well.
 - What a flow puts inside the trace in which it has asked the same queue, for something that had no
   context or was not there, has none either: it is a connection made anew, in a wrapper of its own.
 
@@ -31,6 +32,7 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core.handoff import adopted, get_current
+from otel_concurrency._items import members
 from otel_concurrency._linking import origins
 
 _SETTLED_AFTER = 32
@@ -105,7 +107,16 @@ class Loan:
         """Whether it is ``item``, which has this key, that was taken out."""
         if key is None or self.key != key:
             return False
-        return self._contents == _contents(item) if self._item is None else self._item() is item
+        return (
+            self._item() is item
+            if self._item
+            else members.are_alike(self._contents, _contents(item))
+        )
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether :meth:`is_of` cannot take for it what was made since, in its place in memory."""
+        return self._item is not None
 
     @property
     def is_held(self) -> bool:
@@ -283,7 +294,7 @@ class Loans:
             if loan.loans is self:
                 mine = mine or not loan.in_vain
                 if loan.key == key and loan.is_of(key, item):
-                    return self._came_back_to_its_place(loan)
+                    return self._came_back_to_its_place(loan, current)
         other = self._by_key.get(key)
         if other is not None and not other.is_of(key, item):
             other = None
@@ -314,11 +325,11 @@ class Loans:
             for loan in _taken.get()
         )
 
-    def _came_back_to_its_place(self, loan: Loan) -> Context | None:
+    def _came_back_to_its_place(self, loan: Loan, current: Context | None) -> Context | None:
         """Return the context to put again what the present flow has taken out."""
         context = self._came_back(loan)
         if not loan.busy:
-            return context
+            return context if loan.is_certain or context is current else None
         if loan.came_from() == loan.trace:
             _keep(self.things, loan.trace, None)  # the flow that filled the pool uses it
         return None
@@ -338,7 +349,7 @@ class Loans:
 
 
 def _contents(item: object) -> object:
-    """Return what tells ``item`` from one that takes its place in memory; no code of its runs."""
+    """Return what tells ``item`` from most that take its place in memory; no code of its runs."""
     kind = type(item)
     if kind in _VALUES:
         return hash(item)
@@ -346,7 +357,8 @@ def _contents(item: object) -> object:
         if issubclass(kind, base):
             parts = base.__getitem__(item, slice(_MOST_OF_A_FLOW))
             return tuple(hash(one) if type(one) in _VALUES else id(one) for one in parts)
-    return next((base.__hash__(item) for base in _VALUES if issubclass(kind, base)), None)
+    value = next((base.__hash__(item) for base in _VALUES if issubclass(kind, base)), None)
+    return members.of(item) if value is None else value
 
 
 def _span(context: Context) -> Any:
