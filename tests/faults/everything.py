@@ -477,6 +477,37 @@ def queues() -> Any:
     return [sorted(got[0]) for got in results], [got[1:] for got in results]
 
 
+class Slotted:
+    """An item without weak references."""
+
+    __slots__ = ("name", "tries", "value")
+
+    def __init__(self, name: str) -> None:
+        self.name, self.tries, self.value = name, 0, object()
+
+
+def returned() -> Any:
+    """Put items back to the queue that they came from, and new ones in their place in memory."""
+    items: Any = queue.SimpleQueue()
+    items.put(Slotted("0"))
+    got: list[Any] = []
+
+    def consume() -> None:
+        for number in range(4):
+            item = items.get(timeout=WAIT)
+            got.append((item.name, square(item.tries)))
+            item.tries += 1
+            if number % 2:
+                del item
+                item = Slotted(str(number))
+            items.put(item)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    consumer.join(WAIT)
+    return got, items.qsize()
+
+
 def batches() -> Any:
     """Get several items of different spans before anything is done for them."""
     items: Any = queue.SimpleQueue()
@@ -723,7 +754,7 @@ def mistakes() -> Any:
 
 
 IN_PROCESS = (
-    *(threads, futures, loops, schedulers, queues, batches),
+    *(threads, futures, loops, schedulers, queues, returned, batches),
     *(logs, thread_pools, spans, by_hand),
 )
 ACROSS = {

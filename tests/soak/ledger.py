@@ -145,7 +145,8 @@ LINKED: set[str] = set()
 class Job:
     """One piece of work: a span, and what is handed off in it.
 
-    It has weak references: without them one that is like another may have no parent (docs/limits.md).
+    It has weak references: without them, one that is like another may have no parent (see
+    docs/limits.md).
     """
 
     kind: str
