@@ -138,7 +138,7 @@ def _of_the_compiled_part() -> Row:
         "hand-offs of each form; each step of it made to fail, also by an interrupt; interpreters "
         "with a GIL of their own",
         "growth 0; results unchanged; the same tests under AddressSanitizer without a finding",
-        "python -m pytest tests/core/test_compiled.py",
+        'python -m pytest -m "scale or not scale" tests/core/test_compiled.py',
     )
 
 
