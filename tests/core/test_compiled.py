@@ -31,6 +31,7 @@ from otel_concurrency._core import compiled, handoff
 from otel_concurrency._items import adoption
 
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
+HAND_OFFS = 100_000
 PLAIN_QUEUE = queue.SimpleQueue
 THIRD_ARGUMENT_IS_A_TASK = sys.version_info >= (3, 14)
 
@@ -285,7 +286,7 @@ def test_methods_are_freed():
 @measures_memory
 @pytest.mark.usefixtures("on")
 @pytest.mark.parametrize("has_context", [True, False], ids=["context", "no context"])
-@pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.scale)])
+@pytest.mark.parametrize("number", [2_000, pytest.param(HAND_OFFS, marks=pytest.mark.scale)])
 @pytest.mark.parametrize(
     "hand_off",
     [
