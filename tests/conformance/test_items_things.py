@@ -573,6 +573,30 @@ class Page:
 
 
 @forms(exact)
+def test_a_worker_that_puts_the_same_value_in_another_trace(form, pool, spans):
+    """It is a new job, or one that is tried again there: in no trace of before."""
+    jobs = pool(form)
+    form.put_under(spans, "producer", jobs.queue, "the job")
+    parents = []
+
+    def work():
+        form.get(jobs.queue)
+        token = attach(Context())
+        with spans.start_as_child("other"):
+            form.put(jobs.queue, "the job")
+        detach(token)
+
+    def idle():
+        form.get(jobs.queue)
+        parents.append(spans.parent())
+
+    without_context(work)
+    without_context(idle)
+
+    assert parents in ([None], ["other"])
+
+
+@forms(exact)
 @pytest.mark.parametrize("make", [Page, lambda _: Slotted()], ids=["told apart", "not"])
 def test_a_worker_that_puts_what_cannot_be_referred_to_weakly(make, form, pool, spans):
     """What it has taken is gone then. It is never in the context of that; some are in none."""

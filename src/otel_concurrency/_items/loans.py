@@ -7,8 +7,8 @@ is compared with the loans:
 
 - What a flow takes out inside a span of its own and puts back has no context from then on.
 - What a flow takes out otherwise and puts back keeps the context that it came with: a job that is
-  tried again its producer's, a connection none. Where it has no weak references, and may be another
-  job that has its place in memory, it has a context only if that is current as well.
+  tried again its producer's, a connection none. Where it may be another job that was made since, it
+  has none unless that is certain to be right.
 - What a flow puts inside the trace in which it has asked the same queue, for something that had no
   context or was not there, has none either: it is a connection made anew, in a wrapper of its own.
 
@@ -113,10 +113,21 @@ class Loan:
             else members.are_alike(self._contents, _contents(item))
         )
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether :meth:`is_of` cannot take for it what was made since, in its place in memory."""
-        return self._item is not None
+    def came_with_again(self, current: Context | None) -> Context | None:
+        """Return :meth:`came_with` for what is put where ``current`` is, and was found to be this.
+
+        Without weak references it may be what was made since, in the same place in memory. Of the
+        same value it counts as tried again, unless that is in another trace; otherwise it has a
+        context only if that is current as well.
+        """
+        context = self.came_with()
+        if context is None or context is current or self._item is not None:
+            return context
+        if isinstance(self._contents, members.Members):
+            return None
+        if current and origins.trace_of(current) != origins.trace_of(context):
+            return None
+        return context
 
     @property
     def is_held(self) -> bool:
@@ -327,18 +338,17 @@ class Loans:
 
     def _came_back_to_its_place(self, loan: Loan, current: Context | None) -> Context | None:
         """Return the context to put again what the present flow has taken out."""
-        context = self._came_back(loan)
+        self._came_back(loan)
         if not loan.busy:
-            return context if loan.is_certain or context is current else None
+            return loan.came_with_again(current)
         if loan.came_from() == loan.trace:
             _keep(self.things, loan.trace, None)  # the flow that filled the pool uses it
         return None
 
-    def _came_back(self, loan: Loan) -> Context | None:
+    def _came_back(self, loan: Loan) -> None:
         self._kept, self._handed, self._enough = 0, 0, _SETTLED_AFTER
         self._by_key.pop(loan.key, None)
         _taken.set(tuple(one for one in _taken.get() if one is not loan))
-        return loan.came_with()
 
     def _begin(self, item: object) -> None:
         """Note that ``item`` is the first that is put in a context, after others were taken out."""
