@@ -26,7 +26,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 from opentelemetry.trace import SpanKind
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT, Seam
 from otel_concurrency._core.patching import Layer, Patch
@@ -236,9 +236,23 @@ def meter_for(provider: Any) -> Meter:
     return _last
 
 
+class _Attach(Layer):
+    """The function by which contexts arrive, here and in the compiled part."""
+
+    __slots__ = ()
+
+    def apply(self) -> None:
+        super().apply()
+        compiled.bind(vars(handoff))
+
+    def undo(self) -> None:
+        super().undo()
+        compiled.bind(vars(handoff))
+
+
 def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
     # It is a function of this library's; on PyPy its parameter has another name.
-    return [Layer(module, "attach", _attach, check_signature=False)]
+    return [_Attach(module, "attach", _attach, check_signature=False)]
 
 
 MODULES = {"otel_concurrency._core.handoff": _layers, "otel_concurrency._items.adoption": _layers}

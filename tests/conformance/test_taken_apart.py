@@ -288,6 +288,15 @@ def use_loop():
     return asyncio.run(use())
 
 
+def use_process_queue(kind):
+    """Put and get."""
+    items = getattr(multiprocessing.get_context("spawn"), kind)()
+    items.put(1)
+    got = items.get()
+    items.close()
+    return got
+
+
 def use_joinable():
     """Put and get, and say that it is done."""
     items = multiprocessing.get_context("spawn").JoinableQueue()
@@ -314,6 +323,8 @@ USES = {
     "sched.scheduler": use_scheduler,
     "sched.Event": use_scheduler,
     "multiprocessing.queues.JoinableQueue": use_joinable,
+    "multiprocessing.queues.Queue": lambda: use_process_queue("Queue"),
+    "multiprocessing.queues.SimpleQueue": lambda: use_process_queue("SimpleQueue"),
     "multiprocessing.queues._ForkingPickler": use_joinable,
 }
 

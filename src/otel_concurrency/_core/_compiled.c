@@ -469,7 +469,7 @@ static PyObject *put_simple(State *state, Method *self, PyObject *const *args, P
     if (function == NULL) {
         return leave_to_twin();
     }
-    context = function == state->get_current ? get_current(state) : PyObject_CallNoArgs(function);
+    context = function == state->get_current ? get_current(state) : NULL; /* the twin calls others */
     Py_DECREF(function);
     holds = context == NULL ? -1 : PyObject_IsTrue(context);
     loans = holds < 0 ? -1 : loans_of(state, args[0]);

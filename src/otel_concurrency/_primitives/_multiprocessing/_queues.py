@@ -79,12 +79,8 @@ class _Buffer(deque[Any]):
     def append(self, item: Any) -> None:
         try:
             seam = self._seam
-            context: Context | None = seam.current()
-            if (
-                (context or self._loans.noted)
-                and seam.capture is not capture_nothing
-                and item is not self._sentinel
-            ):
+            if seam.capture is not capture_nothing and item is not self._sentinel:
+                context: Context | None = seam.current()
                 loans = self._loans
                 if loans.noted and not loans.settled:
                     context = loans.kept_with(item, context)
