@@ -25,6 +25,11 @@ MODULES = {
 }
 """By library: the modules that its adapter patches, of packages that are there."""
 
+LONGEST = 500
+"""How many seconds a program may take: the first to import a library compiles all of it."""
+
+pytestmark = pytest.mark.timeout(2 * LONGEST)
+
 every_adapter = pytest.mark.parametrize("library", [one for one in MODULES if MODULES[one]])
 
 BEGINNING = """
@@ -113,7 +118,8 @@ print(json.dumps([imported, found, changed(before, during), left(before)]))
 def found(request):
     """Return what was imported, the state of each adapter, and what was changed on, and off."""
     directory = str(Path(__file__).parent)
-    printed = run_program(BEGINNING + PROGRAMS[request.param], directory, json.dumps(MODULES))
+    program, modules = BEGINNING + PROGRAMS[request.param], json.dumps(MODULES)
+    printed = run_program(program, directory, modules, timeout=LONGEST)
     return json.loads(printed.splitlines()[-1])
 
 
