@@ -243,11 +243,11 @@ class _Attach(Layer):
 
     def apply(self) -> None:
         super().apply()
-        compiled.bind(vars(handoff))
+        compiled.bind(handoff.__dict__)
 
     def undo(self) -> None:
         super().undo()
-        compiled.bind(vars(handoff))
+        compiled.bind(handoff.__dict__)
 
 
 def _layers(module: ModuleType, seam: Seam) -> list[Patch]:
