@@ -43,6 +43,12 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(autouse=True)
+def _without_logs(monkeypatch):
+    """A worker logs an error where its heartbeat meets the end of the cluster."""
+    monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "critical")
+
+
 @pytest.mark.decisive
 @pytest.mark.parametrize("processes", [True, False], ids=["processes", "threads"])
 def test_a_task_is_done_in_the_context_that_it_was_submitted_in(processes, tmp_path, monkeypatch):
