@@ -45,7 +45,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def _without_logs(monkeypatch):
-    """A worker logs an error where its heartbeat meets the end of the cluster."""
+    """Have a worker log no error where its heartbeat meets the end of the cluster."""
     monkeypatch.setenv("DASK_LOGGING__DISTRIBUTED", "critical")
 
 
