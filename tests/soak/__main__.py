@@ -124,14 +124,16 @@ def play(seconds: float, seed: str, with_processes: bool) -> None:
 
 
 def _again(way: object, seed: str, ended: threading.Event) -> None:
-    """Do something again and again."""
+    """Do something again and again, at least once."""
     assert callable(way)
     chance = random.Random(f"{seed} {way.__name__}")
-    while not ended.wait(chance.uniform(0, processes.REST)):
+    while True:
         try:
             way(chance)
         except Exception as error:
             LEDGER.mistake(way.__name__, repr(error))
+        if ended.wait(chance.uniform(0, processes.REST)):
+            return
 
 
 def show(console: Console, before: list[Held], after: list[Held]) -> bool:
