@@ -124,16 +124,16 @@ def play(seconds: float, seed: str, with_processes: bool) -> None:
 
 
 def _again(way: object, seed: str, ended: threading.Event) -> None:
-    """Do something again and again; what takes long, at once and so at least once."""
+    """Do something again and again, at least once."""
     assert callable(way)
     chance = random.Random(f"{seed} {way.__name__}")
-    at_once = way is processes.many_interpreters
-    while at_once or not ended.wait(chance.uniform(0, processes.REST)):
-        at_once = False
+    while True:
         try:
             way(chance)
         except Exception as error:
             LEDGER.mistake(way.__name__, repr(error))
+        if ended.wait(chance.uniform(0, processes.REST)):
+            return
 
 
 def show(console: Console, before: list[Held], after: list[Held]) -> bool:
