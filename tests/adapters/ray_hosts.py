@@ -1,22 +1,19 @@
 """A program and the head of a ray cluster on one host, a node on another, and a receiver of spans.
 
-Run it in namespaces of its own, as `two_hosts.py`, whose second host it takes. It prints, as JSON,
-what the program has printed and all spans that have arrived.
+`two_hosts.py` runs it. It reports what the program has seen.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import sysconfig
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import ray_cluster
-from two_hosts import HERE, SECONDS, THERE, running, second_host, sh
+from two_hosts import HERE, SECONDS, THERE, exporting, first_host, report, running, second_host
 
 from otlp_receiver import Receiver
 
@@ -82,26 +79,14 @@ with open(sys.argv[2], "w") as file:  # ray prints what it likes
 def main() -> None:
     """Run all of it."""
     directory = Path(sys.argv[1])
-    sh("hostname", "client-host")
-    sh("ip", "link", "set", "lo", "up")
+    first_host()
     scripts = Path(sysconfig.get_path("scripts"))
     (directory / "program.py").write_text(PROGRAM, encoding="utf-8")
     start = [str(scripts / "ray"), "start", "--block", "--num-cpus", "1"]
     memory = ["--object-store-memory", str(80 * 2**20)]
     address = f"{HERE}:6379"
-    others = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
     with ray_cluster.directory() as files, second_host() as there, Receiver(HERE) as receiver:
-        os.environ.update(
-            {
-                **ray_cluster.ENVIRONMENT,
-                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-                "OTEL_TRACES_EXPORTER": "otlp",
-                "OTEL_METRICS_EXPORTER": "none",
-                "OTEL_LOGS_EXPORTER": "none",
-                "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(others - {"concurrency"}),
-            }
-        )
+        os.environ.update({**ray_cluster.ENVIRONMENT, **exporting(receiver)})
         head = ["--head", "--node-ip-address", HERE, "--port", "6379", "--temp-dir", files]
         head += ["--include-dashboard", "false", "--resources", '{"here": 1}']
         node = ["--address", address, "--node-ip-address", THERE, "--resources", '{"there": 1}']
@@ -117,9 +102,7 @@ def main() -> None:
                 check=True,
                 timeout=SECONDS,
             )
-        spans = [dataclasses.asdict(span) for span in receiver.spans]
-        seen = json.loads((directory / "seen").read_text(encoding="utf-8"))
-        print(json.dumps([seen, spans, receiver.faults]))
+        report(json.loads((directory / "seen").read_text(encoding="utf-8")), receiver)
 
 
 if __name__ == "__main__":

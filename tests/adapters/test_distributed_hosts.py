@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).parent
+from two_hosts import run_program
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Return what the tasks have seen, and all spans that arrived."""
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "--uts"),
-            *(sys.executable, HERE / "two_hosts.py", tmp_path_factory.mktemp("hosts")),
-        ],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "OpenTelemetry" not in done.stderr, done.stderr
-    seen, spans, faults = json.loads(done.stdout)
-    assert faults == []
-    return seen, spans
+    return run_program("dask_hosts.py", tmp_path_factory.mktemp("hosts"))
 
 
 def test_a_task_has_its_parent_and_baggage_on_another_host(found):

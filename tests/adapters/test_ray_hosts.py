@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from two_hosts import run_program
 
 pytestmark = pytest.mark.scale
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Return what the calls have seen, and all spans that arrived."""
-    done = subprocess.run(
-        [
-            *("unshare", "--net", "--uts"),
-            *(sys.executable, HERE / "ray_hosts.py", tmp_path_factory.mktemp("hosts")),
-        ],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "OpenTelemetry" not in done.stderr, done.stderr
-    seen, spans, faults = json.loads(done.stdout.splitlines()[-1])
-    assert faults == []
-    return seen, spans
+    return run_program("ray_hosts.py", tmp_path_factory.mktemp("hosts"))
 
 
 def test_a_call_has_its_parent_and_baggage_on_another_host(found):

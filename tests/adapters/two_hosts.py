@@ -1,8 +1,8 @@
-"""A client and a scheduler of dask's on one host, a worker on another, and a receiver of spans.
+"""Two hosts, which are network namespaces, and a receiver of spans on the first.
 
-Run it in network and host-name namespaces of its own, which are the first host; it makes those that
-are the second one, and joins the two by a pair of virtual interfaces. It prints, as JSON, what the
-client has printed and all spans that have arrived.
+A program that uses these runs in network and host-name namespaces of its own, which are the first
+host: :func:`run_program` starts it so. The second one and the virtual interfaces that join the two
+are made by :func:`second_host`.
 """
 
 from __future__ import annotations
@@ -13,35 +13,62 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otlp_receiver import Receiver
 
 HERE, THERE = "10.83.7.1", "10.83.7.2"
 SECONDS = 90
 
-CLIENT = """
-import json, socket, sys
-from dask.distributed import Client
-from opentelemetry import baggage, context, trace
 
-def work(number):
-    tracer = trace.get_tracer("worker")
-    attributes = {"host": socket.gethostname()}
-    with tracer.start_as_current_span("work", attributes=attributes) as span:
-        return [number, baggage.get_baggage("tenant"), span.parent is not None]
+def run_program(program: str, directory: Path) -> tuple[Any, Any]:
+    """Run a program of this directory on the first host; return what :func:`report` printed there.
 
-client = Client(scheduler_file=sys.argv[1])
-client.wait_for_workers(1, timeout=60)
-token = context.attach(baggage.set_baggage("tenant", "acme"))
-attributes = {"host": socket.gethostname()}
-with trace.get_tracer("client").start_as_current_span("origin", attributes=attributes):
-    seen = [client.submit(work, 1).result(), *client.gather(client.map(work, [2, 3]))]
-context.detach(token)
-print(json.dumps([*seen, client.submit(work, 4).result()]))
-client.close()
-"""
+    That is what the program has seen, and all spans that have arrived.
+    """
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["unshare", "--net", "--uts", sys.executable, here / program, directory],
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OpenTelemetry" not in done.stderr, done.stderr
+    seen, spans, faults = json.loads(done.stdout.splitlines()[-1])
+    assert faults == []
+    return seen, spans
+
+
+def report(seen: Any, receiver: Receiver) -> None:
+    """Print, as JSON in one line, what was seen, the spans that have arrived, and faults."""
+    spans = [dataclasses.asdict(span) for span in receiver.spans]
+    print(json.dumps([seen, spans, receiver.faults]))
+
+
+def first_host() -> None:
+    """Make the host ready on which this process runs."""
+    sh("hostname", "client-host")
+    sh("ip", "link", "set", "lo", "up")
+
+
+def exporting(receiver: Receiver) -> dict[str, str]:
+    """Return the environment of programs that export to ``receiver``, with this library alone."""
+    others = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(others - {"concurrency"}),
+    }
 
 
 def sh(*command: str) -> None:
@@ -78,51 +105,3 @@ def second_host() -> Iterator[list[str]]:
             sh(*there, "ip", "address", "add", f"{address}/24", "dev", name)
             sh(*there, "ip", "link", "set", name, "up")
         yield enter
-
-
-def main() -> None:
-    """Run all of it."""
-    from otlp_receiver import Receiver
-
-    directory = Path(sys.argv[1])
-    file = directory / "scheduler.json"
-    sh("hostname", "client-host")
-    sh("ip", "link", "set", "lo", "up")
-    scripts = Path(sysconfig.get_path("scripts"))
-    instrument = [str(scripts / "opentelemetry-instrument"), sys.executable, "-m"]
-    dask = [*instrument, "dask"]
-    others = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
-    with second_host() as there, Receiver(HERE) as receiver:
-        os.environ.update(
-            {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-                "OTEL_TRACES_EXPORTER": "otlp",
-                "OTEL_METRICS_EXPORTER": "none",
-                "OTEL_LOGS_EXPORTER": "none",
-                "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": ",".join(others - {"concurrency"}),
-                "DASK_LOGGING__DISTRIBUTED": "error",
-            }
-        )
-        (directory / "client.py").write_text(CLIENT, encoding="utf-8")
-        finds = ("--scheduler-file", str(file))
-        scheduler = ("scheduler", "--host", HERE, "--port", "0", "--no-dashboard", *finds)
-        worker = ("worker", "--host", THERE, "--nthreads", "1", "--no-dashboard", *finds)
-        local = ("--local-directory", str(directory))
-        with (
-            running(*dask, *scheduler),
-            running(*there, *dask, *worker, *local),
-        ):
-            client = subprocess.run(
-                [*instrument[:2], str(directory / "client.py"), str(file)],
-                stdout=subprocess.PIPE,
-                check=True,
-                text=True,
-                timeout=SECONDS,
-            )
-        spans = [dataclasses.asdict(span) for span in receiver.spans]
-        print(json.dumps([json.loads(client.stdout), spans, receiver.faults]))
-
-
-if __name__ == "__main__":
-    main()
