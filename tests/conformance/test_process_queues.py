@@ -437,16 +437,23 @@ def test_what_waits_in_the_buffer_is_what_was_put(make, instrumented, tracer):
     assert handled[1] == ("after", expected)
 
 
-def test_a_buffer_that_somebody_reached_into_never_gives_another_ones_context(
-    make, instrumented, tracer
-):
-    """All contexts of what waits are dropped; those of later items are there again."""
-    items = make("Queue")
+@contextlib.contextmanager
+def held_up(items):
+    """Keep a queue's thread, which has one item in hand, from taking another for a block."""
     without_context(items.put, "starts the thread")
     in_a_flow(items.get)
     with items._wlock:
         without_context(items.put, "in hand")
         assert eventually(lambda: not items._buffer)
+        yield
+
+
+def test_a_buffer_that_somebody_reached_into_never_gives_another_ones_context(
+    make, instrumented, tracer
+):
+    """All contexts of what waits are dropped; those of later items are there again."""
+    items = make("Queue")
+    with held_up(items):
         for number in range(4):
             put_under(tracer, items.put, str(number))
         del items._buffer[0]
@@ -465,11 +472,7 @@ def test_equal_items_of_a_buffer_that_somebody_reached_into_have_no_context(
 ):
     """Where they cannot be told apart, that one is missing is noticed by their number."""
     items = make("Queue")
-    without_context(items.put, "starts the thread")
-    in_a_flow(items.get)
-    with items._wlock:
-        without_context(items.put, "in hand")
-        assert eventually(lambda: not items._buffer)
+    with held_up(items):
         without_context(items.put, 1)
         for tenant in ("a", "b"):
             put_under(tracer, items.put, 1, tenant)
