@@ -55,6 +55,36 @@ def test_switched_off(tmp_path, monkeypatch):
     check_processes_off(WAY, tmp_path, monkeypatch)
 
 
+COUNTED = """
+if __name__ == "__main__":
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from otel_concurrency import ConcurrencyInstrumentor
+
+    reader = InMemoryMetricReader()
+    ConcurrencyInstrumentor().instrument(metrics=True, meter_provider=MeterProvider([reader]))
+    from mpi4py.futures import MPIPoolExecutor
+
+    with MPIPoolExecutor(1) as pool:
+        pool.submit(len, "text").result(60)
+    (resource,) = reader.get_metrics_data().resource_metrics
+    print([
+        (metric.name, point.attributes["otel_concurrency.primitive"], point.value)
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name.endswith("hand_offs")
+        and point.attributes["otel_concurrency.primitive"] == "multiprocessing"
+    ])
+"""
+
+
+def test_a_task_is_counted_once(tmp_path):
+    """Whether it goes to a process or to a thread is not known when it is submitted."""
+    printed = run_program(COUNTED, directory=tmp_path)
+    assert printed == "[('otel_concurrency.hand_offs', 'multiprocessing', 1)]\n"
+
+
 PROGRAM = """
 from suite_work import *
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from opentelemetry.context import Context
 
+from otel_concurrency import _settings
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._crossing import pickled_calls
+from otel_concurrency._crossing import carrier
+from otel_concurrency._crossing.pickled_calls import PortableCall
 
 TESTED = ("4.1.2", "4.1.2")
 
@@ -52,10 +54,13 @@ def _submit(original: Any, seam: Seam) -> Any:
 
 def _task(seam: Seam, function: Any) -> Any:
     try:
-        portable = pickled_calls.portable(seam, function)
-        if portable is function:
+        settings = _settings.in_force
+        if not seam.active or settings is None or not callable(function):
             return function
-        return _Task(seam.capture(function) or NO_CONTEXT, function, portable)
+        context = seam.capture(function) or NO_CONTEXT
+        headers = carrier.pack(context)
+        portable = PortableCall(function, headers, settings.as_keywords())
+        return _Task(context, function, portable)
     except Exception as error:
         handoff.report_fault("capture", error)
         return function
