@@ -55,6 +55,7 @@ NEEDED = {
     "test_ipyparallel.py": "ipyparallel",
     "test_janus.py": "janus",
     "test_kafka_python.py": "kafka opentelemetry.instrumentation.kafka",
+    "test_kivy.py": "kivy",
     "test_library_threads.py": "kubernetes prompt_toolkit py4j redis rich websocket websockets",
     "test_llama_index_workflows.py": "workflows",
     "test_logging.py": "opentelemetry.instrumentation.logging",
@@ -149,6 +150,11 @@ collect_ignore = [file for file, needed in NEEDED.items() if is_ignored(file, ne
 # eventlet imports dnspython if that is there, which imports httpx2 and trio if they are: then it
 # cannot be imported (findings/eventlet_beside_trio.sh).
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
+# kivy would take the arguments of the program, its log and its stderr, and make files for its user.
+for name in ("KIVY_NO_ARGS", "KIVY_NO_CONFIG", "KIVY_NO_FILELOG", "KIVY_NO_CONSOLELOG"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("KIVY_LOG_MODE", "PYTHON")
 
 
 def namespaces_can_be_made():

@@ -77,6 +77,8 @@ STAND_INS = {
     "_WeakSlot": "the program's method, to Qt",
     "_Timeout": "what a timer of Qt's does",
     "_Rounds": "as _Timeout",
+    "_Scheduled": "as Call, to kivy",
+    "_WeaklyScheduled": "the program's method, to kivy",
 }
 """Classes that the program calls itself: what they do, they do in guarded blocks."""
 

@@ -19,6 +19,11 @@ from opentelemetry import propagate
 # eventlet cannot be imported beside trio and httpx2 otherwise (findings/eventlet_beside_trio.sh).
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
+# kivy would take the arguments of the program and its log, and make files for its user.
+for name in ("KIVY_NO_ARGS", "KIVY_NO_CONFIG", "KIVY_NO_FILELOG", "KIVY_NO_CONSOLELOG"):
+    os.environ.setdefault(name, "1")
+os.environ.setdefault("KIVY_LOG_MODE", "PYTHON")
+
 
 async def told_of(awaitable: Any) -> Any:
     """Return what is awaited, or what that raises."""
@@ -1151,6 +1156,37 @@ def loops_of_glib() -> Any:
     return sorted(results), told(GLib.idle_add)[0], told(GLib.timeout_add, 1, "no function")[0]
 
 
+def clocks() -> Any:
+    """Have a clock of kivy's call a function and methods, once and again, and run a loop."""
+    from kivy.base import EventLoop
+    from kivy.clock import ClockBase
+
+    clock, results = ClockBase(), list[Any]()
+    clock._max_fps = 0
+
+    class Widget:
+        def method(self, _: float) -> bool:
+            results.append(square(len(results)))
+            return len(results) < 6
+
+    widget = Widget()
+    trigger = clock.create_trigger(widget.method)
+    clock.schedule_once(lambda _: results.append(square(9)))
+    clock.schedule_once(Widget().method)  # it is gone before the next frame but one
+    trigger()
+    clock.tick()
+    trigger()
+    later = clock.schedule_interval(widget.method, 0), clock.schedule_once(widget.method, 60)
+    for _ in range(9):
+        clock.tick()
+    shown = later[1].get_callback() == widget.method
+    clock.unschedule(widget.method)
+    refused = told(clock.schedule_once, "no function")[0]
+    EventLoop.idle()
+    asyncio.run(EventLoop.async_idle())
+    return results, shown, refused, [one.is_triggered for one in later]
+
+
 def loops_of_qt() -> Any:
     """Hand off to a pool, a thread and a loop of Qt's."""
     from PySide6 import QtCore
@@ -1258,6 +1294,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "ipyparallel": (requests_to_engines,),
     "janus": (two_sides,),
     "kafka_python": (records,),
+    "kivy": (clocks,),
     "llama_index_workflows": (sent_events,),
     "loky": (loky_pools,),
     "more_executors": (attempts,),

@@ -68,6 +68,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     },
     "janus": {"queue": ("janus",)},
     "kafka_python": {"queue": ("kafka.consumer.group",)},
+    "kivy": {"sched": ("kivy._clock", "kivy.clock", "kivy.base")},
     "llama_index_workflows": {
         "asyncio": ("workflows.context.context", "workflows.runtime.types.step_function"),
     },

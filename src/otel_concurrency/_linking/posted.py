@@ -106,15 +106,25 @@ def post(
     if not seam.active or isinstance(function, Call) or not callable(function):
         return function
     try:
-        context = seam.capture(function)
-        if rounds.running:
-            before = rounds.repeated(Job(function, args, kwargs or {}))
-            if before is not None:
-                context = rounds.following(before, seam, function, context)
-        posted = kind(context or NO_CONTEXT, function)
+        posted = kind(captured(seam, function, args, kwargs), function)
         posted.primitive = seam.name
     except Exception as error:
         handoff.report_fault("post", error)
         return function
     else:
         return posted
+
+
+def captured(
+    seam: Seam,
+    function: Any,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> Context:
+    """Return the context in which ``function``, posted now, is to run. May raise."""
+    context = seam.capture(function)
+    if rounds.running:
+        before = rounds.repeated(Job(function, args, kwargs or {}))
+        if before is not None:
+            context = rounds.following(before, seam, function, context)
+    return context or NO_CONTEXT
