@@ -37,6 +37,12 @@ def look(name):
     context.attach(context.set_value("forgotten", 1))
 
 
+if BINDING.startswith("PyQt"):
+    signal, a_slot = QtCore.pyqtSignal, QtCore.pyqtSlot
+else:
+    signal, a_slot = QtCore.Signal, QtCore.Slot
+
+
 class Runnable(QtCore.QRunnable):
     def __init__(self, name):
         super().__init__()
@@ -83,6 +89,11 @@ class Receiver(QtCore.QObject):
         with handoff:
             look("by hand")
 
+    @a_slot("QVariant")
+    def later(self, handoff):
+        look("invoked")
+        handoff.run(look, "invoked by hand")
+
 
 def outside(function, *args):
     return contextvars.Context().run(function, *args)
@@ -95,9 +106,6 @@ def spin():
     with tracer.start_as_current_span("main") as span:
         loop.exec()
         assert trace.get_current_span() is span
-
-
-signal = QtCore.pyqtSignal if BINDING.startswith("PyQt") else QtCore.Signal
 
 
 class Emitter(QtCore.QObject):
@@ -159,6 +167,9 @@ def hand_off():
         QtCore.QTimer.singleShot(1, elsewhere.method)
         QtCore.QTimer.singleShot(1, gone.never)
         emitter.handed.emit(capture())
+        queued = QtCore.Qt.ConnectionType.QueuedConnection
+        argument = QtCore.Q_ARG("QVariant", capture())
+        QtCore.QMetaObject.invokeMethod(elsewhere, "later", queued, argument)
         for one in (*timers, stopped, restarted):
             one.start(1)
         stopped.stop()
@@ -253,7 +264,7 @@ def methods(binding):
 
 CARRIED = (
     *("runnable", "callable", "kept runnable", "thread", "before the loop", "single shot"),
-    "by hand",
+    *("by hand", "invoked by hand"),
 )
 
 
@@ -269,8 +280,8 @@ def test_work_is_a_child_of_who_handed_it_off(binding, found):
 def test_nothing_is_left_to_the_next_work(binding, found):
     """Nor does it get anything from whoever runs the loop."""
     names = [name for name in found["seen"] if name.endswith("afterwards") or name == "warm"]
-    names += ["restarted 1", "queued"]
-    assert len(names) == 7
+    names += ["restarted 1", "queued", "invoked"]
+    assert len(names) == 8
     if binding.startswith("PyQt"):
         names += ["method", "method elsewhere"]
     assert [found["seen"][name] for name in names] == [[None, [], None]] * len(names)
