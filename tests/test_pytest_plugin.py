@@ -13,6 +13,9 @@ from otel_concurrency import pytest_plugin
 
 pytest_plugins = ("pytester",)
 
+OTHERS = {"anyio", "asyncio", "ddtrace", "hypothesispytest", "random_order", "xdist"}
+"""Other plugins, which import much into every run, or warn where they are not set up."""
+
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 
 SHOP = """
@@ -34,6 +37,11 @@ def send_receipt():
 """
 
 
+def without(plugins):
+    """Return the options by which pytest loads none of these."""
+    return [f"-pno:{plugin}" for plugin in sorted(plugins)]
+
+
 @pytest.fixture
 def run(pytester, monkeypatch):
     """Return what runs tests in a process of its own, where the shop is there to be tested."""
@@ -42,12 +50,10 @@ def run(pytester, monkeypatch):
             monkeypatch.delenv(variable)
     pytester.makepyfile(shop=SHOP)
 
-    def run(tests, *arguments):
+    def run(tests, *arguments, beside=()):
         pytester.makepyfile(test_it=tests)
         flags = ("--strict-markers", "--strict-config", "-W", "error", "-p", "no:cacheprovider")
-        # The one's plugin imports much into every test, the other's warns where it is not set up.
-        alone = ("-p", "no:ddtrace", "-p", "no:asyncio")
-        return pytester.runpytest_subprocess(*flags, *alone, *arguments)
+        return pytester.runpytest_subprocess(*flags, *without(OTHERS - {*beside}), *arguments)
 
     return run
 
@@ -315,7 +321,7 @@ def test_nobody_is_warned_where_the_library_was_imported_before_pytest(pytester)
     """As `opentelemetry-instrument` does; what installs a plugin is marked for rewriting."""
     pytester.makeconftest("import pytest\npytest.register_assert_rewrite('otel_concurrency')\n")
     pytester.makepyfile("def test_it():\n    pass\n")
-    options = ["-W", "error", "-p", "no:ddtrace", "-p", "no:asyncio"]
+    options = ["-W", "error", *without(OTHERS)]
     program = f"import otel_concurrency, pytest\npytest.main({options})"
     result = pytester.run(sys.executable, "-c", program)
     result.assert_outcomes(passed=1)
@@ -337,6 +343,7 @@ def test_under_xdist(run):
         """,
         "-n",
         "2",
+        beside=["xdist"],
     )
     result.assert_outcomes(passed=8)
 
@@ -367,7 +374,8 @@ def test_asynchronous_tests(run):
         async def test_next(spans):
             assert len(spans) == 0
             assert not trace.get_current_span().is_recording()
-        """
+        """,
+        beside=["anyio"],
     )
     result.assert_outcomes(passed=2)
 
