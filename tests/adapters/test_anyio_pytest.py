@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,12 @@ ConcurrencyInstrumentor().instrument()
 
 def run(*command, directory):
     """Run a command in a directory, as a program that exports nothing."""
-    # Hypothesis, when it is imported at the end, warns of how trio uses it.
-    without = [f"-pno:{plugin}" for plugin in ("cacheprovider", "ddtrace", "hypothesispytest")]
+    # Other plugins, and other instrumentations, import much that has no part in it.
+    others = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
     none = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    none["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(others - {"concurrency"})
+    plugins = {entry.name for entry in entry_points(group="pytest11")} | {"cacheprovider"}
+    without = [f"-pno:{plugin}" for plugin in plugins - {"anyio", "otel_concurrency"}]
     done = subprocess.run(
         [*command, "-m", "pytest", "-q", *without],
         cwd=directory,
