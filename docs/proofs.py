@@ -82,7 +82,7 @@ def _of_neighbours(recorded: dict[str, Any]) -> Row:
     expected = len(_names("neighbours/expected.py")["EXPECTED"])
     others = _names("neighbours/suites.py")["SUITES"].keys() - recorded
     counts = (f"{name} ({each['tests']:,})" for name, each in sorted(recorded.items()))
-    longer = f"; {_listed(sorted(others))} take longer" if others else ""
+    longer = f"; {_listed(sorted(others))} take longer, and are not recorded" if others else ""
     return (
         f"The tests of {_listed(counts)}, in the same way{longer}",
         f"tests that differ: {expected}, [with the reason](../tests/neighbours/expected.py)",

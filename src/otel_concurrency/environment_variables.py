@@ -9,11 +9,11 @@ OTEL_PYTHON_CONCURRENCY = "OTEL_PYTHON_CONCURRENCY"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY
 
-A short name of ``OTEL_PYTHON_CONCURRENCY_POLICY``, which counts where both are set.
+A short name of ``OTEL_PYTHON_CONCURRENCY_POLICY``. Where both are set, the long one counts.
 
-The flag ``--concurrency`` also has to exist: without it ``argparse``, in Python 3.10, 3.11 and the
-first releases of 3.12 and 3.13, takes an option of that name of the program that is run (as
-Celery's workers have) for a misspelled flag, and ``opentelemetry-instrument`` does not start it.
+Its flag ``--concurrency`` has to exist: otherwise ``argparse``, in Python 3.10, 3.11 and the first
+releases of 3.12 and 3.13, takes such an option of the program that is run (a worker of Celery has
+one) for an ambiguous flag, and ``opentelemetry-instrument`` does not start the program.
 
 Default: empty.
 """
@@ -114,7 +114,7 @@ OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT = "OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT"
 .. envvar:: OTEL_PYTHON_CONCURRENCY_FLUSH_TIMEOUT
 
 How many milliseconds a child process of ``multiprocessing`` may take at its end to export what it
-has recorded. ``0`` is not at all.
+has recorded. With ``0`` it exports nothing then.
 
 Default: ``5000``.
 """
@@ -123,8 +123,9 @@ OTEL_PYTHON_CONCURRENCY_LINK_AFTER = "OTEL_PYTHON_CONCURRENCY_LINK_AFTER"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_LINK_AFTER
 
-How many milliseconds after its end a span may still become the implicit parent of another. Later
-than that the other one starts a new trace, with a link to it. ``0`` is without limit.
+How many milliseconds after its end a span may still become the implicit parent of another span.
+Later, that other span starts a new trace, with a link to the one that has ended. ``0`` sets no
+limit.
 
 Default: ``60000``.
 """
@@ -133,11 +134,11 @@ OTEL_PYTHON_CONCURRENCY_EXCLUDED = "OTEL_PYTHON_CONCURRENCY_EXCLUDED"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_EXCLUDED
 
-Comma-separated ``module.qualname`` prefixes of thread classes, of callables and of coroutine
-functions, run as tasks of an event loop, that start with a clean context, besides the
-infrastructure threads and tasks that the library knows by itself. An entry names
-the thing itself and everything below it (``myapp.poller`` covers ``myapp.poller.Poller.run``); with
-a trailing ``*`` it is a plain prefix (``myapp.poller.Poller._handle_*``).
+What starts with a clean context, besides the infrastructure threads and tasks that the library
+knows: ``module.qualname`` prefixes of thread classes, of callables, and of coroutine functions that
+run as tasks, separated by commas. An entry covers the thing itself and everything below it
+(``myapp.poller`` covers ``myapp.poller.Poller.run``); with a trailing ``*`` it is a plain prefix
+(``myapp.poller.Poller._handle_*``).
 
 Default: empty.
 """
@@ -158,9 +159,9 @@ OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS = "OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_REPORT_ORPHANS
 
-Whether a span that starts a trace of its own, in a thread or a task of a thread pool that was
-started inside a span, is logged as a warning: at most one line an hour for each line of code that
-starts such spans. ``true`` or ``false``.
+Whether a span that has probably lost its parent is logged as a warning: a root span in a thread, or
+in a task of a thread pool, that was started inside a span. There is at most one warning an hour for
+each line of code that starts such spans. ``true`` or ``false``.
 
 Default: ``false``.
 """
