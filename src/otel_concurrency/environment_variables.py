@@ -11,9 +11,9 @@ OTEL_PYTHON_CONCURRENCY = "OTEL_PYTHON_CONCURRENCY"
 
 A short name of ``OTEL_PYTHON_CONCURRENCY_POLICY``. Where both are set, the long one counts.
 
-Its flag ``--concurrency`` has to exist: otherwise ``argparse``, in Python 3.10, 3.11 and the first
-releases of 3.12 and 3.13, takes such an option of the program that is run (a worker of Celery has
-one) for an ambiguous flag, and ``opentelemetry-instrument`` does not start the program.
+Its flag ``--concurrency`` exists for programs that have an option of that name, such as workers of
+Celery. Without it ``argparse``, in Python 3.10, 3.11 and the first releases of 3.12 and 3.13, takes
+that option for an ambiguous flag, and ``opentelemetry-instrument`` does not start the program.
 
 Default: empty.
 """
@@ -147,10 +147,10 @@ OTEL_PYTHON_CONCURRENCY_METRICS = "OTEL_PYTHON_CONCURRENCY_METRICS"
 """
 .. envvar:: OTEL_PYTHON_CONCURRENCY_METRICS
 
-Whether hand-offs are counted (``otel_concurrency.hand_offs``, in ``{hand_off}``) and the time from
-the capture of a context to its attachment is measured (``otel_concurrency.hand_off.wait``, in
-``s``), and whether spans that start without a parent are counted (``otel_concurrency.root_spans``,
-in ``{span}``): ``true`` or ``false``.
+Whether there are metrics: ``otel_concurrency.hand_offs`` counts hand-offs (in ``{hand_off}``),
+``otel_concurrency.hand_off.wait`` measures the time from the capture of a context to its attachment
+(in ``s``), and ``otel_concurrency.root_spans`` counts spans that start without a parent (in
+``{span}``). ``true`` or ``false``.
 
 Default: ``false``.
 """
