@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,3 +35,12 @@ if sys.version_info < (3, 15):  # from then on asyncio reads on in the connectio
 if sys.platform == "linux":
     BROKEN["thread_of_c"] = ("unknown_thread", {})
     BROKEN["wrapped_early"] = ("captured_early", {})
+
+
+def plugins_of_pytest(*names):
+    """Return the options by which pytest loads ours and these of the plugins that are installed.
+
+    The others import much into every process, and some warn where they are not set up.
+    """
+    installed = {plugin.name for plugin in entry_points(group="pytest11")} | {"cacheprovider"}
+    return [f"-pno:{name}" for name in sorted(installed - {"otel_concurrency", *names})]

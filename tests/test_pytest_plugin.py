@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from otel_concurrency import pytest_plugin
+from programs import plugins_of_pytest
 
 pytest_plugins = ("pytester",)
-
-OTHERS = {"anyio", "asyncio", "ddtrace", "hypothesispytest", "random_order", "xdist"}
-"""Other plugins, which import much into every run, or warn where they are not set up."""
 
 PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
 
@@ -37,11 +35,6 @@ def send_receipt():
 """
 
 
-def without(plugins):
-    """Return the options by which pytest loads none of these."""
-    return [f"-pno:{plugin}" for plugin in sorted(plugins)]
-
-
 @pytest.fixture
 def run(pytester, monkeypatch):
     """Return what runs tests in a process of its own, where the shop is there to be tested."""
@@ -52,8 +45,8 @@ def run(pytester, monkeypatch):
 
     def run(tests, *arguments, beside=()):
         pytester.makepyfile(test_it=tests)
-        flags = ("--strict-markers", "--strict-config", "-W", "error", "-p", "no:cacheprovider")
-        return pytester.runpytest_subprocess(*flags, *without(OTHERS - {*beside}), *arguments)
+        flags = ("--strict-markers", "--strict-config", "-W", "error")
+        return pytester.runpytest_subprocess(*flags, *plugins_of_pytest(*beside), *arguments)
 
     return run
 
@@ -321,7 +314,7 @@ def test_nobody_is_warned_where_the_library_was_imported_before_pytest(pytester)
     """As `opentelemetry-instrument` does; what installs a plugin is marked for rewriting."""
     pytester.makeconftest("import pytest\npytest.register_assert_rewrite('otel_concurrency')\n")
     pytester.makepyfile("def test_it():\n    pass\n")
-    options = ["-W", "error", *without(OTHERS)]
+    options = ["-W", "error", *plugins_of_pytest()]
     program = f"import otel_concurrency, pytest\npytest.main({options})"
     result = pytester.run(sys.executable, "-c", program)
     result.assert_outcomes(passed=1)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from programs import plugins_of_pytest
+
 TESTS = """
 import pytest
 from opentelemetry import baggage, context, trace
@@ -60,14 +62,12 @@ ConcurrencyInstrumentor().instrument()
 
 def run(*command, directory):
     """Run a command in a directory, as a program that exports nothing."""
-    # Other plugins, and other instrumentations, import much that has no part in it.
+    # Other instrumentations import much that has no part in it.
     others = {entry.name for entry in entry_points(group="opentelemetry_instrumentor")}
     none = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
     none["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(others - {"concurrency"})
-    plugins = {entry.name for entry in entry_points(group="pytest11")} | {"cacheprovider"}
-    without = [f"-pno:{plugin}" for plugin in plugins - {"anyio", "otel_concurrency"}]
     done = subprocess.run(
-        [*command, "-m", "pytest", "-q", *without],
+        [*command, "-m", "pytest", "-q", *plugins_of_pytest("anyio")],
         cwd=directory,
         env={**os.environ, **none},
         capture_output=True,

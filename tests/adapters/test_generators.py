@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from web import client, get, serving
 
 from otel_concurrency import ConcurrencyInstrumentor
+from programs import plugins_of_pytest
 
 
 @pytest.fixture(params=[True, False], ids=["with the library", "without it"])
@@ -55,7 +56,6 @@ ON = """
 from otel_concurrency import ConcurrencyInstrumentor
 ConcurrencyInstrumentor().instrument()
 """
-PLUGINS = ("asyncio", "anyio")
 
 
 def run_pytest(directory, tests, plugin, *, library):
@@ -65,9 +65,8 @@ def run_pytest(directory, tests, plugin, *, library):
     (directory / "pytest.ini").write_text(
         "[pytest]\n" + "asyncio_default_fixture_loop_scope = function\n" * (plugin == "asyncio")
     )
-    without = [*(set(PLUGINS) - {plugin}), "cacheprovider", "ddtrace", "hypothesispytest"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *(f"-pno:{one}" for one in without)],
+        [sys.executable, "-m", "pytest", "-q", *plugins_of_pytest(plugin)],
         cwd=directory,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._generators import monitoring
+from programs import plugins_of_pytest
 
 pytestmark = pytest.mark.usefixtures("instrumented")
 
@@ -189,12 +190,12 @@ def held_for_all():
 """
 
 
-def run_pytest(path, tests, *options):
-    """Run pytest in a process of its own, and return what it says."""
+def run_pytest(path, tests, *plugins):
+    """Run pytest with these plugins, in a process of its own, and return what it says."""
     (path / "conftest.py").write_text(CONFTEST)
     (path / "test_it.py").write_text(textwrap.dedent(tests))
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(path)],
+        [sys.executable, "-m", "pytest", "-q", *plugins_of_pytest(*plugins), str(path)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -265,7 +266,6 @@ def test_a_fixture_of_pytest_holds_its_span_for_the_test(tmp_path):
         def test_held(held):
             assert current_name() == "fixture"
         """,
-        "-p",
-        "no:randomly",
+        "hypothesispytest",
     )
     assert "passed" in said

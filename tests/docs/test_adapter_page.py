@@ -12,6 +12,8 @@ from importlib import import_module
 import pytest
 from pages import REPOSITORY, blocks, text
 
+from programs import plugins_of_pytest
+
 TESTS = REPOSITORY / "tests" / "adapters"
 PAGE = text("write-an-adapter")
 TABLE = PAGE[PAGE.index("| shape |") : PAGE.index("A library often")]
@@ -107,7 +109,7 @@ def test_the_adapter_of_a_queue_meets_what_is_expected_of_all(tmp_path):
         (tmp_path / name).write_text(content, encoding="utf-8")
     path = [str(tmp_path), str(TESTS), str(REPOSITORY / "tests"), *sys.path]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conveyor.py"],
+        [sys.executable, "-m", "pytest", "-q", *plugins_of_pytest(), "test_conveyor.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
