@@ -45,6 +45,7 @@ NEEDED = {
     "test_dramatiq.py": "dramatiq",
     "test_eventlet.py": "eventlet",
     "test_events.py": "django_q litestar sanic",
+    "test_executorlib.py": "executorlib h5py mpi4py",
     "test_futurist.py": "futurist",
     "test_generators.py": "anyio fastapi pytest_asyncio tornado trio twisted uvicorn",
     "test_gevent.py": "gevent",
@@ -67,6 +68,7 @@ NEEDED = {
     "test_mpi4py.py": "mpi4py",
     "test_multiprocess.py": "multiprocess pathos",
     "test_nothing_needed.py": "aiomultiprocess dask mpire",
+    "test_parsl.py": "parsl",
     "test_pebble.py": "pebble",
     "test_pgqueuer.py": "pgqueuer",
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
@@ -95,8 +97,11 @@ NEEDED = {
 }
 """By file: the libraries that it is about."""
 
+MPI = os.path.join(os.path.dirname(sys.executable), "mpiexec")
+
 PROGRAMS = {
-    "test_mpi4py.py": os.path.join(os.path.dirname(sys.executable), "mpiexec"),
+    "test_executorlib.py": MPI,
+    "test_mpi4py.py": MPI,
     "test_pika.py": RABBITMQ,
     "test_saq.py": found("redis-server") or "no such file",
 }

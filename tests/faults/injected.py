@@ -61,6 +61,8 @@ STAND_INS = {
     "Fifo": "a deque",
     "PortableCall": "is pickled in the place of the program's callable",
     "_Task": "as PortableCall",
+    "_Pickled": "as PortableCall",
+    "_Received": "as Call, and as PortableCall",
     "_PortableHeaders": "as PortableCall, in the place of an argument",
     "_Arguments": "the program's arguments, to ray",
     "_Execution": "what ray enters around a call",

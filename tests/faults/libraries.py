@@ -1005,6 +1005,60 @@ def tasks_of_mpi() -> Any:
     return [*results, function(*args, **kwargs)]
 
 
+def tasks_of_executorlib() -> Any:
+    """Submit tasks of executorlib's, and do what is sent in the place of its worker."""
+    import cloudpickle
+    from executorlib.standalone.interactive.backend import call_funct
+    from executorlib.standalone.interactive.communication import SocketInterface
+    from executorlib.task_scheduler.interactive import blockallocation
+
+    class Here(SocketInterface):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._socket = SimpleNamespace(send=self.sent, close=int)
+            self._spawner = SimpleNamespace(poll=bool)
+            self._context = self._logger = None
+
+        def sent(self, message: bytes) -> None:
+            self.message = message
+
+        def receive_dict(self) -> Any:
+            received = cloudpickle.loads(self.message)
+            received["fn"] = cloudpickle.loads(cloudpickle.dumps(received["fn"]))
+            return {"result": call_funct(received, memory={"number": 5})}
+
+    def done(function: Any, *args: Any) -> Any:
+        tasks: queue.Queue[Any] = queue.Queue()
+        scheduler = SimpleNamespace(_process_kwargs={"spawner": None}, _future_queue=tasks)
+        submit = blockallocation.BlockAllocationTaskScheduler.submit
+        future = submit(scheduler, function, *args)
+        task = tasks.get()
+        sent = blockallocation.execute_task_dict(
+            task, future_obj=task.pop("future"), interface=Here()
+        )
+        return sent, sorted(task), told(future.result, 0)
+
+    return done(square), done(square, 3), done(fail), told(done, None)
+
+
+def tasks_of_parsl() -> Any:
+    """Pack tasks of parsl's for its workers, and do what was packed."""
+    import signal
+
+    from parsl.executors.high_throughput import executor
+    from parsl.serialize import unpack_apply_message
+
+    def unpacked(function: Any) -> Any:
+        message = executor.pack_apply_message(function, [3], {})
+        function, args, kwargs = unpack_apply_message(message)
+        return told(function, *args, **kwargs)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return unpacked(square), unpacked(fail), told(unpacked, (one for one in ()).send)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def remote_calls() -> Any:
     """Send a task of ray's and do it, with nothing in the place of the cluster."""
     import ray
@@ -1286,6 +1340,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "django_tasks_db": (rows_of_django,),
     "dramatiq": (messages,),
     "eventlet": (eventlets,),
+    "executorlib": (tasks_of_executorlib,),
     "futurist": (delayed_calls,),
     "gevent": (greenlets,),
     "gradio": (events,),
@@ -1300,6 +1355,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "more_executors": (attempts,),
     "mpi4py": (tasks_of_mpi,),
     "multiprocess": (dill_pools,),
+    "parsl": (tasks_of_parsl,),
     "pgqueuer": (rows,),
     "pebble": (scheduled_in_processes,),
     "pika": (posted_to_a_loop,),
@@ -1332,5 +1388,9 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 """Modules that adapters share: who uses them."""
 
-IMPORTED_ONCE = {"gradio": "gradio.queueing"}
+IMPORTED_ONCE = {
+    "executorlib": "executorlib",
+    "gradio": "gradio.queueing",
+    "parsl": "parsl.executors.high_throughput.executor",
+}
 """What takes seconds to be imported: that is done once, before the program runs in many forks."""

@@ -54,6 +54,14 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "futures": ("eventlet.tpool",),
         "queue": ("eventlet.queue",),
     },
+    "executorlib": {
+        "multiprocessing": (
+            "executorlib.task_scheduler.base",
+            "executorlib.task_scheduler.interactive.blockallocation",
+            "executorlib.task_scheduler.interactive.onetoone",
+            "executorlib.standalone.interactive.communication",
+        ),
+    },
     "futurist": {"sched": ("futurist._futures",)},
     "gevent": {
         "threading": ("gevent", "gevent.thread"),
@@ -91,6 +99,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "multiprocessing": ("multiprocess.process", "multiprocess.pool", "multiprocess.queues"),
         "queue": ("multiprocess.managers",),
     },
+    "parsl": {"multiprocessing": ("parsl.executors.high_throughput.executor",)},
     "pebble": {"multiprocessing": ("pebble.pool.process",)},
     "pgqueuer": {
         "multiprocessing": ("pgqueuer.adapters.persistence.query_helpers", "pgqueuer.core.qm"),
