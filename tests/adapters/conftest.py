@@ -74,6 +74,7 @@ NEEDED = {
     "test_pika.py": "pika opentelemetry.instrumentation.pika",
     "test_pools.py": "aio_pika aiosqlite fakeredis sqlalchemy",
     "test_pygobject.py": "gi",
+    "test_pyspark.py": "pandas pyarrow pyspark",
     "test_qt.py": "PyQt5 PyQt6 PySide6 qasync",
     "test_ray.py": "ray",
     "test_ray_cluster.py": "ray",
@@ -103,13 +104,14 @@ PROGRAMS = {
     "test_executorlib.py": MPI,
     "test_mpi4py.py": MPI,
     "test_pika.py": RABBITMQ,
+    "test_pyspark.py": shutil.which("java") or "no such file",
     "test_saq.py": found("redis-server") or "no such file",
 }
 """By file: what has to be installed beside them."""
 
-APART = {"test_autogen.py", "test_google_adk.py", "test_pygobject.py"}
+APART = {"test_autogen.py", "test_google_adk.py", "test_pygobject.py", "test_pyspark.py"}
 """Files whose libraries cannot be installed beside the others, or have to be compiled against what
-is not there: the gate does not run them."""
+is not there, or need Java: the gate does not run them."""
 
 
 def is_there(library):

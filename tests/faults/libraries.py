@@ -1059,6 +1059,14 @@ def tasks_of_parsl() -> Any:
         signal.signal(signal.SIGTERM, before)
 
 
+def batches_of_spark() -> Any:
+    """Have batches of pyspark's called, which fail since there is no Java."""
+    from pyspark.sql.utils import ForeachBatchFunction
+
+    batch = ForeachBatchFunction(None, square)
+    return [told(batch.call, SimpleNamespace(sparkSession=fail), number) for number in range(2)]
+
+
 def remote_calls() -> Any:
     """Send a task of ray's and do it, with nothing in the place of the cluster."""
     import ray
@@ -1360,6 +1368,7 @@ PROGRAMS: dict[str, tuple[Part, ...]] = {
     "pebble": (scheduled_in_processes,),
     "pika": (posted_to_a_loop,),
     "pygobject": (loops_of_glib,),
+    "pyspark": (batches_of_spark,),
     "qt": (loops_of_qt,),
     "ray": (remote_calls,),
     "reactivex": (actions,),

@@ -108,6 +108,7 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "threading": ("pika.adapters.blocking_connection", "pika.adapters.select_connection"),
     },
     "pygobject": {"sched": ("gi.repository.GLib", "gi.repository.Gio")},
+    "pyspark": {"sched": ("pyspark.sql.utils",)},
     "qt": {
         "threading": ("PySide6.QtCore", "PyQt6.QtCore", "PyQt5.QtCore"),
         "futures": ("PySide6.QtCore", "PyQt6.QtCore", "PyQt5.QtCore"),
