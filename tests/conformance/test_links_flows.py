@@ -6,7 +6,7 @@ import asyncio
 import queue
 import sched
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from forms import WAIT, without_context
@@ -133,6 +133,30 @@ def late_action_of_a_scheduler(request_, work):
     without_context(scheduler.run)
 
 
+def late_action_in_a_task(request_, work):
+    """Run a scheduler then in a task, which outlives nothing itself."""
+    scheduler = sched.scheduler()
+    request_.make(scheduler.enter, 0, 1, work)
+    request_.clock(LATE)
+
+    async def main():
+        scheduler.run()
+
+    asyncio.run(main())
+
+
+def late_callback_of_a_future(request_, work):
+    """Complete a future then, in a task, which outlives nothing itself."""
+    future = Future()
+    request_.make(future.add_done_callback, lambda _: work())
+    request_.clock(LATE)
+
+    async def main():
+        future.set_result(None)
+
+    asyncio.run(main())
+
+
 def late_timer(request_, work):
     """Start a timer that is due then."""
     gate = threading.Event()
@@ -212,6 +236,8 @@ def late_call_of_a_pool_with_tasks(request_, work):
 LATE_WORK = [
     late_call_of_a_pool,
     late_action_of_a_scheduler,
+    late_action_in_a_task,
+    late_callback_of_a_future,
     late_timer,
     late_callback_of_a_loop,
     late_item,
@@ -233,6 +259,56 @@ def test_work_that_is_picked_up_late_keeps_the_baggage(late, request_):
     request_.is_linked("first")
     request_.is_linked("second")
     assert request_.seen == {"first": "acme", "second": "acme"}
+
+
+def test_a_callback_that_is_called_at_once_is_a_part_of_its_task(request_):
+    """What a task does later, when the callback has returned, is no late work."""
+
+    async def main():
+        gate = asyncio.Event()
+
+        async def reader():
+            future = Future()
+            future.set_result(None)
+            future.add_done_callback(lambda _: None)
+            await gate.wait()
+            for name in ("first", "second"):
+                request_.work(name)
+
+        task = request_.make(lambda: asyncio.get_running_loop().create_task(reader()))
+        await asyncio.sleep(0)
+        request_.clock(LATE)
+        gate.set()
+        await task
+
+    asyncio.run(main())
+    request_.is_linked("first")
+    request_.is_alone("second")
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["until it is due", "after the action"])
+def test_the_delay_function_of_a_scheduler_is_no_action(waits, request_):
+    """A thread of the request runs it for as long as the program runs: it outlives the request."""
+    gate = threading.Event()
+
+    def delay(_):
+        gate.wait(WAIT)
+        for name in ("first", "second"):
+            request_.work(name)
+        now.append(2)
+
+    def loop():
+        scheduler = sched.scheduler(lambda: now[-1], delay)
+        scheduler.enterabs(1 if waits else 0, 1, lambda: None)
+        scheduler.run(blocking=True)
+
+    now = [0]
+    thread = request_.make(threading.Thread, None, loop)
+    request_.make(thread.start)
+    request_.clock(LATE)
+    gate.set()
+    thread.join(WAIT)
+    assert request_.seen == {"first": None, "second": None}
 
 
 def test_a_task_that_late_work_starts_keeps_the_baggage(request_):

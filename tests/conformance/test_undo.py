@@ -411,7 +411,7 @@ def layers_of_ours(owner, name):
     return sum(
         thing.__code__.co_filename.split("/")[-2:-1] == ["_primitives"]
         for thing in seen
-        if type(thing) is types.FunctionType
+        if isinstance(thing, types.FunctionType)
     )
 
 

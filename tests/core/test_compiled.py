@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import queue
+import sched
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,7 @@ from otel_concurrency._items import adoption
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
 PLAIN_QUEUE = queue.SimpleQueue
+PLAIN_CALLBACK = concurrent.futures.Future.add_done_callback
 THIRD_ARGUMENT_IS_A_TASK = sys.version_info >= (3, 14)
 
 where_it_is_in_use = pytest.mark.skipif(compiled.functions is None, reason=compiled.reason)
@@ -224,6 +226,42 @@ def found_empty(items=None):
     raise AssertionError
 
 
+def in_a_callback(function):
+    """Run a function as the callback of a future, in another flow; return what is left there."""
+    future = concurrent.futures.Future()
+    future.add_done_callback(lambda _: function())
+    token = attach(Context())
+    try:
+        future.set_result(None)
+        return dict(context_api.get_current())
+    finally:
+        detach(token)
+
+
+def in_an_action(function):
+    """Run a function as the action of a scheduler, in another flow; return what is left there."""
+    scheduler = sched.scheduler()
+    scheduler.enter(0, 1, function)
+    token = attach(Context())
+    try:
+        scheduler.run()
+        return dict(context_api.get_current())
+    finally:
+        detach(token)
+
+
+def in_a_direct_call(function):
+    """Run a function in a call of which only the caller knows; return what it raised."""
+    call = handoff.DirectCall(context_api.get_current(), function)
+    token = attach(Context())
+    try:
+        call()
+    except LookupError as error:
+        return repr(error), dict(context_api.get_current())
+    finally:
+        detach(token)
+
+
 @pytest.fixture
 def current():
     """Attach a context for the length of a test."""
@@ -240,12 +278,49 @@ def test_a_hand_off_arrives_and_leaves_nothing():
     assert from_two_producers() == [(0, 0), (1, 1), (2, 0), (3, 1)]
 
 
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("run", [in_a_callback, in_an_action])
+def test_a_call_sees_its_context_and_leaves_nothing(run):
+    """Whatever it has attached itself, and whether or not it is called where it was made."""
+    found = []
+
+    def work():
+        found.append(seen())
+        attach(set_value("key", "forgotten"))
+
+    assert run(work) == {}
+    token = attach(set_value("key", "of another"))
+    assert run(work) == {}
+    detach(token)
+    future = concurrent.futures.Future()
+    future.set_result(None)
+    future.add_done_callback(lambda _: work())  # it is called at once, where its context is current
+    assert found == ["handed off", "of another", "handed off"]
+    assert seen() == "handed off"
+
+
+@pytest.mark.usefixtures("on")
+def test_a_callback_without_a_context_leaves_nothing():
+    """Also where there is nothing on either side, and so nothing to attach."""
+    found = []
+
+    def work():
+        found.append(seen())
+        attach(set_value("key", "forgotten"))
+
+    assert in_a_callback(work) == {}
+    assert found == [None]
+
+
 @where_it_is_in_use
 @pytest.mark.usefixtures("on")
-@pytest.mark.parametrize("name", ["put", "get"])
+@pytest.mark.parametrize("name", ["put", "get", "add_done_callback"])
 def test_a_method_is_a_function_in_all_that_can_be_read(name):
     """The object that calls C is pickled, copied and referred to as the function is."""
-    method, plain = vars(queue.SimpleQueue)[name], getattr(PLAIN_QUEUE, name)
+    if name == "add_done_callback":
+        method, plain = vars(concurrent.futures.Future)[name], PLAIN_CALLBACK
+    else:
+        method, plain = vars(queue.SimpleQueue)[name], getattr(PLAIN_QUEUE, name)
     assert isinstance(method, types.FunctionType)
     assert inspect.signature(method) == inspect.signature(plain)
     assert repr(method).startswith("<function ")
@@ -298,8 +373,16 @@ def test_methods_are_freed():
         lambda: through_a_queue(queue.Queue()),
         from_two_producers,
         found_empty,
+        lambda: in_a_callback(seen),
+        lambda: in_a_callback(lambda: attach(set_value("key", "forgotten"))),
+        lambda: in_an_action(seen),
+        lambda: in_an_action(lambda: attach(set_value("key", "forgotten"))),
+        lambda: in_a_direct_call(fail),
     ],
-    ids=["result", "error", "forgotten", "cancelled", "queue", "Queue", "producers", "empty"],
+    ids=[
+        *("result", "error", "forgotten", "cancelled", "queue", "Queue", "producers", "empty"),
+        *("callback", "callback forgets", "action", "action forgets", "call fails"),
+    ],
 )
 def test_hand_offs_leave_no_reference(hand_off, number, has_context):
     """After many hand-offs of a form there is not one reference more to anything."""
@@ -370,12 +453,19 @@ def test_a_fault_in_a_step_of_the_library_changes_no_result(names, work, replace
     """Whatever fails of what the library does itself, the program gets what it gets."""
     items = queue.SimpleQueue()
     plain, _ = in_a_work_item(work)
+    plain_call = in_a_direct_call(work)
+    called = []
     replace(names, raising(InjectedError()))
     found, _ = in_a_work_item(work)
     items.put("item")
     got = items.get()
+    in_a_callback(lambda: called.append("callback"))
+    in_an_action(lambda: called.append("action"))
+    found_call = in_a_direct_call(work)
     assert repr(found) == repr(plain)
     assert got == "item"
+    assert called == ["callback", "action"]
+    assert (found_call or [None])[0] == (plain_call or [None])[0]
     handoff.bodies.clear()  # where the thread has no number, its work cannot be noted
 
 
@@ -411,6 +501,11 @@ def test_an_interrupt_in_a_step_of_the_library_is_the_programs(name, work, repla
         replace([name], raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             compiled.functions.run_item(raising(LookupError()), item)
+        if name != "detach":
+            assert seen() is None
+        if name != "get_ident":
+            with pytest.raises(KeyboardInterrupt):
+                handoff.DirectCall(set_value("key", "call"), work)()
         if name != "detach":
             assert seen() is None
     finally:
@@ -452,6 +547,47 @@ def test_wrong_arguments_are_an_error(name, count):
     if (name, count) not in (("carry_item", 3), ("run_item", 2), ("run_item", 3)):
         with pytest.raises(TypeError):
             getattr(compiled.functions, name)(*[None] * count)
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_direct_call_is_made_of_two_parts(count):
+    """Anything else is an error, and so is a call of one that has none."""
+    with pytest.raises(TypeError, match="expected a context and a function"):
+        handoff.DirectCall(*[None] * count)
+    with pytest.raises(TypeError, match="expected a context and a function"):
+        handoff.DirectCall(Context(), function=seen)
+    with pytest.raises(TypeError):
+        object.__new__(handoff.DirectCall)()
+    call = handoff.DirectCall(Context(), seen)
+    del call._context, call._function
+    with pytest.raises(TypeError, match="not callable"):
+        call()
+
+
+@where_it_is_in_use
+@measures_memory
+def test_a_direct_call_is_freed_with_what_refers_to_it():
+    """A cycle through one is found by a collection, as a cycle through one in Python is."""
+
+    class Work:
+        def __call__(self):
+            raise AssertionError
+
+    work = Work()
+    work.call = handoff.DirectCall(Context({"work": work}), work)
+    gone = weakref.ref(work)
+    del work
+    gc.collect()
+    assert gone() is None
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("other", [object, 1, type("Call", (), {"__slots__": ("_context",)})])
+def test_another_class_of_calls_is_refused(other):
+    """The compiled class knows where its base has what it reads."""
+    with pytest.raises(TypeError, match="something else was expected of Call"):
+        another_module().bind({**vars(handoff), "Call": other})
 
 
 @where_it_is_in_use

@@ -19,8 +19,8 @@ from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from interpreters import weak_reference
-from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import Call, Seam
+from otel_concurrency._core import compiled, handoff
+from otel_concurrency._core.handoff import Call, DirectCall, Seam
 
 
 def seen():
@@ -35,6 +35,14 @@ def add(left: int, right: int = 2) -> int:
 
 class Value:
     """Something to be found, or not to be found, by a weak reference."""
+
+
+@pytest.fixture(
+    autouse=True, params=dict.fromkeys((Call, DirectCall)), ids=lambda kind: kind.__name__
+)
+def _kind(request, monkeypatch):
+    """Run each test over the class in Python, and over the compiled one where there is one."""
+    monkeypatch.setitem(globals(), "Call", request.param)
 
 
 @pytest.fixture
@@ -68,8 +76,11 @@ def broken(monkeypatch):
         scope = {}
         exec(compile(program, f"<{name}>", "exec"), scope)  # each its own origin of a fault
         monkeypatch.setattr(handoff, name, scope["fail"])
+        compiled.bind(vars(handoff))
 
     yield break_
+    monkeypatch.undo()
+    compiled.bind(vars(handoff))
     context_api.attach(before)  # a broken detach has left something behind
 
 
@@ -169,7 +180,7 @@ def test_seam_does_not_swallow_an_interrupt(seam):
 def test_call_of_a_seam_carries_what_the_seam_captures(seam, current):
     """What is handed off while there is a context becomes a call that runs in it."""
     seam.capture = handoff.capture
-    call = handoff.call(seam, seen)
+    call = handoff.call(seam, seen, Call)
     assert isinstance(call, Call)
     token = context_api.attach(Context())
     try:
@@ -337,7 +348,7 @@ def test_traceback_of_a_raising_call_holds_neither_context_nor_token(context):
         if traceback.tb_frame.f_globals.get("__name__") == handoff.__name__:
             ours.append(traceback.tb_frame)
         traceback = traceback.tb_next
-    assert ours
+    assert bool(ours) == (Call is handoff.Call)  # there is no frame of a compiled one
     for frame in ours:
         for name, value in frame.f_locals.items():
             for held in value if isinstance(value, tuple) else (value,):
@@ -553,6 +564,8 @@ def test_broken_get_current_is_reported_once(broken, caplog):
 def test_each_step_has_its_own_report(broken, context, caplog):
     """Two causes are two warnings."""
     broken("attach")
+    for _ in range(3):
+        Call(context, add)(1)
     broken("get_current")
     for _ in range(3):
         Call(context, add)(1)

@@ -1,7 +1,7 @@
 /* The compiled part of the hot path: what a hand-off costs around the program's own call.
  *
- * Each function here has its twin in pure Python, in handoff.py and _futures.py, and does the same,
- * step by step. compiled.py chooses which of the two is used. Functions that the program can see
+ * Each function here has its twin in pure Python, in handoff.py and in files of _primitives, and does
+ * the same, step by step. compiled.py chooses which of the two is used. Functions that the program can see
  * stay Python functions, which call these: their frames are looked for, and are in tracebacks.
  *
  * What handoff.py calls `attach`, `detach`, `get_current`, ... is bound when it calls bind(), and again
@@ -16,7 +16,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#define INTERFACE 2 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 3 /* compiled.py has the same number; a module of another is not used */
 
 /* --- what older versions lack ------------------------------------------------------------------ */
 
@@ -62,11 +62,11 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 
 /* Names of attributes. */
 #define NAMES(X) \
-    X(_result) X(future) X(capture) X(current) X(change) X(find) X(_otel_concurrency_loans)
+    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) X(_otel_concurrency_loans)
 
 /* Objects of handoff.py. */
 #define OBJECTS(X) \
-    X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(Call) X(capture) \
+    X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(NO_CONTEXT) X(Call) X(capture) \
     X(capture_nothing) X(get_current) X(attach) X(detach) X(get_ident) X(report_raised)
 
 typedef struct {
@@ -75,6 +75,7 @@ typedef struct {
     PyObject *variable;  /* that of which `attach` is a method, or NULL */
     PyObject *twin;      /* `adopt` of adoption.py */
     PyObject *Method;    /* the class of what method() returns */
+    PyObject *DirectCall;
 #define X(name) PyObject *name;
     OBJECTS(X)
 #undef X
@@ -86,7 +87,7 @@ typedef struct {
 } State;
 
 /* All that a collection has to know. */
-#define REFERENCES(X) X(namespace) X(variable) X(twin) X(Method) OBJECTS(X)
+#define REFERENCES(X) X(namespace) X(variable) X(twin) X(Method) X(DirectCall) OBJECTS(X)
 
 /* Call a function of handoff.py, with an argument or NULL. */
 static PyObject *call(PyObject *function, PyObject *argument) {
@@ -237,28 +238,18 @@ static int pick_up(State *state, PyObject *item, Turn *turn) {
     PyObject *future, *context;
     int status = 0;
     turn->before = get_current(state);
-    if (turn->before == NULL) {
-        return -1;
-    }
-    future = PyObject_GetAttr(item, state->names.future);
-    if (future == NULL) {
-        return -1;
-    }
-    context = PyObject_GetAttr(future, state->names._result);
+    future = turn->before == NULL ? NULL : PyObject_GetAttr(item, state->names.future);
+    context = future == NULL ? NULL : PyObject_GetAttr(future, state->names._result);
     if (context == NULL) {
         status = -1;
     } else if (PyObject_TypeCheck(context, (PyTypeObject *)state->Context)) {
         /* otherwise the future was cancelled or completed */
-        if (PyObject_SetAttr(future, state->names._result, Py_None) < 0) {
-            status = -1;
-        } else {
-            turn->token = attach(state, context);
-            status = turn->token == NULL ? -1
-                                         : begin_body(state, context, &turn->thread, &turn->body);
-        }
+        status = PyObject_SetAttr(future, state->names._result, Py_None);
+        turn->token = status < 0 ? NULL : attach(state, context);
+        status = turn->token == NULL ? -1 : begin_body(state, context, &turn->thread, &turn->body);
     }
     Py_XDECREF(context);
-    Py_DECREF(future);
+    Py_XDECREF(future);
     return status;
 }
 
@@ -283,6 +274,133 @@ static void leave(State *state, PyObject *record, Turn *turn, PyObject **interru
     if (status < 0 || (token == NULL && PyErr_Occurred())) {
         report(state, "detach", interrupt);
     }
+}
+
+/* Leave what a turn has begun, of which this takes the references, and return the outcome(). */
+static PyObject *end_turn(State *state, PyObject *record, Turn *turn, PyObject *result,
+                          PyObject *interrupt) {
+    PyObject *raised = PyErr_GetRaisedException();
+    if (turn->thread != NULL && end_body(state, turn->thread, turn->body) < 0) {
+        report(state, "detach", &interrupt);
+    }
+    leave(state, record, turn, &interrupt);
+    Py_XDECREF(record);
+    Py_XDECREF(turn->before);
+    Py_XDECREF(turn->token);
+    Py_XDECREF(turn->thread);
+    Py_XDECREF(turn->body);
+    return outcome(result, raised, interrupt);
+}
+
+/* --- a call that carries a context --------------------------------------------------------------- */
+
+/* An instance of DirectCall, a subclass of handoff.py's Call. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *context, *function; /* the slots of Call */
+    vectorcallfunc vectorcall;
+    Py_ssize_t running; /* how many calls of it have not returned yet */
+} DirectCall;
+
+/* Attach `context`, unless it is current, or both are empty. Where it is what the flow has in its
+ * `record`, the call does not see that: the flow lets go of it when the call is over. */
+static int begin_call(State *state, PyObject *context, PyObject *record, Turn *turn) {
+    PyObject *adopted = NULL;
+    int status;
+    if (context == NULL || context == Py_None) {
+        return 0;
+    }
+    turn->before = get_current(state);
+    status = turn->before == NULL ? -1 : turn->before == context ? 0 : PyObject_IsTrue(context);
+    if (status == 0 && turn->before != context) {
+        status = PyObject_IsTrue(turn->before);
+    }
+    if (status < 0 || (status > 0 && (turn->token = attach(state, context)) == NULL)) {
+        return -1;
+    }
+    status = 0;
+    if (record != NULL && PyList_CheckExact(record) && PyWeakref_Check(PyList_GET_ITEM(record, 0))) {
+        status = PyWeakref_GetRef(PyList_GET_ITEM(record, 0), &adopted);
+    }
+    status = status > 0 && adopted == context ? set_adopted(state, Py_None) : status;
+    Py_XDECREF(adopted);
+    return status;
+}
+
+/* Call the function in the context, the first time; later without one. */
+static PyObject *call_direct(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    DirectCall *self = (DirectCall *)object;
+    State *state = PyType_GetModuleState(Py_TYPE(object));
+    PyObject *context = self->context, *function = Py_XNewRef(self->function);
+    PyObject *record, *result = NULL, *interrupt = NULL;
+    Turn turn = {NULL, NULL, NULL, NULL};
+    self->context = Py_NewRef(Py_None);
+    if (get_adopted(state, &record) < 0 || begin_call(state, context, record, &turn) < 0) {
+        report(state, "attach", &interrupt);
+    }
+    Py_XDECREF(context);
+    if (interrupt == NULL) {
+        self->running++;
+        result = PyObject_Vectorcall(function == NULL ? Py_None : function, args, flags, names);
+        self->running--;
+    }
+    Py_XDECREF(function);
+    return end_turn(state, record, &turn, result, interrupt);
+}
+
+/* DirectCall(context, function) */
+static PyObject *make_direct(PyObject *type, PyObject *const *args, size_t flags, PyObject *names) {
+    DirectCall *made = NULL;
+    if (PyVectorcall_NARGS(flags) != 2 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "expected a context and a function");
+    } else if ((made = (DirectCall *)PyType_GenericAlloc((PyTypeObject *)type, 0)) != NULL) {
+        made->context = Py_NewRef(args[0]);
+        made->function = Py_NewRef(args[1]);
+        made->vectorcall = call_direct;
+    }
+    return (PyObject *)made;
+}
+
+static PyObject *new_direct(PyTypeObject *type, PyObject *args, PyObject *names) {
+    return make_direct((PyObject *)type, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), names);
+}
+
+static PyMemberDef members_of_direct[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(DirectCall, vectorcall), READONLY, NULL},
+    {"running", T_PYSSIZET, offsetof(DirectCall, running), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots_of_direct[] = {
+    {Py_tp_new, new_direct}, /* with it no interpreter takes a short cut to Call.__init__ */
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, members_of_direct},
+    {0, NULL},
+};
+
+static PyType_Spec spec_of_direct = {
+    .name = "otel_concurrency._core._compiled.DirectCall",
+    .basicsize = sizeof(DirectCall),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
+    .slots = slots_of_direct,
+};
+
+/* Make the class DirectCall, once. */
+static int make_class(PyObject *module, State *state) {
+    PyTypeObject *base = (PyTypeObject *)state->Call;
+    if (state->DirectCall != NULL) {
+        return 0;
+    }
+    if (!PyType_Check(base) || base->tp_basicsize != offsetof(DirectCall, vectorcall)) {
+        PyErr_SetString(PyExc_TypeError, "something else was expected of Call");
+    } else {
+        state->DirectCall = PyType_FromModuleAndSpec(module, &spec_of_direct, state->Call);
+    }
+    if (state->DirectCall == NULL) {
+        return -1;
+    }
+    ((PyTypeObject *)state->DirectCall)->tp_vectorcall = make_direct;
+    return PyModule_AddType(module, (PyTypeObject *)state->DirectCall);
 }
 
 /* --- adopting the context of an item ------------------------------------------------------------ */
@@ -409,10 +527,11 @@ static int adopt_plainly(State *state, PyObject *context) {
     return status;
 }
 
-/* Have the flow adopt a context that is not empty. Return whether the flow is busy. */
+/* Have the flow adopt a context. Return whether the flow is busy. */
 static int adopt_context(State *state, PyObject *context) {
     PyObject *busy;
-    int status = adopt_plainly(state, context);
+    int status = PyObject_IsTrue(context);
+    status = status > 0 ? adopt_plainly(state, context) : status < 0 ? -1 : NOT_PLAIN;
     if (status != NOT_PLAIN) {
         return status < 0 ? -1 : 0;
     }
@@ -424,19 +543,27 @@ static int adopt_context(State *state, PyObject *context) {
 
 /* --- queue.SimpleQueue -------------------------------------------------------------------------- */
 
-/* What _queue.py tells about a method: the method of the plain class, and more. */
-enum { SEAM, MARK, PLAIN, DELIVER, LEND, EMPTY, PARTS };
-
 /* The method of a class that the program sees. It does by its C function what is usual, and leaves to
  * its twin what is not. In all that can be read from it or set it is its twin: a function in Python. */
-typedef struct Method {
+typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    /* Returns NULL without an exception where it has done nothing, since something is not usual. */
-    PyObject *(*usual)(State *, struct Method *, PyObject *const *args, Py_ssize_t count);
-    Py_ssize_t least, most; /* how many arguments are usual, with the queue */
-    PyObject *twin, *weak_references, *parts[PARTS];
+    const struct Usual *usual;
+    PyObject *parts; /* a tuple: never changed, and so no part of a cycle of its own making */
+    PyObject *weak_references;
 } Method;
+
+/* What is in that tuple: the twin, the method of the plain class, and more. */
+enum { TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOOP = MARK, ASKED };
+#define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
+
+/* What a method of a name does where all is usual. */
+struct Usual {
+    const char *name;
+    Py_ssize_t parts, least, most; /* how many arguments are usual, with the object */
+    /* Returns NULL without an exception where it has done nothing, since something is not usual. */
+    PyObject *(*run)(State *, Method *, PyObject *const *args, Py_ssize_t count);
+};
 
 /* Nothing was done: leave the call, and a fault so far, to the twin. */
 static PyObject *leave_to_twin(void) {
@@ -465,7 +592,7 @@ static int loans_of(State *state, PyObject *queue) {
 static PyObject *put_simple(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *call[4] = {args[0]}, *function, *context, *stored = NULL, *nothing;
     int holds, loans, off = 0;
-    function = PyObject_GetAttr(self->parts[SEAM], state->names.current);
+    function = PyObject_GetAttr(PART(self, SEAM), state->names.current);
     if (function == NULL) {
         return leave_to_twin();
     }
@@ -474,8 +601,8 @@ static PyObject *put_simple(State *state, Method *self, PyObject *const *args, P
     holds = context == NULL ? -1 : PyObject_IsTrue(context);
     loans = holds < 0 ? -1 : loans_of(state, args[0]);
     if (holds > 0 && loans == 1) {
-        off = is_same(self->parts[SEAM], state->names.capture, state->capture_nothing);
-        stored = off ? NULL : PyTuple_Pack(3, self->parts[MARK], args[1], context);
+        off = is_same(PART(self, SEAM), state->names.capture, state->capture_nothing);
+        stored = off ? NULL : PyTuple_Pack(3, PART(self, MARK), args[1], context);
     } else if (holds == 0 && (loans == 0 || loans == 1)) {
         stored = Py_NewRef(args[1]);
     }
@@ -487,7 +614,7 @@ static PyObject *put_simple(State *state, Method *self, PyObject *const *args, P
         call[number] = args[number];
     }
     call[1] = stored;
-    nothing = PyObject_Vectorcall(self->parts[PLAIN], call, count, NULL);
+    nothing = PyObject_Vectorcall(PART(self, PLAIN), call, count, NULL);
     Py_DECREF(stored);
     return nothing;
 }
@@ -496,13 +623,13 @@ static PyObject *put_simple(State *state, Method *self, PyObject *const *args, P
 static int is_plain(State *state, Method *self, PyObject *queue, PyObject *context, int has_adopted) {
     int status;
     if (has_adopted || context != NULL) {
-        status = is_same(self->parts[SEAM], state->names.capture, state->capture_nothing);
+        status = is_same(PART(self, SEAM), state->names.capture, state->capture_nothing);
         if (status != 0) {
             return status < 0 ? -1 : 0;
         }
     }
     if (context != NULL) {
-        return is_same(self->parts[SEAM], state->names.change, Py_None);
+        return is_same(PART(self, SEAM), state->names.change, Py_None);
     }
     context = get_current(state);
     status = context == NULL ? -1 : PyObject_IsTrue(context);
@@ -519,20 +646,20 @@ static PyObject *deliver(State *state, Method *self, PyObject *queue, PyObject *
     PyObject *item = stored, *context = NULL, *nothing, *interrupt = NULL;
     Py_ssize_t size = PyTuple_CheckExact(stored) ? PyTuple_GET_SIZE(stored) : 0;
     int status;
-    if (size == 3 && PyTuple_GET_ITEM(stored, 0) == self->parts[MARK]) {
+    if (size == 3 && PyTuple_GET_ITEM(stored, 0) == PART(self, MARK)) {
         item = PyTuple_GET_ITEM(stored, 1);
         context = PyTuple_GET_ITEM(stored, 2);
     }
     status = size == 4 ? 0 : is_plain(state, self, queue, context, has_adopted);
     if (status == 0) {
-        item = PyObject_CallFunctionObjArgs(self->parts[DELIVER], queue, stored, NULL);
+        item = PyObject_CallFunctionObjArgs(PART(self, DELIVER), queue, stored, NULL);
         Py_DECREF(stored);
         return item;
     }
     if (status > 0 && context != NULL) {
         status = adopt_context(state, context);
         if (status > 0) {
-            nothing = PyObject_CallFunctionObjArgs(self->parts[LEND], queue, item, context, NULL);
+            nothing = PyObject_CallFunctionObjArgs(PART(self, LEND), queue, item, context, NULL);
             status = nothing == NULL ? -1 : 0;
             Py_XDECREF(nothing);
         }
@@ -554,28 +681,80 @@ static PyObject *get_simple(State *state, Method *self, PyObject *const *args, P
     }
     has_adopted = record != NULL && record != Py_None;
     Py_XDECREF(record);
-    stored = PyObject_Vectorcall(self->parts[PLAIN], call, has_adopted ? 2 : count, NULL);
+    stored = PyObject_Vectorcall(PART(self, PLAIN), call, has_adopted ? 2 : count, NULL);
     if (stored != NULL) {
         return deliver(state, self, args[0], stored, has_adopted);
     }
-    if (has_adopted && PyErr_ExceptionMatches(self->parts[EMPTY])) {
+    if (has_adopted && PyErr_ExceptionMatches(PART(self, EMPTY))) {
         PyErr_Clear(); /* the twin lets go, and waits */
     }
     return NULL;
 }
+
+/* add_done_callback(self, fn) of a future */
+static PyObject *add_callback(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *call[2] = {args[0]}, *context = NULL, *module = NULL, *nothing;
+    int status = is_same(PART(self, SEAM), state->names.capture, state->capture);
+    if (status > 0 && PyCallable_Check(args[1]) &&
+        !PyObject_TypeCheck(args[1], (PyTypeObject *)state->Call)) {
+        module = PyObject_GetAttr(args[1], state->names.__module__);
+    }
+    if (module != NULL && PyUnicode_Check(module) &&
+        PyUnicode_CompareWithASCIIString(module, "asyncio.futures") != 0) {
+        context = get_current(state);
+    }
+    Py_XDECREF(module);
+    status = context == NULL ? -1 : PyObject_IsTrue(context);
+    if (status >= 0) {
+        PyObject *parts[2] = {status ? context : state->NO_CONTEXT, args[1]};
+        call[1] = make_direct(state->DirectCall, parts, 2, NULL);
+    }
+    Py_XDECREF(context);
+    if (call[1] == NULL) {
+        return leave_to_twin();
+    }
+    nothing = PyObject_Vectorcall(PART(self, PLAIN), call, count, NULL);
+    Py_DECREF(call[1]);
+    return nothing;
+}
+
+/* __iter__(self) of an event of sched, which the loop takes apart to run its action */
+static PyObject *iterate(State *state, Method *self, PyObject *const *args, Py_ssize_t Py_UNUSED(count)) {
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
+    PyObject *code = frame == NULL ? NULL : (PyObject *)PyFrame_GetCode(frame), *context;
+    int status = code != PART(self, LOOP) || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) < 4;
+    Py_XDECREF(code);
+    Py_XDECREF(frame);
+    status = status != 0 ? status : PyObject_IsTrue(PART(self, ASKED));
+    if (status == 0 && (PyObject *)Py_TYPE(PyTuple_GET_ITEM(args[0], 3)) != state->DirectCall) {
+        context = get_current(state); /* in which an action without one would run */
+        status = context == NULL ? -1 : PyObject_IsTrue(context);
+        Py_XDECREF(context);
+    }
+    return status == 0 ? PyTuple_Type.tp_iter(args[0]) : leave_to_twin();
+}
+
+static const struct Usual all_usual[] = {
+    {"put", 7, 2, 4, put_simple},
+    {"get", 7, 1, 1, get_simple},
+    {"add_done_callback", 3, 2, 2, add_callback},
+    {"__iter__", 5, 1, 1, iterate},
+    {NULL, 0, 0, 0, NULL},
+};
 
 static PyObject *call_method(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
     Method *self = (Method *)object;
     State *state = PyType_GetModuleState(Py_TYPE(object));
     Py_ssize_t count = PyVectorcall_NARGS(flags);
     PyObject *result;
-    if (count >= self->least && count <= self->most && names == NULL && state->namespace != NULL) {
-        result = self->usual(state, self, args, count);
+    const struct Usual *usual = self->usual;
+    if (count >= usual->least && count <= usual->most && names == NULL && state->namespace != NULL) {
+        result = usual->run(state, self, args, count);
         if (result != NULL || PyErr_Occurred()) {
             return result;
         }
     }
-    return PyObject_Vectorcall(self->twin, args, flags, names);
+    return PyObject_Vectorcall(PART(self, TWIN), args, flags, names);
 }
 
 static PyObject *bind_method(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner)) {
@@ -583,42 +762,29 @@ static PyObject *bind_method(PyObject *self, PyObject *instance, PyObject *Py_UN
 }
 
 static PyObject *read_attribute(PyObject *self, PyObject *name) {
-    return PyObject_GetAttr(((Method *)self)->twin, name);
+    return PyObject_GetAttr(PART((Method *)self, TWIN), name);
 }
 
 static int set_attribute(PyObject *self, PyObject *name, PyObject *value) {
-    return PyObject_SetAttr(((Method *)self)->twin, name, value);
+    return PyObject_SetAttr(PART((Method *)self, TWIN), name, value);
 }
 
 static PyObject *represent(PyObject *self) {
-    return PyObject_Repr(((Method *)self)->twin);
+    return PyObject_Repr(PART((Method *)self, TWIN));
 }
 
-static int traverse_method(PyObject *object, visitproc visit, void *arg) {
-    Method *self = (Method *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->twin);
-    for (int number = 0; number < PARTS; number++) {
-        Py_VISIT(self->parts[number]);
-    }
+static int traverse_method(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Method *)self)->parts);
     return 0;
 }
 
-static int clear_method(PyObject *object) {
-    Method *self = (Method *)object;
-    for (int number = 0; number < PARTS; number++) {
-        Py_CLEAR(self->parts[number]);
-    }
-    return 0; /* the twin is a function, which breaks cycles through itself */
-}
-
-static void free_method(PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    PyObject_ClearWeakRefs(object);
-    clear_method(object);
-    Py_CLEAR(((Method *)object)->twin);
-    PyObject_GC_Del(object);
+static void free_method(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
+    Py_DECREF(((Method *)self)->parts);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -635,7 +801,6 @@ static PyType_Slot slots_of_method[] = {
     {Py_tp_setattro, set_attribute},
     {Py_tp_repr, represent},
     {Py_tp_traverse, traverse_method},
-    {Py_tp_clear, clear_method},
     {Py_tp_dealloc, free_method},
     {Py_tp_members, members_of_method},
     {0, NULL},
@@ -700,7 +865,7 @@ static PyObject *carry_item(PyObject *module, PyObject *const *args, Py_ssize_t 
 /* run_item(run, item, *args): what a work item does around its plain method `run`. */
 static PyObject *run_item(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     State *state = PyModule_GetState(module);
-    PyObject *record, *result = NULL, *raised, *interrupt = NULL;
+    PyObject *record, *result = NULL, *interrupt = NULL;
     Turn turn = {NULL, NULL, NULL, NULL};
     if (expect(state, count, 2, 3) < 0) {
         return NULL;
@@ -711,32 +876,14 @@ static PyObject *run_item(PyObject *module, PyObject *const *args, Py_ssize_t co
     if (interrupt == NULL) {
         result = PyObject_Vectorcall(args[0], args + 1, count - 1, NULL);
     }
-    raised = PyErr_GetRaisedException();
-    if (turn.thread != NULL && end_body(state, turn.thread, turn.body) < 0) {
-        report(state, "detach", &interrupt);
-    }
-    leave(state, record, &turn, &interrupt);
-    Py_XDECREF(record);
-    Py_XDECREF(turn.before);
-    Py_XDECREF(turn.token);
-    Py_XDECREF(turn.thread);
-    Py_XDECREF(turn.body);
-    return outcome(result, raised, interrupt);
+    return end_turn(state, record, &turn, result, interrupt);
 }
 
 /* adopt(context), which does what adoption.py's function does. */
 static PyObject *adopt(PyObject *module, PyObject *context) {
     State *state = PyModule_GetState(module);
-    int status;
-    if (state->namespace == NULL) {
-        return call(NULL, NULL);
-    }
-    status = PyObject_IsTrue(context);
-    status = status > 0 ? adopt_plainly(state, context) : status < 0 ? -1 : NOT_PLAIN;
-    if (status == NOT_PLAIN) {
-        return call(state->twin, context);
-    }
-    return status < 0 ? NULL : Py_NewRef(Py_None);
+    int busy = expect(state, 0, 0, 0) < 0 ? -1 : adopt_context(state, context);
+    return busy < 0 ? NULL : PyBool_FromLong(busy);
 }
 
 /* adopt_or(twin): return adopt(), which leaves what is not plain to its `twin`. */
@@ -745,31 +892,30 @@ static PyObject *adopt_or(PyObject *module, PyObject *twin) {
     return PyObject_GetAttrString(module, "adopt");
 }
 
-/* method(twin, *parts): return a method that is `twin`, a function that is called put or get. */
-static PyObject *method(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+/* method(twin, *parts): return a method that is `twin`, a function of one of the names in all_usual. */
+static PyObject *method(PyObject *module, PyObject *parts) {
     State *state = PyModule_GetState(module);
+    const struct Usual *usual = all_usual;
+    PyObject *twin = PyTuple_GET_SIZE(parts) == 0 ? Py_None : PyTuple_GET_ITEM(parts, TWIN);
     Method *made;
-    int puts;
-    if (expect(state, count, 1 + PARTS, 1 + PARTS) < 0) {
+    if (expect(state, 0, 0, 0) < 0) {
         return NULL;
     }
-    if (!PyFunction_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "expected a function");
+    while (PyFunction_Check(twin) && usual->name != NULL &&
+           PyUnicode_CompareWithASCIIString(((PyFunctionObject *)twin)->func_name, usual->name) != 0) {
+        usual++;
+    }
+    if (!PyFunction_Check(twin) || usual->parts != PyTuple_GET_SIZE(parts)) {
+        PyErr_SetString(PyExc_TypeError, "expected a function of a known name, and its parts");
         return NULL;
     }
     if ((made = PyObject_GC_New(Method, (PyTypeObject *)state->Method)) == NULL) {
         return NULL;
     }
     made->vectorcall = call_method;
-    puts = PyUnicode_CompareWithASCIIString(((PyFunctionObject *)args[0])->func_name, "put") == 0;
-    made->usual = puts ? put_simple : get_simple;
-    made->least = puts ? 2 : 1;
-    made->most = puts ? 4 : 1;
+    made->usual = usual;
+    made->parts = Py_NewRef(parts);
     made->weak_references = NULL;
-    made->twin = Py_NewRef(args[0]);
-    for (int number = 0; number < PARTS; number++) {
-        made->parts[number] = Py_NewRef(args[number + 1]);
-    }
     PyObject_GC_Track((PyObject *)made);
     return (PyObject *)made;
 }
@@ -818,9 +964,9 @@ static PyObject *bind(PyObject *module, PyObject *namespace) {
     if (!PyContextVar_CheckExact(state->adopted) || !PyDict_Check(state->bodies) ||
         !PyDict_Check(state->ages) || !PyType_Check(state->Context)) {
         PyErr_SetString(PyExc_TypeError, "something else was expected in the namespace");
-        goto failed;
+    } else if (make_class(module, state) == 0) {
+        Py_RETURN_NONE;
     }
-    Py_RETURN_NONE;
 failed:
     Py_CLEAR(state->namespace); /* without it nothing can be called */
     return NULL;
@@ -832,7 +978,7 @@ static PyMethodDef functions[] = {
     {"run_item", (PyCFunction)(void (*)(void))run_item, METH_FASTCALL, NULL},
     {"adopt", adopt, METH_O, NULL},
     {"adopt_or", adopt_or, METH_O, NULL},
-    {"method", (PyCFunction)(void (*)(void))method, METH_FASTCALL, NULL},
+    {"method", method, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -22,7 +22,7 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 2
+INTERFACE = 3
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
@@ -31,6 +31,9 @@ class Functions(Protocol):
 
     Method: type[Any]
     """The class of what :meth:`method` returns."""
+
+    DirectCall: type[Any]
+    """The compiled subclass of ``handoff.Call``, which :meth:`bind` makes."""
 
     def bind(self, namespace: dict[str, Any], /) -> None:
         """Work with what is in the namespace of ``handoff``."""
@@ -45,7 +48,10 @@ class Functions(Protocol):
         """Return a function that adopts a context, and leaves what is not usual to ``twin``."""
 
     def method(self, twin: Any, /, *parts: object) -> Any:
-        """Return ``put`` or ``get`` of a ``SimpleQueue``; it leaves what is not usual to ``twin``.
+        """Return a method that is called as ``twin`` is, and leaves what is not usual to it.
+
+        ``put`` or ``get`` of a ``SimpleQueue``, ``add_done_callback`` of a future, or ``__iter__``
+        of an event of ``sched``.
 
         What is read from the method, or set in it, is an attribute of ``twin``.
         """

@@ -232,11 +232,13 @@ class Call:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         context = self._context
-        self._context = token = None
+        self._context = before = token = None
         record = adopted.get() if any_adopted else None
         if context is not None:
             try:
-                token = attach(context)
+                before = get_current()
+                if context is not before and (context or before):
+                    token = attach(context)
                 if record is not None and record[0]() is context:
                     adopted.set(None)  # the caller adopted it, and lets go of it when this is over
             except Exception as error:
@@ -250,13 +252,15 @@ class Call:
             if any_adopted and adopted.get() is not record:
                 adopted.set(record)  # contexts that the work has adopted end with the work
             record = None
-            if token is not None:
-                try:
+            try:
+                if token is not None:
                     detach(token)
-                except Exception as error:
-                    report_fault("detach", error)
-                # The token refers to the worker's previous context, and a traceback to this frame.
-                token = None
+                elif before is not None and get_current() is not before:
+                    attach(before)  # the work forgot to detach
+            except Exception as error:
+                report_fault("detach", error)
+            # These refer to the worker's previous context, and a traceback to this frame.
+            before = token = None
 
     def release(self) -> None:
         """Drop the context: the work was cancelled, or could not be dispatched."""
@@ -431,3 +435,11 @@ def report_fault(step: str, error: Exception) -> None:
 
 
 compiled.bind(globals())
+
+DirectCall: Any = getattr(compiled.functions, "DirectCall", Call)
+"""The class of calls that the interpreter makes itself: it is compiled where that is possible.
+
+It is a subclass of :class:`Call`, or that class. Of a compiled one there is no frame. ``running``
+is how many calls of it have not returned yet. Code behind a Python function, which has a frame of
+its own, gains nothing by it.
+"""

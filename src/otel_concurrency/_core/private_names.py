@@ -157,6 +157,9 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         "_observer.call_hooks _primitives _primitives._futures _primitives._futures_map",
         "the module that defines `Executor` and `Future`",
     ),
+    "concurrent.futures._base.Future._invoke_callbacks": PrivateName(
+        "_linking.flows", "its variable holds the call of a callback that it is calling"
+    ),
     "concurrent.futures._base.Future._result": PrivateName(
         "_primitives._futures", "where the context waits until there is a result"
     ),
@@ -333,12 +336,8 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
         "a hook: an item is added",
     ),
     "queue.Queue._qsize": PrivateName("_items.reordered _primitives._queue", "a hook: it waits"),
-    "sched.scheduler._lock": PrivateName(
-        "_primitives._sched", "finding the event that `cancel` is about to remove"
-    ),
-    "sched.scheduler._queue": PrivateName(
-        "_primitives._sched", "finding the event that `cancel` is about to remove"
-    ),
+    "sched.scheduler._lock": PrivateName("_primitives._sched", "finding what `cancel` removes"),
+    "sched.scheduler._queue": PrivateName("_primitives._sched", "finding what `cancel` removes"),
     "subprocess.Popen._execute_child": PrivateName(
         "_primitives._subprocess", "a layer: headers go to the child's environment"
     ),

@@ -33,10 +33,17 @@ from opentelemetry.trace.propagation import (
 )
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, Call, adopted
+from otel_concurrency._core.handoff import NO_CONTEXT, Call, DirectCall, adopted
 
 pick_ups: set[CodeType] = {Call.__call__.__code__, threading.Timer.run.__code__}
 """The code objects of the functions that run work in the context in which it was handed off."""
+
+_CALLERS = {"_invoke_callbacks": "callback", "add_done_callback": "fn", "run": "action"}
+"""By name: functions of the standard library that call a compiled call, which has no frame, and
+the variable in which each of them has it. ``run`` is that of a scheduler."""
+
+LIVE_LOCALS = sys.version_info >= (3, 13)
+"""Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
 
 _chain: ContextVar[ref[Context] | None] = ContextVar("otel_concurrency_chain", default=None)
 """The context in which a callback of this chain started a span soon after its span had ended."""
@@ -102,12 +109,25 @@ def _place() -> tuple[str, bool]:
         if frame is outermost or frame.f_code is outermost:
             inside, calls, outermost = calls, False, None
         # Without a caller, the call is the whole work of a raw thread or of a greenlet.
-        if frame.f_code in pick_ups and _has_caller(frame):
+        if (frame.f_code in pick_ups and _has_caller(frame)) or is_calling(frame):
             calls = True
         frame = frame.f_back
     if inside or (calls and place == "thread"):
         return "call", True
     return place, calls
+
+
+def is_calling(frame: FrameType) -> bool:
+    """Whether what runs above ``frame`` runs in a compiled call, which has no frame itself."""
+    code = frame.f_code
+    name = _CALLERS.get(code.co_name)
+    if name is None or name not in code.co_varnames or DirectCall is Call:
+        return False
+    variables = frame.f_locals
+    work: Any = variables.get(name)
+    if not LIVE_LOCALS and frame.f_trace is None:
+        variables.clear()  # this copy of the variables lives as long as the function runs
+    return type(work) is DirectCall and bool(work.running)
 
 
 def _has_caller(frame: FrameType) -> bool:

@@ -31,6 +31,7 @@ from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Call,
+    DirectCall,
     Seam,
     adopted,
     ages,
@@ -259,11 +260,13 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
             except Exception as error:
                 handoff.report_fault("capture", error)
             # Also without a context: the thread that completes the future may have one.
-            fn = Call(NO_CONTEXT if context is None else context, fn)
+            fn = DirectCall(NO_CONTEXT if context is None else context, fn)
             context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
 
-    return add_done_callback
+    if compiled.functions is None:
+        return add_done_callback
+    return compiled.functions.method(add_done_callback, seam, original)
 
 
 _CHAINING = "asyncio.futures"

@@ -302,7 +302,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
     if compiled.functions is not None:
         for name, plain_method in (("put", plain_put), ("get", plain_get)):
             twin = SimpleQueue.__dict__[name]
-            parts = seam, _MARK, plain_method, deliver, lend, module.Empty
+            parts = seam, plain_method, _MARK, deliver, lend, module.Empty
             setattr(SimpleQueue, name, compiled.functions.method(twin, *parts))
     SimpleQueue.__qualname__ = "SimpleQueue"  # PyPy's has another, by which this is not found
     return SimpleQueue

@@ -18,10 +18,11 @@ from _thread import get_ident
 from types import CodeType, ModuleType
 from typing import Any
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Call,
+    DirectCall,
     Seam,
     capture_nothing,
     get_current,
@@ -29,6 +30,7 @@ from otel_concurrency._core.handoff import (
 from otel_concurrency._core.handoff import capture as plain_capture
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._linking import rounds
+from otel_concurrency._linking.flows import LIVE_LOCALS, is_calling
 from otel_concurrency._linking.rounds import Job, Round, running
 
 
@@ -64,7 +66,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
 
     def seen(event: Any) -> list[Any]:
         values = list(held(event))
-        if type(values[_ACTION]) is Call:
+        if type(values[_ACTION]) is DirectCall:
             values[_ACTION] = values[_ACTION].__wrapped__
         return values
 
@@ -88,7 +90,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             try:
                 if (
                     not get_current()
-                    or type(_held(self, _ACTION)) is Call
+                    or type(_held(self, _ACTION)) is DirectCall
                     or seam.capture is capture_nothing
                 ):
                     return held(self)
@@ -106,6 +108,9 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
 
+        if compiled.functions is not None and held is tuple.__iter__:
+            __iter__ = compiled.functions.method(__iter__, seam, held, loop, _asked)
+
     return Event
 
 
@@ -113,8 +118,8 @@ def _clean(values: Any) -> Any:
     """Return the fields of an event; an action that carries no context will run in an empty one."""
     values = list(values)
     action = values[_ACTION]
-    if type(action) is not Call and callable(action):
-        values[_ACTION] = Call(NO_CONTEXT, action)
+    if type(action) is not DirectCall and callable(action):
+        values[_ACTION] = DirectCall(NO_CONTEXT, action)
     return iter(values)
 
 
@@ -137,8 +142,8 @@ def _new(original: Any, seam: Seam, loop: CodeType) -> Any:
                 before = rounds.repeated(Job(action, argument, kwargs))
                 if before is not None and _is_inside(action, loop):
                     context = rounds.following(before, seam, action, context)
-            if context is not None and type(action) is not Call:
-                action = Call(context, action)
+            if context is not None and type(action) is not DirectCall:
+                action = DirectCall(context, action)
         except Exception as error:
             handoff.report_fault("enter", error)
         return _make(_cls, (time, priority, sequence, action, argument, kwargs))
@@ -157,7 +162,9 @@ def _is_inside(action: Any, loop: CodeType) -> bool:
     while isinstance(action, functools.partial):
         action = action.func
     code = getattr(action, "__code__", None) or getattr(type(action).__call__, "__code__", None)
-    return frame.f_back is not None and (code is None or frame.f_code in (code, *CALLS))
+    return frame.f_back is not None and (
+        code is None or frame.f_code in (code, *CALLS) or is_calling(frame.f_back)
+    )
 
 
 CALLS = {Call.__call__.__code__}
@@ -190,15 +197,11 @@ class _Unnoted:
             return None
         seen = frame.f_locals
         delay, action = seen.get("delay"), seen.get("action")
-        function = action.__wrapped__ if type(action) is Call else action
+        function = action.__wrapped__ if type(action) is DirectCall else action
         job = Job(function, seen.get("argument", ()), seen.get("kwargs", {}))
-        if not _LIVE_LOCALS and frame.f_trace is None:
+        if not LIVE_LOCALS and frame.f_trace is None:
             seen.clear()  # this copy of the variables lives as long as the loop
         return None if delay or action is None else Round(job, self._name)
-
-
-_LIVE_LOCALS = sys.version_info >= (3, 13)
-"""Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
 
 
 def _run(original: Any, seam: Seam, loop: CodeType) -> Any:
@@ -239,7 +242,7 @@ def _call_of(scheduler: Any, event: Any) -> Call | None:
         with scheduler._lock:
             queued = scheduler._queue[scheduler._queue.index(event)]
         action = _held(queued, _ACTION)
-        return action if type(action) is Call else None
+        return action if type(action) is DirectCall else None
     except ValueError:  # no such event; the original is about to raise the same error
         return None
     except Exception as error:
