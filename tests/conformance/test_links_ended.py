@@ -236,6 +236,32 @@ def test_the_end_of_a_placeholder_is_not_its_parents(
     assert named(exporter)["work"].parent == origin.get_span_context()
 
 
+class Foreign(NonRecordingSpan):
+    """A span of another SDK, which keeps what it is by another name."""
+
+    def __init__(self, context):
+        self.own = context
+
+    def get_span_context(self):
+        return self.own
+
+
+def test_a_placeholder_for_a_span_of_another_sdk_has_no_end(instrument, monkeypatch):
+    """What a tracer that is switched off gives is told from a span of its own by the span above."""
+    instrument()
+    parent = Foreign(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
+    context = trace.set_span_in_context(parent)
+    placeholder = disabled(monkeypatch).start_span("nothing", context)
+    assert placeholder.get_span_context() is parent.own
+    placeholder.end()
+    assert not hasattr(placeholder, "_end_time")
+    tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("not sampled")
+    span = tracer.start_span("work", context)
+    assert span._end_time is None
+    span.end()
+    assert span._end_time is not None
+
+
 def test_a_consumer_is_done_with_a_span_that_was_not_sampled(instrument, tracer, exporter):
     """Once that has ended, its flow has nothing of its own going, and adopts what it gets."""
     instrument()

@@ -405,6 +405,9 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry.sdk.metrics._internal.metric_reader_storage.MetricReaderStorage._lock": (
         PrivateName("_child_exit.after_fork", "making the lock new, which may be held at the fork")
     ),
+    "opentelemetry.sdk.trace.ReadableSpan._context": PrivateName(
+        "_linking.span_start", "which span it is, at less cost than the method"
+    ),
     "opentelemetry.sdk.trace.Span._end_time": PrivateName(
         "_items.adoption _linking.origins _linking.span_start",
         "whether a span has ended, at less cost than the property",

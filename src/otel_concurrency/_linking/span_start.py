@@ -258,7 +258,14 @@ def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
         )
         started = True
         if span.__class__ is _NOT_SAMPLED and span is not parent:
-            _runs(span, parent)
+            try:  # the same as `_runs`, without its calls
+                own = span._context
+                if own is not INVALID_SPAN_CONTEXT and (
+                    parent is None or own is not parent._context
+                ):
+                    span._end_time = None
+            except AttributeError:
+                _runs(span, parent)
         if attentive:
             _has_started(span, parent, kind, links)
         return span
