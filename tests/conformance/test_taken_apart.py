@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import multiprocessing
+import multiprocessing.pool
 import pickle
 import queue
 import sched
@@ -256,6 +257,17 @@ def use_pool():
     return result, seen
 
 
+def use_pool_of_threads():
+    """Hand a call and a ``map`` over in a context, with a callback."""
+    seen = []
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        token = attach(set_value("value", "a"))
+        called = pool.apply_async(value, callback=lambda got: seen.append((got, value())))
+        mapped = pool.map(lambda _: value(), range(2))
+        detach(token)
+        return called.get(WAIT), mapped, seen
+
+
 def use_scheduler():
     """Enter in a context, run without one."""
     seen = []
@@ -322,6 +334,9 @@ USES = {
     "concurrent.futures._base.Future": use_pool,
     "sched.scheduler": use_scheduler,
     "sched.Event": use_scheduler,
+    "multiprocessing.pool.ApplyResult": use_pool_of_threads,
+    "multiprocessing.pool.MapResult": use_pool_of_threads,
+    "multiprocessing.pool.Pool": use_pool_of_threads,
     "multiprocessing.queues.JoinableQueue": use_joinable,
     "multiprocessing.queues.Queue": lambda: use_process_queue("Queue"),
     "multiprocessing.queues.SimpleQueue": lambda: use_process_queue("SimpleQueue"),

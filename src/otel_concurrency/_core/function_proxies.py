@@ -28,6 +28,7 @@ _REASONS: Mapping[str, str] = {
         queue.LifoQueue._get queue.LifoQueue._put queue.LifoQueue._qsize
         queue.PriorityQueue._qsize
         multiprocessing.queues.JoinableQueue.task_done
+        multiprocessing.pool.ApplyResult._set multiprocessing.pool.MapResult._set
         concurrent.futures.thread._WorkItem.__init__ concurrent.futures.thread._WorkItem.run
         asyncio.events.TimerHandle.__init__
     """,
@@ -47,6 +48,10 @@ _REASONS: Mapping[str, str] = {
     "The original's only globals are modules that make the executor and the future. A program that "
     "needs another executor passes it, and does not copy the method.": """
         asyncio.base_events.BaseEventLoop.run_in_executor
+    """,
+    "The original's only global is the class of results, which belongs to the pool. A copy of the "
+    "replacement calls the original.": """
+        multiprocessing.pool.Pool.apply_async
     """,
     "The original's only global is the module that words what is logged when a callback raises. A "
     "copy of the replacement calls the original.": """

@@ -27,7 +27,7 @@ from opentelemetry.context import Context
 
 from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, capture_nothing
 from otel_concurrency._core.patching import Layer
 from otel_concurrency._crossing import trailers
 from otel_concurrency._primitives._multiprocessing._turns import Turn
@@ -63,10 +63,10 @@ class _Handed(BodyCall):
 
     __slots__ = ()
 
-    def take(self) -> Context | None:
-        """Return the context, once."""
+    def take(self) -> tuple[Context | None, Callable[..., Any]]:
+        """Return the context, once, and the callable."""
         context, self._context = self._context, None
-        return context
+        return context, self._function
 
 
 class _WithHeaders(Call):
@@ -94,7 +94,7 @@ def _apply_async(original: Any, seam: Seam, thread_pool: type) -> Any:
         callback: Any = None,
         error_callback: Any = None,
     ) -> Any:
-        if not seam.active:
+        if seam.capture is capture_nothing:
             return original(self, func, args, kwds, callback, error_callback)
         call: Call | None = None
         if isinstance(self, thread_pool):
@@ -215,6 +215,8 @@ def _handle_tasks(original: Any) -> Any:
 def _putting(put: Any) -> Any:
     """Return a function that puts plain tasks by ``put``, with headers behind them if possible."""
     pipe: Any = getattr(put, "__self__", None)
+    if type(pipe).__module__ in _IN_PROCESS:
+        return put
     connection: Any = sys.modules[type(pipe).__module__]
     base = getattr(connection, "_ConnectionBase", None)
     sends = base is not None and isinstance(pipe, base) and put == pipe.send
@@ -260,7 +262,8 @@ def _set_result(original: Any) -> Any:
         try:
             return original(self, i, obj)
         finally:
-            _release_when_done(self)
+            if self._callback is not None or self._error_callback is not None:
+                _release_when_done(self)
 
     return _set
 
@@ -271,16 +274,16 @@ def _set_chunk(original: Any) -> Any:
         try:
             return original(self, i, success_result)
         finally:
-            _release_when_done(self)
+            if self._callback is not None or self._error_callback is not None:
+                _release_when_done(self)
 
     return _set
 
 
 def _release_when_done(result: Any) -> None:
+    """Release the callbacks of a result, which has some, once it is there. Never raises."""
     try:
         one, other = result._callback, result._error_callback
-        if one is None and other is None:
-            return
         if result._event.is_set():  # one of the callbacks was called; the other will never be
             _release(one, other)
     except Exception as error:
@@ -333,9 +336,8 @@ class _Inqueue:
                 self._last = trailer, trailers.unpack(trailer)
             context = self._last[1]
         elif task is not None and type(task[2]) is _Handed:
-            handed = task[2]
-            context = handed.take()
-            task = (task[0], task[1], handed.__wrapped__, task[3], task[4])
+            context, function = task[2].take()
+            task = (task[0], task[1], function, task[3], task[4])
         if context is not None:
             self._turn.begin(context)
         return task
