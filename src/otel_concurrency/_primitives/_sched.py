@@ -108,7 +108,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
         def __reduce__(self) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
 
-        if compiled.functions is not None and held is tuple.__iter__:
+        if compiled.functions is not None and held is vars(tuple)["__iter__"]:
             __iter__ = compiled.functions.method(__iter__, seam, held, loop, _asked)
 
     return Event
