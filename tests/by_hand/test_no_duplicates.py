@@ -289,7 +289,7 @@ def _beside_the_official(case):
         ThreadingInstrumentor().uninstrument()
 
 
-@row("a hand-off that is pickled, in a child process of the library's")
+@row("a hand-off that is pickled, in a child process to which this library carries context")
 def _pickled(case):
     get, put = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(

@@ -30,7 +30,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import attach, detach, get_current, set_value
 from opentelemetry.sdk.trace import Tracer, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, SpanContext, TraceFlags
 
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import handoff
@@ -252,7 +252,8 @@ def test_a_placeholder_for_a_span_of_another_sdk_has_no_end(instrument, monkeypa
     parent = Foreign(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
     context = trace.set_span_in_context(parent)
     placeholder = disabled(monkeypatch).start_span("nothing", context)
-    assert placeholder.get_span_context() is parent.own
+    # An older API does not know such a parent.
+    assert placeholder.get_span_context() in (parent.own, INVALID_SPAN_CONTEXT)
     placeholder.end()
     assert not hasattr(placeholder, "_end_time")
     tracer = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("not sampled")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 
 import pytest
 import wrapt
 
 from interpreters import PYPY
+from otel_concurrency._core import signatures
 from otel_concurrency._core.patching import Layer, StandIn
 from otel_concurrency._core.signatures import NOT_GIVEN, UnknownSignatureError, check
 
@@ -213,3 +215,15 @@ def test_a_class_fits_if_all_of_its_methods_do(name, monkeypatch):
     with pytest.raises(UnknownSignatureError, match=rf"Stock\.{name} takes"):
         layer.apply()
     assert vars(module)["Stock"] is Stock
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_what_is_quickly_seen_is_what_a_thorough_look_finds(bound):
+    """No pair of functions passes the quick look at those that take the rest, and then fails."""
+    passed = 0
+    for ours, theirs in itertools.product(FUNCTIONS.values(), repeat=2):
+        if signatures._takes_the_rest(ours, theirs, bound):
+            passed += 1
+            both = signatures._signature(ours), signatures._signature(theirs)
+            assert signatures._fits(*both, bound), both
+    assert passed > 20

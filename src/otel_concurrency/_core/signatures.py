@@ -67,7 +67,7 @@ def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
     parameter is the instance (or class), and its name does not matter. ``name`` is for the message.
     """
     function, plain = _function(replacement), _unwrapped(original)
-    if _is_alike(function, plain):
+    if _is_alike(function, plain) or _takes_the_rest(function, plain, bound):
         return
     ours, theirs = _signature(function), _signature(plain)
     if ours is not None and theirs is not None and not _fits(ours, theirs, bound):
@@ -143,6 +143,24 @@ def _is_alike(function: Any, other: Any) -> bool:
         and not (mine.co_kwonlyargcount or theirs.co_kwonlyargcount)
         and _are_alike(function.__defaults__, other.__defaults__)
         and mine.co_flags & _TAKES_MORE == theirs.co_flags & _TAKES_MORE
+    )
+
+
+def _takes_the_rest(function: Any, other: Any, bound: bool) -> bool:
+    """Whether a function names the first parameters of another, and takes all others as they are.
+
+    What it says of two functions is what :func:`_fits` says, which takes longer.
+    """
+    if not (isinstance(function, FunctionType) and isinstance(other, FunctionType)):
+        return False
+    mine, theirs = function.__code__, other.__code__
+    count = mine.co_argcount
+    return (
+        mine.co_flags & _TAKES_MORE == _TAKES_MORE
+        and not (mine.co_kwonlyargcount or function.__defaults__)
+        and count <= theirs.co_argcount - len(other.__defaults__ or ())
+        and mine.co_posonlyargcount <= max(theirs.co_posonlyargcount, bound)
+        and mine.co_varnames[bound:count] == theirs.co_varnames[bound:count]
     )
 
 
