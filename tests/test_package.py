@@ -195,6 +195,7 @@ def test_installed_version_is_the_one_of_the_code():
     assert distribution("otel-concurrency").version == otel_concurrency.__version__
 
 
+@pytest.mark.scale
 def test_source_distribution_can_be_built_and_tested_from(tmp_path):
     """The source distribution holds the code, its tests and the texts, and nothing of the gate."""
     with tarfile.open(build("sdist", tmp_path)[0]) as archive:
