@@ -11,10 +11,11 @@ import logging
 import threading
 
 import pytest
-from forms import FORMS, WAIT, Submit, without_context
+from forms import FORMS, WAIT, RunInThreadPerCall, Submit, without_context
 from injection import InjectedError, always_fail, wherever_it_is
 from opentelemetry.context import attach, detach, get_current, set_value
 
+from interpreters import THREADS_INHERIT
 from otel_concurrency import ConcurrencyInstrumentor, _primitives
 from otel_concurrency._clean_starts import matching
 from otel_concurrency._linking import policies
@@ -32,11 +33,21 @@ FAULTS = {
         matching, "callable_matcher", always_fail
     ),
 }
+
+
+def attaches(form):
+    """Whether a worker attaches the context: not in a thread that has inherited the same one."""
+    return not (THREADS_INHERIT and form is RunInThreadPerCall)
+
+
 strikes = {
+    "attach raises": attaches,
     "the matcher of threads raises": lambda form: form.setting == "threading",
     "the matcher of callables raises": lambda form: form.setting != "threading",
     # It attaches in the thread of the test itself, which is left in it where nothing can detach.
-    "detach raises": lambda form: not form.name.startswith("Executor.map(buffersize"),
+    "detach raises": lambda form: (
+        attaches(form) and not form.name.startswith("Executor.map(buffersize")
+    ),
 }
 
 every_fault = pytest.mark.parametrize(
