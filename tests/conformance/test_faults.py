@@ -34,20 +34,11 @@ FAULTS = {
     ),
 }
 
-
-def attaches(form):
-    """Whether a worker attaches the context: not in a thread that has inherited the same one."""
-    return not (THREADS_INHERIT and form is RunInThreadPerCall)
-
-
 strikes = {
-    "attach raises": attaches,
     "the matcher of threads raises": lambda form: form.setting == "threading",
     "the matcher of callables raises": lambda form: form.setting != "threading",
     # It attaches in the thread of the test itself, which is left in it where nothing can detach.
-    "detach raises": lambda form: (
-        attaches(form) and not form.name.startswith("Executor.map(buffersize")
-    ),
+    "detach raises": lambda form: not form.name.startswith("Executor.map(buffersize"),
 }
 
 every_fault = pytest.mark.parametrize(
@@ -72,6 +63,10 @@ def fault(request, monkeypatch):
 @pytest.fixture
 def form(request, fault):
     """Switch on what covers the form, with the fault in place, and open the form."""
+    inherits = THREADS_INHERIT or request.config.getoption("--beside-official")
+    attaching = fault in (FAULTS["attach raises"], FAULTS["detach raises"])
+    if inherits and attaching and request.param is RunInThreadPerCall:
+        pytest.skip("its thread has the context already, which is not attached again")
     others = [name for name in _primitives.NAMES if name != request.param.setting]
     ConcurrencyInstrumentor().instrument(**dict.fromkeys(others, "off"))
     with request.param() as opened:
