@@ -100,7 +100,7 @@ def main() -> None:
                 [*instrument, str(directory / "program.py"), address, str(directory / "seen")],
                 stdout=subprocess.DEVNULL,
                 check=True,
-                timeout=SECONDS,
+                timeout=3 * SECONDS,  # a node takes its time to start
             )
         report(json.loads((directory / "seen").read_text(encoding="utf-8")), receiver)
 

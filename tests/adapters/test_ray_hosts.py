@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from two_hosts import run_program
+from two_hosts import SECONDS, run_program
 
-pytestmark = pytest.mark.scale
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Return what the calls have seen, and all spans that arrived."""
-    return run_program("ray_hosts.py", tmp_path_factory.mktemp("hosts"))
+    return run_program("ray_hosts.py", tmp_path_factory.mktemp("hosts"), 3 * SECONDS)
 
 
 def test_a_call_has_its_parent_and_baggage_on_another_host(found):

@@ -25,7 +25,7 @@ HERE, THERE = "10.83.7.1", "10.83.7.2"
 SECONDS = 90
 
 
-def run_program(program: str, directory: Path) -> tuple[Any, Any]:
+def run_program(program: str, directory: Path, seconds: float = SECONDS) -> tuple[Any, Any]:
     """Run a program of this directory on the first host; return what :func:`report` printed there.
 
     That is what the program has seen, and all spans that have arrived.
@@ -36,7 +36,7 @@ def run_program(program: str, directory: Path) -> tuple[Any, Any]:
         env={**os.environ, "PYTHONPATH": str(here.parent)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=seconds + 20,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
