@@ -262,8 +262,11 @@ def _set_result(original: Any) -> Any:
         try:
             return original(self, i, obj)
         finally:
-            if self._callback is not None or self._error_callback is not None:
-                _release_when_done(self)
+            try:
+                if self._callback is not None or self._error_callback is not None:
+                    _release_when_done(self)
+            except Exception as error:
+                handoff.report_fault("release", error)
 
     return _set
 
@@ -274,20 +277,19 @@ def _set_chunk(original: Any) -> Any:
         try:
             return original(self, i, success_result)
         finally:
-            if self._callback is not None or self._error_callback is not None:
-                _release_when_done(self)
+            try:
+                if self._callback is not None or self._error_callback is not None:
+                    _release_when_done(self)
+            except Exception as error:
+                handoff.report_fault("release", error)
 
     return _set
 
 
 def _release_when_done(result: Any) -> None:
-    """Release the callbacks of a result, which has some, once it is there. Never raises."""
-    try:
-        one, other = result._callback, result._error_callback
-        if result._event.is_set():  # one of the callbacks was called; the other will never be
-            _release(one, other)
-    except Exception as error:
-        handoff.report_fault("release", error)
+    """Release the callbacks of a result, once it is there. May raise."""
+    if result._event.is_set():  # one of the callbacks was called; the other will never be
+        _release(result._callback, result._error_callback)
 
 
 # The workers.
