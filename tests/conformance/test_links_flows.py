@@ -145,9 +145,9 @@ def late_action_in_a_task(request_, work):
     asyncio.run(main())
 
 
-def late_callback_of_a_future(request_, work):
+def late_callback_of_a_future(request_, work, kind=Future):
     """Complete a future then, in a task, which outlives nothing itself."""
-    future = Future()
+    future = kind()
     request_.make(future.add_done_callback, lambda _: work())
     request_.clock(LATE)
 
@@ -155,6 +155,19 @@ def late_callback_of_a_future(request_, work):
         future.set_result(None)
 
     asyncio.run(main())
+
+
+class OwnFuture(Future):
+    """A future that calls its callbacks in its own way."""
+
+    def _invoke_callbacks(self):
+        for each in self._done_callbacks:
+            each(self)
+
+
+def late_callback_of_an_own_future(request_, work):
+    """Complete a future of a program's own class then."""
+    late_callback_of_a_future(request_, work, OwnFuture)
 
 
 def late_timer(request_, work):
@@ -238,6 +251,7 @@ LATE_WORK = [
     late_action_of_a_scheduler,
     late_action_in_a_task,
     late_callback_of_a_future,
+    late_callback_of_an_own_future,
     late_timer,
     late_callback_of_a_loop,
     late_item,
@@ -259,6 +273,19 @@ def test_work_that_is_picked_up_late_keeps_the_baggage(late, request_):
     request_.is_linked("first")
     request_.is_linked("second")
     assert request_.seen == {"first": "acme", "second": "acme"}
+
+
+def test_what_locals_has_returned_stays_as_it_is(request_):
+    """Also in a function that is called like one of those that call handed-off work."""
+
+    def run(action):
+        mine = locals()
+        action()
+        return mine
+
+    seen = []
+    late_callback_of_a_future(request_, lambda: seen.append(run(request_.work)))
+    assert seen[0]["action"] == request_.work
 
 
 def test_a_callback_that_is_called_at_once_is_a_part_of_its_task(request_):

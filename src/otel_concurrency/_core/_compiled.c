@@ -554,7 +554,7 @@ typedef struct {
 } Method;
 
 /* What is in that tuple: the twin, the method of the plain class, and more. */
-enum { TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOOP = MARK, ASKED };
+enum { TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOOP = MARK, ASKED, STOCK = MARK };
 #define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
 
 /* What a method of a name does where all is usual. */
@@ -695,7 +695,7 @@ static PyObject *get_simple(State *state, Method *self, PyObject *const *args, P
 static PyObject *add_callback(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *call[2] = {args[0]}, *context = NULL, *module = NULL, *nothing;
     int status = is_same(PART(self, SEAM), state->names.capture, state->capture);
-    if (status > 0 && PyCallable_Check(args[1]) &&
+    if (status > 0 && (PyObject *)Py_TYPE(args[0]) == PART(self, STOCK) && PyCallable_Check(args[1]) &&
         !PyObject_TypeCheck(args[1], (PyTypeObject *)state->Call)) {
         module = PyObject_GetAttr(args[1], state->names.__module__);
     }
@@ -737,7 +737,7 @@ static PyObject *iterate(State *state, Method *self, PyObject *const *args, Py_s
 static const struct Usual all_usual[] = {
     {"put", 7, 2, 4, put_simple},
     {"get", 7, 1, 1, get_simple},
-    {"add_done_callback", 3, 2, 2, add_callback},
+    {"add_done_callback", 4, 2, 2, add_callback},
     {"__iter__", 5, 1, 1, iterate},
     {NULL, 0, 0, 0, NULL},
 };

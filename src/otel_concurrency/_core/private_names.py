@@ -154,11 +154,13 @@ _CONCURRENT_FUTURES: Mapping[str, PrivateName] = {
         since=(3, 14),
     ),
     "concurrent.futures._base": PrivateName(
-        "_observer.call_hooks _primitives _primitives._futures _primitives._futures_map",
+        "_linking.flows _observer.call_hooks _primitives _primitives._futures "
+        "_primitives._futures_map",
         "the module that defines `Executor` and `Future`",
     ),
     "concurrent.futures._base.Future._invoke_callbacks": PrivateName(
-        "_linking.flows", "its variable holds the call of a callback that it is calling"
+        "_linking.flows _primitives._futures",
+        "its variable holds the call of a callback that it is calling",
     ),
     "concurrent.futures._base.Future._result": PrivateName(
         "_primitives._futures", "where the context waits until there is a result"

@@ -38,9 +38,13 @@ from otel_concurrency._core.handoff import NO_CONTEXT, Call, DirectCall, adopted
 pick_ups: set[CodeType] = {Call.__call__.__code__, threading.Timer.run.__code__}
 """The code objects of the functions that run work in the context in which it was handed off."""
 
-_CALLERS = {"_invoke_callbacks": "callback", "add_done_callback": "fn", "run": "action"}
-"""By name: functions of the standard library that call a compiled call, which has no frame, and
-the variable in which each of them has it. ``run`` is that of a scheduler."""
+_CALLERS = {
+    "_invoke_callbacks": ("concurrent.futures._base", "callback"),
+    "add_done_callback": ("concurrent.futures._base", "fn"),
+    "run": ("sched", "action"),
+}
+"""By name: functions that call a compiled call, which has no frame; the module of each, and the
+variable in which it has the call."""
 
 LIVE_LOCALS = sys.version_info >= (3, 13)
 """Whether a frame's ``f_locals`` is a view of its variables, and not a copy."""
@@ -119,11 +123,10 @@ def _place() -> tuple[str, bool]:
 
 def is_calling(frame: FrameType) -> bool:
     """Whether what runs above ``frame`` runs in a compiled call, which has no frame itself."""
-    code = frame.f_code
-    name = _CALLERS.get(code.co_name)
-    if name is None or name not in code.co_varnames or DirectCall is Call:
+    module, name = _CALLERS.get(frame.f_code.co_name, (None, ""))
+    if module is None or frame.f_globals.get("__name__") != module or DirectCall is Call:
         return False
-    variables = frame.f_locals
+    variables = frame.f_locals  # of no function of the program's: on old versions it reads them too
     work: Any = variables.get(name)
     if not LIVE_LOCALS and frame.f_trace is None:
         variables.clear()  # this copy of the variables lives as long as the function runs

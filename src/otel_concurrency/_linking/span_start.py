@@ -264,7 +264,7 @@ def _exactly(original: Any, seam: Seam) -> tuple[Any, Callable[[], None]]:
                     parent is None or own is not parent._context
                 ):
                     span._end_time = None
-            except AttributeError:
+            except Exception:
                 _runs(span, parent)
         if attentive:
             _has_started(span, parent, kind, links)

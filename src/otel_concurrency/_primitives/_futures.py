@@ -21,6 +21,7 @@ import functools
 import inspect
 import sys
 from _thread import get_ident
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -44,7 +45,7 @@ from otel_concurrency._linking import flows
 
 
 def _base_layers(base: ModuleType, seam: Seam) -> list[Layer]:
-    return [Layer(base.Future, "add_done_callback", lambda raw: _add_done_callback(raw, seam))]
+    return [Layer(base.Future, "add_done_callback", _adding_callbacks(base, seam))]
 
 
 def _thread_layers(thread: ModuleType, seam: Seam) -> list[Layer]:
@@ -244,7 +245,21 @@ def _set_exception(original: Any) -> Any:
     return set_exception
 
 
-def _add_done_callback(original: Any, seam: Seam) -> Any:
+def _adding_callbacks(base: ModuleType, seam: Seam) -> Callable[[Any], Any]:
+    """Return what wraps ``Future.add_done_callback``.
+
+    A direct call has no frame. It is for futures that call it in the one place where it is looked
+    for (:func:`flows.is_calling`), not for those that call their callbacks in a way of their own.
+    """
+    calls = getattr(base.Future, "_invoke_callbacks", None)
+    is_known = getattr(calls, "__globals__", None) is vars(base)
+    stock = base.Future if is_known else None
+    return lambda raw: _add_done_callback(raw, seam, stock)
+
+
+def _add_done_callback(original: Any, seam: Seam, stock: type | None) -> Any:
+    calls: Any = getattr(stock, "_invoke_callbacks", None)
+
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
         capture = seam.capture
@@ -260,13 +275,15 @@ def _add_done_callback(original: Any, seam: Seam) -> Any:
             except Exception as error:
                 handoff.report_fault("capture", error)
             # Also without a context: the thread that completes the future may have one.
-            fn = DirectCall(NO_CONTEXT if context is None else context, fn)
+            is_stock = stock is not None and type(self)._invoke_callbacks is calls
+            kind = DirectCall if is_stock else Call
+            fn = kind(NO_CONTEXT if context is None else context, fn)
             context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
 
     if compiled.functions is None:
         return add_done_callback
-    return compiled.functions.method(add_done_callback, seam, original)
+    return compiled.functions.method(add_done_callback, seam, original, stock)
 
 
 _CHAINING = "asyncio.futures"
