@@ -38,6 +38,32 @@ def outside(function: Callable[..., Any], *args: Any) -> Any:
     return contextvars.Context().run(function, *args)
 
 
+Answers = list[tuple[Any, Exception | None]]
+
+
+def answering(work: Callable[[], Any], answers: Answers) -> Callable[..., None]:
+    """Return a callback that does the work, whatever it is passed, and keeps what came of it."""
+
+    def answer(*_: Any) -> None:
+        try:
+            answers.append((work(), None))
+        except Exception as error:
+            answers.append((None, error))
+
+    return answer
+
+
+def answer_of(answers: Answers) -> Any:
+    """Return what came of the only piece of work, or raise it."""
+    ((result, error),) = answers
+    try:
+        if error is not None:
+            raise error
+        return result
+    finally:
+        del error  # or the frame, which the exception refers to, would refer to it
+
+
 def run_program(program: str, *arguments: str, directory: Any = None, timeout: float = 100) -> str:
     """Run a program in a process of its own; return what it printed.
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from opentelemetry import context, trace
-from suite import IN_BOTH_ORDERS, Calls, check_undo, outside, run_program
+from suite import IN_BOTH_ORDERS, Calls, answer_of, answering, check_undo, outside, run_program
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Python has not all of the loops that it looks for
@@ -34,22 +34,10 @@ class TestCallback(Calls):
     def hand_off(self, work):
         answers = []
 
-        def answer(_):
-            try:
-                answers.append((work(), None))
-            except Exception as error:
-                answers.append((None, error))
-
         response = future()
-        self.add(response, answer)
+        self.add(response, answering(work, answers))
         outside(self.end, response)
-        ((result, error),) = answers
-        try:
-            if error is not None:
-                raise error
-            return result
-        finally:
-            del error
+        return answer_of(answers)
 
 
 class TestErrback(TestCallback):

@@ -13,7 +13,16 @@ from kivy import _clock
 from kivy.base import EventLoop, EventLoopBase
 from kivy.clock import Clock, mainthread, triggered
 from opentelemetry import baggage, context, trace
-from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
+from suite import (
+    IN_BOTH_ORDERS,
+    WAIT,
+    Calls,
+    answer_of,
+    answering,
+    check_undo,
+    outside,
+    run_program,
+)
 
 from otel_concurrency._linking import origins
 
@@ -55,21 +64,9 @@ class _Callbacks(Calls):
     def hand_off(self, work):
         answers = []
 
-        def answer(*_):
-            try:
-                answers.append((work(), None))
-            except Exception as error:
-                answers.append((None, error))
-
-        self.kept = [*getattr(self, "kept", ()), self.post(answer)]
+        self.kept = [*getattr(self, "kept", ()), self.post(answering(work, answers))]
         outside(self.tick, lambda: answers)
-        ((result, error),) = answers
-        try:
-            if error is not None:
-                raise error
-            return result
-        finally:
-            del error
+        return answer_of(answers)
 
 
 class TestScheduledOnce(_Callbacks):

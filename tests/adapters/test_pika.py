@@ -10,7 +10,17 @@ import pytest
 from consumer_suite import HAND_ON, parents_of
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.select_connection import IOLoop
-from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program, spans_of
+from suite import (
+    IN_BOTH_ORDERS,
+    WAIT,
+    Calls,
+    answer_of,
+    answering,
+    check_undo,
+    outside,
+    run_program,
+    spans_of,
+)
 
 PROGRAM = """
 import json
@@ -110,18 +120,6 @@ def connection(ports):
         yield connection
 
 
-def answering(work, answers):
-    """Return a function that does the work once, and keeps what came of it."""
-
-    def answer():
-        try:
-            answers.append((work(), None))
-        except Exception as error:
-            answers.append((None, error))
-
-    return answer
-
-
 class TestThreadsafe(Calls):
     setting = "threading"
 
@@ -142,13 +140,7 @@ class TestThreadsafe(Calls):
         self.post(answering(work, answers))
         while not answers:
             outside(self.wait)
-        ((result, error),) = answers
-        try:
-            if error is not None:
-                raise error
-            return result
-        finally:
-            del error
+        return answer_of(answers)
 
 
 class TestCallLater(TestThreadsafe):

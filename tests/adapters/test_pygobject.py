@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gi.repository import Gio, GLib
 from opentelemetry import baggage, context, trace
-from suite import IN_BOTH_ORDERS, Calls, check_undo, outside, run_program
+from suite import IN_BOTH_ORDERS, Calls, answer_of, answering, check_undo, outside, run_program
 
 
 def loop_until(is_done):
@@ -23,21 +23,9 @@ class _Callbacks(Calls):
     def hand_off(self, work):
         answers = []
 
-        def answer():
-            try:
-                answers.append((work(), None))
-            except Exception as error:
-                answers.append((None, error))
-
-        self.post(answer)
+        self.post(answering(work, answers))
         outside(loop_until, lambda: answers)
-        ((result, error),) = answers
-        try:
-            if error is not None:
-                raise error
-            return result
-        finally:
-            del error
+        return answer_of(answers)
 
 
 class TestIdle(_Callbacks):
