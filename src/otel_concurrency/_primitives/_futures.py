@@ -253,7 +253,7 @@ def _adding_callbacks(base: ModuleType, seam: Seam) -> Callable[[Any], Any]:
     """
     calls = getattr(base.Future, "_invoke_callbacks", None)
     is_known = getattr(calls, "__globals__", None) is vars(base)
-    stock = base.Future if is_known else None
+    stock = base.Future if is_known and DirectCall is not Call else None
     return lambda raw: _add_done_callback(raw, seam, stock)
 
 
@@ -275,8 +275,7 @@ def _add_done_callback(original: Any, seam: Seam, stock: type | None) -> Any:
             except Exception as error:
                 handoff.report_fault("capture", error)
             # Also without a context: the thread that completes the future may have one.
-            is_stock = stock is not None and type(self)._invoke_callbacks is calls
-            kind = DirectCall if is_stock else Call
+            kind = DirectCall if calls and type(self)._invoke_callbacks is calls else Call
             fn = kind(NO_CONTEXT if context is None else context, fn)
             context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
