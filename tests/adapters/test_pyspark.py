@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,9 @@ spark.stop()
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """Return what the program has found."""
-    printed = run_program(PROGRAM, directory=tmp_path_factory.mktemp("spark"), timeout=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)  # or its workers are what `python3` is
+        printed = run_program(PROGRAM, directory=tmp_path_factory.mktemp("spark"), timeout=400)
     return json.loads(printed)
 
 
