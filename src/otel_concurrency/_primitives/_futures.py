@@ -275,7 +275,7 @@ def _add_done_callback(original: Any, seam: Seam, stock: type | None) -> Any:
             except Exception as error:
                 handoff.report_fault("capture", error)
             # Also without a context: the thread that completes the future may have one.
-            kind = DirectCall if calls and type(self)._invoke_callbacks is calls else Call
+            kind = DirectCall if calls and self.__class__._invoke_callbacks is calls else Call
             fn = kind(NO_CONTEXT if context is None else context, fn)
             context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
