@@ -367,6 +367,19 @@ def test_options_that_make_no_sense(trace, options, words):
     assert words in shown.stderr
 
 
+def test_a_command_that_fails_leaves_no_file(trace, tmp_path):
+    """Files of the report are there if there is a report, and what was there stays."""
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait()
+    options = ["--pid", str(ended.pid)]
+    page, old = tmp_path / "page.html", tmp_path / "old.html"
+    old.write_text("of before", encoding="utf-8")
+    for file in (page, old):
+        assert trace(options=[*options, "--html", str(file)]).status == 2
+    assert not page.exists()
+    assert old.read_text(encoding="utf-8") == "of before"
+
+
 def test_a_python_that_does_not_have_the_library(trace):
     """Where nothing could be observed, the command says what may be the reason."""
     shown = trace(sys.executable, "-I", "-c", "print('ran')")
@@ -982,7 +995,7 @@ def test_off_advises_to_switch_the_library_on(program, trace):
     shown = trace(sys.executable, program(REQUEST), options=["--off"])
     (orphan,) = shown.report["orphans"]
     assert "this run had the library off" in orphan["words"]
-    assert "switch it on" in orphan["advice"]
+    assert orphan["advice"] == "Let the library carry it: switch it on."
     assert "OTEL_PYTHON_CONCURRENCY" not in orphan["words"] + orphan["advice"]
 
 

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -279,10 +280,16 @@ class _Counts:
 
 
 def _check(file: Path) -> None:
-    """Raise CommandError where ``file`` could not be written when the program has run."""
+    """Raise CommandError where ``file`` could not be written when the program has run.
+
+    Nothing is left where there was nothing: the command may end before there is a report.
+    """
     try:
+        is_new = not os.path.lexists(file)
         with file.open("a"):
             pass
+        if is_new:
+            file.unlink()
     except OSError as error:
         raise CommandError(f"{file} cannot be written: {error.strerror}", 2) from None
 

@@ -50,7 +50,7 @@ def _is_off(suspect: Mapping[str, Any], primitive: str) -> str:
 
 def _switch(facts: Mapping[str, Any], setting: str) -> str:
     """Return what to do so that the library acts: ``setting``, or to switch all of it on."""
-    return setting if facts.get("library", True) else "switch it on, this run had it off"
+    return setting if facts.get("library", True) else "switch it on"
 
 
 def _primitive_off(suspect: Mapping[str, Any]) -> _Explanation:
