@@ -299,6 +299,13 @@ def test_only_four_read_the_environment(module):
         assert not reads, f"{module}:{node.lineno}"
 
 
+@modules(but="_cli.order_service")
+def test_no_thread_is_made_known(module):
+    """`threading.current_thread()` would show the program a thread that it has not asked for."""
+    for node in ast.walk(MODULES[module]):
+        assert getattr(node, "attr", None) != "current_thread", f"{module}:{node.lineno}"
+
+
 @modules(FACTS)
 def test_facts_are_literals(module):
     """The files that the command line's parent process loads define names, and do nothing."""

@@ -175,7 +175,7 @@ def report(span: Any, kind: Any, links: Any) -> None:
         "`otel-concurrency trace` tells why",
         name,
         site,
-        threading.current_thread().name,
+        getattr(root_places.thread_here(), "name", get_ident()),
         way,
         start.site,
         start.span,

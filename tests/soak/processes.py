@@ -49,6 +49,17 @@ REST = 4
 # its end: CPython 3.14.10 and 3.15.2 hang there without this library, too.
 os.register_at_fork(after_in_child=executors._threads_wakeups.clear)
 
+# So may a lock of `threading`, for which a forked child asks before it runs any code: CPython
+# 3.13.0 and 3.14.10 hang there without this library, too. What is done under it does not need it.
+_OF_DUMMIES: Any = getattr(threading, "_DeleteDummyThreadOnDel", None)
+if _OF_DUMMIES is not None:
+
+    def _forget(self: Any) -> None:
+        if threading._active.get(self._tident) is self._dummy_thread:
+            threading._active.pop(self._tident, None)
+
+    _OF_DUMMIES.__del__ = _forget
+
 _SAY = "import os; print(os.environ.get('TRACEPARENT'), os.environ.get('OTEL_CONCURRENCY_LINK'))"
 
 

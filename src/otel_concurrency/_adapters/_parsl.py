@@ -122,7 +122,7 @@ def _set_handler(before: Any, after: Any) -> None:
     try:
         if (
             flush.timeout > 0
-            and threading.current_thread() is threading.main_thread()
+            and threading.get_ident() == threading.main_thread().ident
             and signal.getsignal(signal.SIGTERM) is before
         ):
             signal.signal(signal.SIGTERM, after)

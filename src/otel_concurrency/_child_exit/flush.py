@@ -115,7 +115,7 @@ class Departure:
     def _when_work_is_done(self) -> None:
         if self._left > 0 and (found := self._recorded()):
             self._more_to_come = any(
-                thread is not threading.current_thread() and not thread.daemon
+                thread.ident != threading.get_ident() and not thread.daemon
                 for thread in threading.enumerate()
             )
             self._flush(found)

@@ -157,7 +157,7 @@ def enter(change: Callable[[Context], Context] | None) -> None:
     try:
         _inherited = {name: os.environ[name] for name in _names() if name in os.environ}
         found = {name: value for name, value in _inherited.items() if value}
-        if not found or threading.current_thread() is not threading.main_thread():
+        if not found or threading.get_ident() != threading.main_thread().ident:
             return
         context = _extract(found)
         if not context or handoff.get_current():

@@ -102,6 +102,7 @@ def self_of(frame: FrameType) -> Any:
 def thread_here() -> Any:
     """Return the present thread; None if ``threading`` has not started it.
 
-    ``threading.current_thread`` would add a thread to those that the program can see.
+    ``threading.current_thread`` would add a thread to those that the program can see. What removes
+    that again takes a lock, also in the child of a fork, where it may never be released.
     """
     return getattr(threading, "_active").get(get_ident())  # noqa: B009 - unknown to type checkers

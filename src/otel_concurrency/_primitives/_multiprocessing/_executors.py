@@ -180,7 +180,7 @@ def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
     and ends when there is pending work. Workers that are still running then are terminated.
     """
     manager, processes = executor._executor_manager_thread, executor._processes
-    if manager is None or manager is threading.current_thread() or manager.pending_work_items:
+    if manager is None or manager.ident == threading.get_ident() or manager.pending_work_items:
         return
     deadline = time.monotonic() + flush.timeout / 1000
     shutdown(executor, wait=False, cancel_futures=True)

@@ -407,7 +407,7 @@ def _let_idle_ones_leave(
     """
     if cache or not workers or not hasattr(workers[0], "terminate"):
         return
-    if threading.current_thread() in handlers:
+    if threading.get_ident() in [handler.ident for handler in handlers]:
         return  # a handler thread dropped the last reference to the pool; it cannot join itself
     worker_handler = handlers[0]
     if worker_handler.is_alive():
