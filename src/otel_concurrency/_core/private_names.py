@@ -347,6 +347,9 @@ _OTHER_MODULES: Mapping[str, PrivateName] = {
 
 _LOGS_WAIT = PrivateName("_child_exit.after_fork", "whether log records wait")
 _BATCHES_WAIT = PrivateName(*_LOGS_WAIT[:2], since_sdk=(1, 34))
+_MEASURED = PrivateName(
+    "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
+)
 
 _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry._logs": PrivateName("_child_exit.providers", "the global provider of loggers"),
@@ -389,21 +392,15 @@ _OPENTELEMETRY: Mapping[str, PrivateName] = {
     "opentelemetry.sdk._logs.export.BatchLogRecordProcessor._batch_processor": _BATCHES_WAIT,
     "opentelemetry.sdk._shared_internal.BatchProcessor._queue": _BATCHES_WAIT,
     "opentelemetry.sdk._shared_internal.BatchProcessor._export_lock": _BATCHES_WAIT,
-    "opentelemetry.sdk.metrics.MeterProvider._measurement_consumer": PrivateName(
-        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
-    ),
+    "opentelemetry.sdk.metrics.MeterProvider._measurement_consumer": _MEASURED,
     (
         "opentelemetry.sdk.metrics._internal.measurement_consumer."
         "SynchronousMeasurementConsumer._reader_storages"
-    ): PrivateName(
-        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
-    ),
+    ): _MEASURED,
     (
         "opentelemetry.sdk.metrics._internal.metric_reader_storage."
         "MetricReaderStorage._instrument_view_instrument_matches"
-    ): PrivateName(
-        "_child_exit.after_fork", "forgetting in a forked child what its parent measured"
-    ),
+    ): _MEASURED,
     "opentelemetry.sdk.metrics._internal.metric_reader_storage.MetricReaderStorage._lock": (
         PrivateName("_child_exit.after_fork", "making the lock new, which may be held at the fork")
     ),

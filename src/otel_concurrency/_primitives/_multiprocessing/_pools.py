@@ -302,8 +302,9 @@ def _worker(original: Any, seam: Seam) -> Any:
             return original(inqueue, outqueue, *args, **kwargs)
         token = handoff.attach_safely(NO_CONTEXT) if handoff.current_safely() else None
         turn = Turn()
+        receives = _Inqueue if inqueue.__class__.__module__ in _IN_PROCESS else _Pipe
         try:
-            return original(_Inqueue(inqueue, turn), _Outqueue(outqueue, turn), *args, **kwargs)
+            return original(receives(inqueue, turn), _Outqueue(outqueue, turn), *args, **kwargs)
         finally:
             turn.end()
             handoff.leave(token)
@@ -313,35 +314,50 @@ def _worker(original: Any, seam: Seam) -> Any:
 
 
 class _Inqueue:
-    """Wraps the queue from which a worker takes its tasks, and restores their plain form."""
+    """Wraps the queue from which a worker takes its tasks, and restores their plain form.
+
+    Whoever waits for a result goes on when the worker waits for its next task: so there is as
+    little as possible in between.
+    """
 
     def __init__(self, plain: Any, turn: Turn) -> None:
         self._plain = plain
         self._turn = turn
-        self._last: tuple[bytes | None, Context | None] = (None, None)
-        """The headers of the last task with their context: all chunks of a ``map`` share one."""
-        self._is_of_threads = plain.__class__.__module__ in _IN_PROCESS
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
     def get(self) -> Any:
         """Return the next task, and attach its context."""
+        turn = self._turn
+        if handoff.current_safely() is not turn.base:
+            turn.end()
+        task = self._plain.get()
+        if task is not None and type(task[2]) is _Handed:
+            context, function = task[2].take()
+            task = (task[0], task[1], function, task[3], task[4])
+            if context is not None:
+                turn.begin(context)
+        return task
+
+
+class _Pipe(_Inqueue):
+    """The same for a worker that is a process."""
+
+    def __init__(self, plain: Any, turn: Turn) -> None:
+        super().__init__(plain, turn)
+        self._last: tuple[bytes | None, Context | None] = (None, None)
+        """The headers of the last task with their context: all chunks of a ``map`` share one."""
+
+    def get(self) -> Any:
+        """Return the next task, and attach its context."""
         self._turn.end()
-        context = trailer = None
-        if self._is_of_threads:
-            task = self._plain.get()
-        else:
-            task, trailer = trailers.receive(self._plain.get)
+        task, trailer = trailers.receive(self._plain.get)
         if trailer is not None:
             if trailer != self._last[0]:
                 self._last = trailer, trailers.unpack(trailer)
-            context = self._last[1]
-        elif task is not None and type(task[2]) is _Handed:
-            context, function = task[2].take()
-            task = (task[0], task[1], function, task[3], task[4])
-        if context is not None:
-            self._turn.begin(context)
+            if self._last[1] is not None:
+                self._turn.begin(self._last[1])
         return task
 
 
