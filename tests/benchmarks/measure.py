@@ -1,5 +1,6 @@
 """How it is measured: what is compared takes turns of a few milliseconds in one process.
 
+Each turn is warmed up, since switching on and off has the interpreter specialize its code anew.
 On a machine that changes its speed by the second, and that others use, nothing else is stable. The
 ratio is that of two turns of the same round; of all rounds the median counts, and how far the
 middle half of them is spread is said beside it. Each row has a process of its own, with a span or

@@ -11,6 +11,7 @@ from operations import BY_HAND, COMPILED, OFFICIAL, OURS, PLAIN_AGAIN, PURE
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from worker import WARM_UP
 
 _NOTHING = "\N{EN DASH}"
 _WIDTH = 200
@@ -53,8 +54,8 @@ def conditions(core: int | None, effort: Effort) -> list[str]:
         f"{platform.python_implementation()} {platform.python_version()}, {_cpu()}, "
         + ("not pinned" if core is None else f"pinned to core {core}"),
         ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
-        f"{effort.rounds} rounds in one process, turns of {effort.seconds * 1e3:g} ms, "
-        f"{effort.clock} time",
+        f"{effort.rounds} rounds in one process, turns of {effort.seconds * 1e3:g} ms, each after "
+        f"{WARM_UP} times as long to warm up, {effort.clock} time",
     ]
 
 

@@ -68,6 +68,14 @@ def _cpu():
 CLOCKS = {"wall": _wall, "cpu": _cpu}
 
 
+WARM_UP = 5
+"""How many turns' worth of work is done before what a turn measures.
+
+Whatever is switched on or off, the interpreter has to specialize the code around it anew (PEP 659).
+A program pays for that once.
+"""
+
+
 def _turn(operation, variant, span, loops, clock):
     """Return how many seconds ``loops`` of a variant take."""
     import gc
@@ -77,7 +85,7 @@ def _turn(operation, variant, span, loops, clock):
     try:
         with operation.setting(variant) as run, _span(span):
             if loops > 1:
-                run(loops // 4)  # the interpreter and its caches are warm again
+                run(WARM_UP * loops)
             gc.collect()
             start = clock()
             run(loops)
