@@ -370,6 +370,62 @@ def test_a_task_for_each_item_is_no_batch(nowait, requests):
     assert asyncio.run(main()) == expected
 
 
+@pytest.mark.parametrize("schedule", ["call_soon", "call_later"])
+@pytest.mark.parametrize("drains", [True, False])
+def test_a_callback_for_each_item_is_no_batch(drains, schedule, requests):
+    """It is in the context of its item, whatever the callback that schedules it does after that."""
+    form = next(form for form in STOCK if form.asynchronous)
+
+    async def main():
+        loop, seen = asyncio.get_running_loop(), []
+        waiting, done = form.make(), loop.create_future()
+
+        def handle(number):
+            seen.append(requests.look())
+            if number == 2:
+                done.set_result(None)
+
+        def dispatch():
+            for number in range(3):
+                waiting.get_nowait()
+                if schedule == "call_soon":
+                    loop.call_soon(handle, number)
+                else:
+                    loop.call_later(0.001 * number, handle, number)
+            if drains:
+                with pytest.raises(form.empty):
+                    waiting.get_nowait()
+
+        requests.put(form, waiting, "a", "b", "c")
+        without_context(lambda: loop.call_soon(dispatch))
+        await done
+        return seen
+
+    expected = [(name, [], {"tenant": name}) for name in "abc"]
+    assert asyncio.run(main()) == expected
+
+
+def test_items_that_a_callback_handles_at_once_are_a_batch(requests):
+    """The callback gets them, and starts one span for all of them."""
+    form = next(form for form in STOCK if form.asynchronous)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        waiting, seen = form.make(), loop.create_future()
+
+        def handle():
+            for _ in range(3):
+                waiting.get_nowait()
+            seen.set_result(requests.look())
+
+        requests.put(form, waiting, "a", "b", "c")
+        without_context(lambda: loop.call_soon(handle))
+        return await seen
+
+    parent, links, _ = asyncio.run(main())
+    assert (parent, links) == (None, ["a", "b", "c"])
+
+
 @forms(in_order)
 def test_a_span_that_names_the_context_it_is_in_is_linked_too(form, tracer, requests):
     """As instrumentors do: they pass the current context to ``start_span``."""

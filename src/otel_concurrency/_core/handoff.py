@@ -25,7 +25,6 @@ from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from otel_concurrency._core import compiled, faults
-from otel_concurrency._core.present_flow import flow_here
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ Record = list[Any]
 3. The same pair for each earlier adoption on top of which another context was attached.
 4. The stage of the work (below).
 5. What several items have in common that the flow has got since it last started a span, an object
-   with ``is_of(flow)`` and ``merged(current)``; None for a single item.
+   with ``is_here()`` and ``merged(current)``; None for a single item.
 
 The references to contexts are weak: this record must not keep a context alive that the flow has
 left in another way.
@@ -116,8 +115,8 @@ def begin_span(current: Context, *, implicit: bool) -> Context:
     if together is None:
         record[3] = OVER if stage <= TOLD else BEGUN
         return current
-    if not together.is_of(flow_here()):
-        return current  # a task that was started for the last item
+    if not together.is_here():
+        return current  # a task or a callback that was started for the last item
     merged: Context = together.merged(current)
     # A new record, because tasks that were started for one of the items share the present one.
     adopted.set([ref(merged), record[1], record[2], OVER, None])

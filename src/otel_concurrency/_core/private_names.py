@@ -43,7 +43,8 @@ _ASYNCIO: Mapping[str, PrivateName] = {
         "_primitives._asyncio", "marking a replacement as a coroutine function", until=(3, 12)
     ),
     "asyncio.events._get_running_loop": PrivateName(
-        "_clean_starts.wrappers _observer.flows _observer.generator_spans _observer.span_hooks",
+        "_clean_starts.wrappers _linking.batches _observer.flows _observer.generator_spans "
+        "_observer.span_hooks",
         "whether the thread runs an event loop",
     ),
     "asyncio.events.Handle._args": PrivateName(

@@ -40,7 +40,6 @@ from otel_concurrency._core.handoff import (
     capture_nothing,
     get_current,
 )
-from otel_concurrency._core.present_flow import flow_here
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._linking import batches, origins
 
@@ -129,9 +128,8 @@ def _adopt_together(
     Whether it does is known when the flow starts its next span. Until then the context of the last
     item is current, since a program may have a task of its own for each item.
     """
-    flow = flow_here()
-    if together is None or not together.is_of(flow):
-        together = batches.Together(current, flow)
+    if together is None or not together.is_here():
+        together = batches.Together(current)
     context = context or Context()  # one that is current nowhere else
     together.add(current, context)
     adopted.set([ref(context), idle, buried, SEVERAL, together])
@@ -233,7 +231,7 @@ def found_none() -> None:
         current = get_current()
         if record[0]() is current and record[3] in (FRESH, SEVERAL):
             together: batches.Together | None = record[4]
-            if together is None or not together.is_of(flow_here()):
+            if together is None or not together.is_here():
                 record[3] = TOLD if record[3] == FRESH else TOLD_SEVERAL
                 return
             merged = together.merged(current)

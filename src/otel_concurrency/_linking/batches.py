@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import ref
@@ -10,8 +11,10 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, get_current_span
 
+from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT
-from otel_concurrency._linking import origins
+from otel_concurrency._core.present_flow import flow_here
+from otel_concurrency._linking import origins, root_places
 from otel_concurrency._linking.origins import Links
 
 REASON = "batch"
@@ -46,9 +49,10 @@ class Together:
 
     __slots__ = ("_entries", "_flow", "_keys", "_known", "_origin", "_spans", "find")
 
-    def __init__(self, first: Context, flow: Any) -> None:
-        """Take the context of the first item, and the flow: a task, a greenlet or a thread."""
-        self._flow = flow if isinstance(flow, int) else ref(flow)
+    def __init__(self, first: Context) -> None:
+        """Take the context of the first item, which the present flow has got. May raise."""
+        flow = _flow()
+        self._flow: Any = flow if isinstance(flow, int) else ref(flow)
         self._origin: tuple[object, ...] | None = _origin_of(first)
         self._spans = {_key(span): span for span in _spans(first)}
         self._keys = first.keys() - origins.keys_of_origin(first).keys()
@@ -60,9 +64,10 @@ class Together:
         None if there is no such context. The one that is found may be another, or be gone.
         """
 
-    def is_of(self, flow: Any) -> bool:
-        """Whether it is ``flow`` that has got the items."""
-        return bool(flow == self._flow if isinstance(flow, int) else ref(flow) == self._flow)
+    def is_here(self) -> bool:
+        """Whether it is the present flow that has got the items. May raise."""
+        flow = self._flow
+        return bool(flow == _flow() if isinstance(flow, int) else flow() is _flow())
 
     def add(self, before: Context, context: Context) -> None:
         """Add an item with ``context``; ``before`` is that of the item before it. May raise."""
@@ -93,6 +98,20 @@ class Together:
             return origins.without_span(agreed, _links(self._spans.values()))
         merged = Context({**agreed, **origins.keys_of_origin(last)})
         return last if merged == last else merged
+
+
+def _flow() -> Any:
+    """Return the present flow; of a callback of an event loop, its handle. May raise.
+
+    What such a callback schedules for each of its items is not part of it, as a task is not.
+    """
+    flow = flow_here()
+    events: Any = sys.modules.get("asyncio.events")
+    if isinstance(flow, int) and events is not None and events._get_running_loop() is not None:
+        runner, found = root_places.innermost_runner(caller())
+        if runner is not None and found == root_places.CALLBACK:
+            return root_places.self_of(runner)
+    return flow
 
 
 _MOST_LINKS = 128
