@@ -11,9 +11,11 @@ import inspect
 import pickle
 import sched
 import threading
+import time
 import types
 from asyncio.base_events import BaseEventLoop
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import pytest
 from forms import WAIT, OwnWorker, ThreadPerCall, without_context
@@ -131,6 +133,8 @@ WRONG_CALLS = {
     "start_new_thread, kwargs no dict": lambda: _thread.start_new_thread(value, (), ()),
     "enter without action": lambda: sched.scheduler().enter(0, 1),
     "enter with too much": lambda: sched.scheduler().enter(0, 1, value, (), {}, 1),
+    "enter with an argument that is no tuple": lambda: entered_with(5),
+    "enter with keywords that are no dict": lambda: entered_with((), 5),
     "cancel nothing": lambda: sched.scheduler().cancel(),
     "cancel what is not there": lambda: sched.scheduler().cancel(sched.Event(0, 1, 2, 3, 4, 5)),
     "Event without fields": lambda: sched.Event(),
@@ -145,6 +149,13 @@ WRONG_CALLS = {
         lambda loop: loop.run_in_executor(object(), value)
     ),
 }
+
+
+def entered_with(*arguments):
+    """Run an action that was entered with arguments."""
+    scheduler = sched.scheduler()
+    scheduler.enter(0, 1, value, *arguments)
+    scheduler.run()
 
 
 async def coroutine():
@@ -208,6 +219,7 @@ def test_a_home_made_executor_is_given_the_callable_as_it_knows_it(home_made, in
     assert executor.names == ["value"]
     (fn,) = given
     assert (fn.__name__, fn.__qualname__) == ("value", "value")
+    assert (fn.__module__, fn.__doc__) == (value.__module__, value.__doc__)
     assert fn.__code__ is value.__code__
     assert inspect.signature(fn) == inspect.signature(value)
     assert inspect.unwrap(fn) is value
@@ -216,6 +228,83 @@ def test_a_home_made_executor_is_given_the_callable_as_it_knows_it(home_made, in
     assert repr(fn) == repr(value)
     assert callable(fn)
     pickle.loads(pickle.dumps(fn))
+
+
+class LooksBack:
+    """A callable that raises at every look at it, as a proxy may that is not bound yet."""
+
+    called = 0
+
+    def __getattribute__(self, name):
+        raise LookupError(name)
+
+    def __call__(self, *args):
+        LooksBack.called += 1
+
+
+HAND_OFFS_OF_ANYTHING = {
+    "add_done_callback": lambda work: completed(work),
+    "add_done_callback of a future that is done": lambda work: completed(work, first=True),
+    "start_new_thread": lambda work: _thread.start_new_thread(work, ()),
+    "ThreadPool.apply_async": lambda work: in_pool(work),
+    "enter": lambda work: entered(work),
+    "submit": lambda work: submitted(work),
+}
+
+
+def in_pool(work):
+    """Have a pool's thread call it."""
+    with ThreadPool(1) as pool:
+        pool.apply_async(work).get(WAIT)
+
+
+def submitted(work):
+    """Have an executor's worker call it."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(work).result(WAIT)
+
+
+def completed(work, *, first=False):
+    """Have a future call what was added to it, or is added to it when it is done."""
+    future = Future()
+    if first:
+        future.set_result(None)
+    future.add_done_callback(work)
+    if not first:
+        future.set_result(None)
+
+
+def entered(work):
+    """Run an action."""
+    scheduler = sched.scheduler()
+    scheduler.enter(0, 1, work)
+    scheduler.run()
+
+
+@pytest.mark.parametrize("hand_off", HAND_OFFS_OF_ANYTHING.values(), ids=HAND_OFFS_OF_ANYTHING)
+def test_what_raises_at_every_look_at_it_is_called(hand_off, in_a):
+    """The library's looks cost it a context at most."""
+    before = LooksBack.called
+    hand_off(LooksBack())
+    deadline = time.monotonic() + WAIT
+    while LooksBack.called == before and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert LooksBack.called == before + 1
+
+
+def test_a_method_that_another_class_borrows_works_there(in_a):
+    """It needs no more of that class than it does without the library."""
+
+    class Borrows:
+        add_done_callback = Future.add_done_callback
+
+        def __init__(self):
+            self._condition, self._state = threading.Condition(), "PENDING"
+            self._done_callbacks = []
+
+    borrows = Borrows()
+    borrows.add_done_callback(value)
+    assert [callback() for callback in borrows._done_callbacks] == ["a"]
 
 
 def test_subclasses_that_override_are_called_as_they_are_without(in_a):

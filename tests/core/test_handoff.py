@@ -20,7 +20,7 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from interpreters import weak_reference
 from otel_concurrency._core import compiled, handoff
-from otel_concurrency._core.handoff import Call, DirectCall, Seam
+from otel_concurrency._core.handoff import BodyCall, Call, DirectCall, Seam
 
 
 def seen():
@@ -35,6 +35,18 @@ def add(left: int, right: int = 2) -> int:
 
 class Value:
     """Something to be found, or not to be found, by a weak reference."""
+
+
+class LooksBack:
+    """A callable that can be called, and nothing else."""
+
+    @property
+    def __class__(self):
+        """Raise, as a proxy may that is not bound yet."""
+        raise LookupError("of the program")
+
+    def __call__(self):
+        """Do nothing."""
 
 
 @pytest.fixture(
@@ -164,6 +176,15 @@ def test_seam_reports_a_raising_capture_once(seam, caplog):
     assert record.levelname == "WARNING"
     assert "division by zero" in record.getMessage()
     assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_call_of_what_raises_at_a_look_is_none(seam, current, caplog):
+    """The original is called with it, as without the library."""
+    seam.capture = handoff.capture
+    work = LooksBack()
+    assert handoff.call(seam, work) is None
+    assert handoff.bind(seam, work) is not None
+    assert "of the program" in caplog.text
 
 
 def test_seam_does_not_swallow_an_interrupt(seam):
@@ -412,8 +433,16 @@ def test_call_has_the_attributes_of_its_function(context):
     assert call.__name__ == "work"
     assert call.own == "attribute"
     assert call.__wrapped__ is work
+    assert (call.__module__, call.__doc__) == (work.__module__, "Work.")
     with pytest.raises(AttributeError, match="'function' object has no attribute 'missing'"):
         _ = call.missing
+
+
+@pytest.mark.parametrize("kind", [BodyCall, type("Later", (BodyCall,), {"__doc__": "Later."})])
+def test_call_of_a_derived_class_has_the_attributes_that_a_class_has_itself(kind, context):
+    """Its module and its documentation are the function's, and not those of the class."""
+    call = kind(context, add)
+    assert (call.__module__, call.__doc__) == (add.__module__, "Add two numbers.")
 
 
 def test_call_has_the_signature_of_its_function(context):

@@ -385,6 +385,14 @@ static PyType_Spec spec_of_direct = {
     .slots = slots_of_direct,
 };
 
+/* Let the class have the property of that name that Call has, in place of an attribute of its own. */
+static int set_property(PyObject *class, PyObject *base, const char *name) {
+    PyObject *property = Py_XNewRef(PyDict_GetItemString(((PyTypeObject *)base)->tp_dict, name));
+    int status = property == NULL ? 0 : PyObject_SetAttrString(class, name, property);
+    Py_XDECREF(property);
+    return status;
+}
+
 /* Make the class DirectCall, once. */
 static int make_class(PyObject *module, State *state) {
     PyTypeObject *base = (PyTypeObject *)state->Call;
@@ -397,6 +405,10 @@ static int make_class(PyObject *module, State *state) {
         state->DirectCall = PyType_FromModuleAndSpec(module, &spec_of_direct, state->Call);
     }
     if (state->DirectCall == NULL) {
+        return -1;
+    }
+    if (set_property(state->DirectCall, state->Call, "__doc__") < 0 ||
+        set_property(state->DirectCall, state->Call, "__module__") < 0) {
         return -1;
     }
     ((PyTypeObject *)state->DirectCall)->tp_vectorcall = make_direct;

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from operator import attrgetter
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 _REASONS: Mapping[str, str] = {
     "The original reads only builtins and one exception from its globals, so a copy with other "
@@ -145,3 +146,16 @@ def is_wanted(owner: type | ModuleType, name: str) -> bool:
         module = owner.__name__
     is_library = module.partition(".")[0] in sys.stdlib_module_names
     return is_library and f"{module}.{name}" not in PLAIN_FUNCTIONS
+
+
+_Kind = TypeVar("_Kind", bound=type)
+
+
+def shows_the_callables_own(kind: _Kind) -> _Kind:
+    """Have objects of ``kind`` show the documentation and the module of their ``_function``.
+
+    Every class has these attributes itself, and so its objects are not asked for them.
+    """
+    for name in ("__doc__", "__module__"):
+        setattr(kind, name, property(attrgetter(f"_function.{name}")))
+    return kind

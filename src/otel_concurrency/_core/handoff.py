@@ -25,6 +25,7 @@ from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 from otel_concurrency._core import compiled, faults
+from otel_concurrency._core.function_proxies import shows_the_callables_own
 
 _logger = logging.getLogger(__name__)
 
@@ -215,6 +216,7 @@ class Seam:
         self.current = self.concerned = get_current
 
 
+@shows_the_callables_own
 class Call:
     """A callable together with the context that it is to run in, once.
 
@@ -224,6 +226,9 @@ class Call:
     """
 
     __slots__ = ("_context", "_function")
+
+    def __init_subclass__(cls) -> None:
+        shows_the_callables_own(cls)
 
     def __init__(self, context: Context, function: Callable[..., Any]) -> None:
         self._context: Context | None = context
@@ -314,9 +319,9 @@ def call(seam: Seam, function: Callable[..., Any], kind: type[Call] = Call) -> C
     Returns None as well if ``function`` is such a call already. Never raises. Only the call refers
     to the context: a frame that held it would keep it alive as long as a traceback of that frame.
     """
-    if isinstance(function, Call):
-        return None
     try:
+        if isinstance(function, Call):
+            return None
         context = seam.capture(function)
         return None if context is None else kind(context, function)
     except Exception as error:
@@ -329,7 +334,7 @@ def bind(seam: Seam, function: Any, kind: type[Call] = Call) -> Any:
 
     For work on a thread that may be in the context of other work. Never raises.
     """
-    if not seam.active or isinstance(function, Call) or not callable(function):
+    if not seam.active or issubclass(type(function), Call) or not callable(function):
         return function
     return call(seam, function, kind) or kind(NO_CONTEXT, function)
 

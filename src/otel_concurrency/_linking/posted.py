@@ -103,7 +103,7 @@ def post(
     ``args`` and ``kwargs`` are what the loop will call it with. Never raises: what is no callable
     is returned as it is, as the loop is about to say.
     """
-    if not seam.active or isinstance(function, Call) or not callable(function):
+    if not seam.active or issubclass(type(function), Call) or not callable(function):
         return function
     try:
         posted = kind(captured(seam, function, args, kwargs), function)
