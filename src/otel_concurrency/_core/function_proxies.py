@@ -148,10 +148,10 @@ def is_wanted(owner: type | ModuleType, name: str) -> bool:
     return is_library and f"{module}.{name}" not in PLAIN_FUNCTIONS
 
 
-_Kind = TypeVar("_Kind", bound=type)
+Kind = TypeVar("Kind", bound=type)
 
 
-def shows_the_callables_own(kind: _Kind) -> _Kind:
+def shows_the_callables_own(kind: Kind) -> Kind:
     """Have objects of ``kind`` show the documentation and the module of their ``_function``.
 
     Every class has these attributes itself, and so its objects are not asked for them.
