@@ -711,8 +711,11 @@ static PyObject *add_callback(State *state, Method *self, PyObject *const *args,
         !PyObject_TypeCheck(args[1], (PyTypeObject *)state->Call)) {
         module = PyObject_GetAttr(args[1], state->names.__module__);
     }
-    if (module != NULL && PyUnicode_Check(module) &&
-        PyUnicode_CompareWithASCIIString(module, "asyncio.futures") != 0) {
+    if (module != NULL && PyUnicode_Check(module)) {
+        if (PyUnicode_CompareWithASCIIString(module, "asyncio.futures") == 0) {
+            Py_DECREF(module); /* asyncio's own, which has no work to do */
+            return PyObject_Vectorcall(PART(self, PLAIN), args, count, NULL);
+        }
         context = get_current(state);
     }
     Py_XDECREF(module);

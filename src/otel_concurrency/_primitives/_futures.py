@@ -262,21 +262,21 @@ def _add_done_callback(original: Any, seam: Seam, stock: type | None) -> Any:
 
     @functools.wraps(original)
     def add_done_callback(self: Any, fn: Any) -> Any:
-        capture = seam.capture
-        if capture is not capture_nothing and callable(fn):
-            context, kind, chains = None, Call, False
-            try:
-                chains = getattr(fn, "__module__", None) == _CHAINING
-                if not chains and not isinstance(fn, Call):
+        context, kind, capture = None, None, seam.capture
+        try:
+            if capture is not capture_nothing and getattr(fn, "__module__", None) != _CHAINING:
+                # Also without a context: the thread that completes the future may have one.
+                kind = Call
+                if not isinstance(fn, Call):
                     context = capture(fn)
                 if calls and getattr(self.__class__, "_invoke_callbacks", None) is calls:
                     kind = DirectCall
-            except Exception as error:
-                handoff.report_fault("capture", error)
-            if not chains:
-                # Also without a context: the thread that completes the future may have one.
-                fn = kind(NO_CONTEXT if context is None else context, fn)
-            context = None  # a traceback of this frame must not keep it alive
+        except Exception as error:
+            handoff.report_fault("capture", error)
+            kind = Call
+        if kind is not None and callable(fn):
+            fn = kind(NO_CONTEXT if context is None else context, fn)
+        context = None  # a traceback of this frame must not keep it alive
         return original(self, fn)
 
     if compiled.functions is None:
