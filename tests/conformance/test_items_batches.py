@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import queue
+import sys
 import threading
 import weakref
 
@@ -370,10 +371,17 @@ def test_a_task_for_each_item_is_no_batch(nowait, requests):
     assert asyncio.run(main()) == expected
 
 
+@pytest.mark.parametrize("beside_greenlets", [True, False])
 @pytest.mark.parametrize("schedule", ["call_soon", "call_later"])
 @pytest.mark.parametrize("drains", [True, False])
-def test_a_callback_for_each_item_is_no_batch(drains, schedule, requests):
+def test_a_callback_for_each_item_is_no_batch(
+    drains, schedule, beside_greenlets, requests, monkeypatch
+):
     """It is in the context of its item, whatever the callback that schedules it does after that."""
+    if beside_greenlets:
+        pytest.importorskip("greenlet")
+    else:
+        monkeypatch.delitem(sys.modules, "greenlet", raising=False)
     form = next(form for form in STOCK if form.asynchronous)
 
     async def main():

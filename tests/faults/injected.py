@@ -48,6 +48,7 @@ STAND_INS = {
     "_Buffer": "a deque of the standard library's to multiprocessing.Queue",
     "_LastGet": "the get of a program's queue",
     "_Inqueue": "a pool's queue to its worker",
+    "_Pipe": "as _Inqueue",
     "_Outqueue": "as _Inqueue",
     "_WorkItem": "an executor's work item",
     "_Handed": "as Call",

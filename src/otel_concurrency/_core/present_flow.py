@@ -22,6 +22,17 @@ def flow_here() -> Any:
     return get_ident()
 
 
+def is_task(flow: Any) -> bool:
+    """Whether what :func:`flow_here` has returned is a task: neither a greenlet nor a thread."""
+    return not isinstance(flow, int) and not is_greenlet(flow)
+
+
+def is_greenlet(flow: Any) -> bool:
+    """Whether what :func:`flow_here` has returned is a greenlet."""
+    greenlets: Any = sys.modules.get("greenlet")
+    return greenlets is not None and isinstance(flow, greenlets.greenlet)
+
+
 _FINDERS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("asyncio", lambda asyncio: asyncio.current_task()),
     ("trio", lambda trio: trio.lowlevel.current_task()),

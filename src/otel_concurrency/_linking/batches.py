@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanContext, get_current_span
 
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import NO_CONTEXT
-from otel_concurrency._core.present_flow import flow_here
-from otel_concurrency._linking import origins, root_places
+from otel_concurrency._core.present_flow import flow_here, is_task
+from otel_concurrency._linking import origins
 from otel_concurrency._linking.origins import Links
 
 REASON = "batch"
@@ -107,11 +107,14 @@ def _flow() -> Any:
     """
     flow = flow_here()
     events: Any = sys.modules.get("asyncio.events")
-    if isinstance(flow, int) and events is not None and events._get_running_loop() is not None:
-        runner, found = root_places.innermost_runner(caller())
-        if runner is not None and found == root_places.CALLBACK:
-            return root_places.self_of(runner)
-    return flow
+    if is_task(flow) or events is None or events._get_running_loop() is None:
+        return flow
+    from otel_concurrency._linking import root_places  # it is needed by few
+
+    runner, found = root_places.innermost_runner(caller())
+    if runner is None or found != root_places.CALLBACK:
+        return flow
+    return root_places.self_of(runner)
 
 
 _MOST_LINKS = 128

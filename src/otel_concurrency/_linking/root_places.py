@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.present_flow import flow_here
+from otel_concurrency._core.present_flow import flow_here, is_greenlet, is_task
 
 MAIN = "main"
 """The main thread, outside any task: usually where a program begins."""
@@ -61,15 +61,13 @@ def place(frame: FrameType | None) -> str:
     if record is not None and record[0]() is handoff.get_current():
         return ITEM
     flow: Any = flow_here()
-    greenlets: Any = sys.modules.get("greenlet")
-    is_greenlet: bool = greenlets is not None and isinstance(flow, greenlets.greenlet)
-    if not is_greenlet and not isinstance(flow, int):
+    if is_task(flow):
         return TASK
     runner, found = innermost_runner(frame)
     if runner is None:
         is_main = threading.main_thread().ident == get_ident()
         found = MAIN if is_main else THREAD
-        is_begun = is_greenlet and getattr(flow, "parent", None) is not None
+        is_begun = is_greenlet(flow) and getattr(flow, "parent", None) is not None
         return TASK if is_begun else found
     if found == THREAD and isinstance(thread_here(), threading.Timer):
         return TIMER
