@@ -19,7 +19,8 @@ from reactivex.scheduler import (
     TimeoutScheduler,
     TrampolineScheduler,
 )
-from reactivex.subject import Subject
+from reactivex.observer import ScheduledObserver
+from reactivex.subject import ReplaySubject, Subject
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
 
@@ -98,32 +99,70 @@ def test_what_a_trampoline_keeps_runs_in_the_context_that_it_was_scheduled_in(in
     assert seen[0] is seen[1]
 
 
-@pytest.mark.parametrize("make", [EventLoopScheduler, NewThreadScheduler, ThreadPoolScheduler])
-def test_values_that_are_observed_on_a_scheduler_keep_their_emitters_context(
-    make, instrument, tracer
+MAKES = pytest.mark.parametrize(
+    "make", [EventLoopScheduler, NewThreadScheduler, ThreadPoolScheduler]
+)
+
+
+@MAKES
+@pytest.mark.parametrize("is_replayed", [False, True], ids=["observed on", "replayed"])
+def test_values_that_come_while_one_is_observed_keep_their_emitters_context(
+    make, is_replayed, instrument, tracer
 ):
     """Each value, whoever subscribed and whoever came first."""
     instrument()
-    scheduler, subject, seen, done = make(), Subject(), [], threading.Event()
+    scheduler, seen, first, done = make(), [], threading.Event(), threading.Event()
+    subject = ReplaySubject(scheduler=scheduler) if is_replayed else Subject()
+
+    def observe(value):
+        seen.append((value, trace.get_current_span()))
+        assert first.wait(WAIT)
+
     with tracer.start_as_current_span("subscriber"):
         subject.pipe(
-            operators.observe_on(scheduler),
-            operators.map(lambda value: (value, trace.get_current_span())),
-        ).subscribe(seen.append, on_completed=done.set)
+            *([] if is_replayed else [operators.observe_on(scheduler)]),
+        ).subscribe(observe, on_completed=done.set)
     spans = []
     for number in range(3):
         with tracer.start_as_current_span("emitter") as span:
             subject.on_next(number)
             spans.append((number, span))
-            # One who waits for it to be observed: what comes meanwhile is emitted by the former.
-            for _ in range(WAIT * 100):
-                if len(seen) == len(spans):
-                    break
-                threading.Event().wait(0.01)
+    outside(subject.on_next, 3)
+    spans.append((3, trace.INVALID_SPAN))
+    first.set()
     outside(subject.on_completed)
     assert done.wait(WAIT)
     getattr(scheduler, "dispose", int)()
     assert seen == spans
+
+
+def test_values_that_a_disposed_observer_keeps_let_go(instrument, tracer):
+    """Their spans die, though the one who subscribed keeps what it disposes of."""
+    instrument()
+    scheduler, subject = EventLoopScheduler(), Subject()
+    observing, goes_on, idle = threading.Event(), threading.Event(), threading.Event()
+
+    def observe(value):
+        observing.set()
+        assert goes_on.wait(WAIT)
+
+    subscription = subject.pipe(operators.observe_on(scheduler)).subscribe(observe)
+
+    def in_span():
+        with tracer.start_as_current_span("origin") as span:
+            subject.on_next(0)
+            assert observing.wait(WAIT)
+            subject.on_next(1)
+            return weakref.ref(span)
+
+    reference = in_span()
+    subscription.dispose()
+    goes_on.set()
+    scheduler.schedule_relative(0.01, lambda *_: idle.set())
+    assert idle.wait(WAIT)
+    gc.collect()
+    assert reference() is None
+    scheduler.dispose()
 
 
 def test_an_interval_goes_on_in_the_context_of_its_subscription(instrument, tracer):
@@ -178,4 +217,4 @@ scheduler.dispose()
 
 def test_undo_is_exact():
     """Every attribute that was replaced is what it was, by identity."""
-    check_undo(ScheduledItem)
+    check_undo(ScheduledItem, ScheduledObserver)

@@ -47,6 +47,7 @@ STAND_INS = {
     "Messages": "the program's own asynchronous generator",
     "_Buffer": "a deque of the standard library's to multiprocessing.Queue",
     "_LastGet": "the get of a program's queue",
+    "_Observations": "an observer's own list",
     "_Inqueue": "a pool's queue to its worker",
     "_Pipe": "as _Inqueue",
     "_Outqueue": "as _Inqueue",

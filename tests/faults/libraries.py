@@ -667,15 +667,20 @@ def scheduled_in_processes() -> Any:
 
 
 def actions() -> Any:
-    """Schedule actions of reactivex', one of which is cancelled."""
+    """Schedule actions of reactivex', one of which is cancelled, and observe a value."""
+    from reactivex.operators import observe_on
     from reactivex.scheduler import EventLoopScheduler
+    from reactivex.subject import Subject
 
     results: queue.Queue[Any] = queue.Queue()
     scheduler = EventLoopScheduler()
+    values: Subject[int] = Subject()
+    values.pipe(observe_on(scheduler)).subscribe(lambda value: results.put(square(value)))
+    values.on_next(4)
     scheduler.schedule(lambda *_: results.put(square(2)))
     scheduler.schedule_relative(0.001, lambda *_: results.put(square(3)))
     scheduler.schedule_relative(WAIT, fail).dispose()
-    got = [results.get(timeout=WAIT) for _ in range(2)]
+    got = sorted(results.get(timeout=WAIT) for _ in range(3))
     scheduler.dispose()
     return got
 

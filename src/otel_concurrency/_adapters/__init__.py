@@ -126,7 +126,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "ray.remote_function",
         ),
     },
-    "reactivex": {"sched": ("reactivex.scheduler.scheduleditem",)},
+    "reactivex": {
+        "sched": ("reactivex.observer.scheduledobserver", "reactivex.scheduler.scheduleditem")
+    },
     "rq": {"multiprocessing": ("rq.job", "rq.worker")},
     "saq": {"multiprocessing": ("saq.queue.base", "saq.worker")},
     "schedule": {"sched": ("schedule",)},

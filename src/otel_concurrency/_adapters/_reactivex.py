@@ -3,6 +3,10 @@
 The setting SCHED covers them. Schedulers that start a thread, a timer or a task for each action, or
 hand it to a pool, are covered by those primitives. The others make an item of the action, and
 invoke the item later.
+
+An observer on a scheduler, and each of a replay's, keeps the values that come while one is observed
+in a list of its own: a scheduled action takes one, and schedules itself again for the next. So each
+value that is kept has a context of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +30,17 @@ def _layers(scheduleditem: ModuleType, seam: Seam) -> list[Patch]:
     ]
 
 
-MODULES = {"sched": {"reactivex.scheduler.scheduleditem": _layers}}
+def _layers_of_observers(scheduledobserver: ModuleType, seam: Seam) -> list[Patch]:
+    observer = scheduledobserver.ScheduledObserver
+    return [Layer(observer, "__init__", lambda raw: _observer_init(raw, seam))]
+
+
+MODULES = {
+    "sched": {
+        "reactivex.scheduler.scheduleditem": _layers,
+        "reactivex.observer.scheduledobserver": _layers_of_observers,
+    }
+}
 
 
 def _init(original: Any, seam: Seam) -> Any:
@@ -46,3 +60,24 @@ def _cancel(original: Any) -> Any:
             self.action.release()  # the cancelled item stays in the scheduler until it is due
 
     return cancel
+
+
+class _Observations(list[Any]):
+    """Calls that pass a value each to an observer, in the context that the value came in."""
+
+    def __init__(self, seam: Seam) -> None:
+        super().__init__()
+        self._seam = seam
+
+    def append(self, action: Any) -> None:
+        super().append(handoff.bind(self._seam, action))
+
+
+def _observer_init(original: Any, seam: Seam) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, scheduler: Any, observer: Any) -> None:  # noqa: N807
+        original(self, scheduler, observer)
+        if seam.active and getattr(self, "queue", None) == []:
+            self.queue = _Observations(seam)
+
+    return __init__
