@@ -11,6 +11,7 @@ import pytest
 import reactivex
 from opentelemetry import trace
 from reactivex import operators
+from reactivex.observer import ScheduledObserver
 from reactivex.scheduler import (
     EventLoopScheduler,
     NewThreadScheduler,
@@ -19,7 +20,6 @@ from reactivex.scheduler import (
     TimeoutScheduler,
     TrampolineScheduler,
 )
-from reactivex.observer import ScheduledObserver
 from reactivex.subject import ReplaySubject, Subject
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 

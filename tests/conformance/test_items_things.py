@@ -361,6 +361,92 @@ def test_a_worker_that_uses_a_thing_while_it_handles_an_item(form, pool, spans):
         assert things.check() is None
 
 
+def in_a_thread(function):
+    """Call ``function`` in a thread that is started here; return what it returns."""
+    returned = []
+    thread = threading.Thread(target=lambda: returned.append(function()))
+    thread.start()
+    thread.join(WAIT)
+    return returned.pop()
+
+
+@forms(kept)
+@pytest.mark.parametrize("make", [Connection, Slotted])
+@pytest.mark.parametrize("known", ["inside spans", "in threads of requests"])
+def test_a_thread_of_a_request_that_takes_a_thing_before_its_first_span(
+    form, make, known, pool, spans
+):
+    """It has been handed no work, and goes on with that of the request."""
+    things = pool(form, make)
+    things.fill()
+    use = None if known == "inside spans" else lambda: in_a_thread(things.use)
+    for n in range(2):  # by then something has come back twice
+        things.request(f"request {n}", use)
+    assert things.check() is None
+    for n in range(2, 5):
+        name = f"request {n}"
+        assert things.request(name, lambda: in_a_thread(things.use)) == name
+        assert things.check() is None
+
+
+@forms(kept)
+def test_a_worker_that_takes_a_thing_before_the_first_span_for_its_item(form, pool, spans):
+    """The thing is no part of its work, and no other item."""
+    things, jobs = pool(form), queue.Queue()
+    things.fill()
+
+    def work():
+        jobs.get()
+        return things.use()
+
+    handled = []
+    for n in range(5):
+        STOCK[0].put_under(spans, f"job {n}", jobs, n)
+        handled.append(without_context(work))
+        assert things.check() is None
+    assert handled[2:] == ["job 2", "job 3", "job 4"]
+
+
+@forms(kept)
+def test_a_thread_that_outlives_its_request_uses_a_thing(form, pool, spans):
+    """It lives on, and what it does is no part of the request."""
+    things = pool(form)
+    things.fill()
+    for n in range(3):
+        assert things.request(f"request {n}") == f"request {n}"
+    over, seen = threading.Event(), []
+
+    def live_on():
+        assert over.wait(WAIT)
+        seen.append(things.use())
+
+    thread = threading.Thread(target=live_on)
+    with spans.current("request"):
+        thread.start()
+    over.set()
+    thread.join(WAIT)
+    assert seen == [None]
+
+
+@forms(kept)
+def test_a_worker_that_was_started_in_a_request_and_keeps_what_it_takes(form, pool, spans):
+    """Jobs that were put outside of everything are handled there, though some came back."""
+    jobs, seen = pool(form), []
+    jobs.fill(6)
+
+    def work():
+        for _ in range(2):
+            jobs.give_back(jobs.take())
+        for _ in range(3):
+            jobs.take()
+            seen.append(spans.parent())
+
+    with spans.current("starter"):
+        in_a_thread(work)
+        in_a_thread(lambda: seen.append((jobs.take(), spans.parent())[1]))
+    assert seen[1:] == [None, None, None]
+
+
 def test_nothing_of_a_thing_is_kept_alive(pool, no_collector):
     """What was taken out dies when the program drops it, and a context when its request ends."""
     things = pool(STOCK[0])

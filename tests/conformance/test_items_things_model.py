@@ -159,8 +159,8 @@ class Program(RuleBasedStateMachine):
                 flow.things.append((self.make(), pool, flow.scopes[0]))
         else:
             flow.things.append((thing, pool, None))
-            if not flow.is_busy:
-                flow.place = Place(None, idle=flow.place.idle)
+            if not flow.is_busy:  # it goes on with its job, if the queue is known as a pool
+                flow.place = Place(None, *flow.place.names, idle=flow.place.idle)
 
     @rule(flow=flows, n=which)
     def return_thing(self, flow, n):

@@ -154,11 +154,18 @@ def is_busy(current: Context) -> bool:
     if current is bodies.get(get_ident()):
         return False  # the whole context was handed to the flow with its work
     span: Any = current.get(_SPAN_KEY)
-    if span is None or span is trace.INVALID_SPAN:
-        return False
+    return span is not None and span is not trace.INVALID_SPAN and not _has_ended(span)
+
+
+def _is_in_progress(current: Context) -> bool:
+    """Whether what a flow was started in may go on still. After that, the flow has lived on."""
+    return bool(current) and not _has_ended(current.get(_SPAN_KEY))
+
+
+def _has_ended(span: Any) -> bool:
     # `origins.END`, which this library also sets on spans that are not sampled.
     ended = getattr(span, "_end_time", None)
-    return ended is None and getattr(span, "end_time", None) is None
+    return ended is not None or getattr(span, "end_time", None) is not None
 
 
 def _dig(record: Record, current: Context) -> Record | None:
@@ -313,12 +320,14 @@ def arrive(
         if loans.first is not None or loans.things:
             context = loans.due(item, context)
         before, record = get_current(), adopted.get()
-        if adopt(context):
-            loans.took(item, context, before, busy=True)
-            return
-        if before and record is not None and record[0]() is before:
+        has_item = bool(before) and record is not None and record[0]() is before
+        if not context and loans.lends and (has_item or _is_in_progress(before)):
+            busy = not has_item and is_busy(before)  # a thing changes nothing
+        else:
+            busy = bool(adopt(context))
+        if has_item and record is not None and not busy:
             before = record[1]
-        loans.took(item, context, before, busy=False)
+        loans.took(item, context, before, busy=busy)
     elif context or get_current():
         adopt(context)
 

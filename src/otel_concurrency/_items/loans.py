@@ -17,6 +17,9 @@ of which one item after the other is taken by flows that put nothing back, nothi
 it hands work on, and pays nothing here. Of flows with a span of their own more are looked at, and
 some again from time to time, since things that were put inside a span seem to be work at first.
 Nothing that was taken out is kept alive.
+
+A queue to which things without a context come back lends them: who takes one out has been handed
+no work, and stays in its own context.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ hand work on. More than there are flows without a span that hold a thing of one 
 SOON = 2
 """How many where all have a context, as the things of a pool have not, and it is noticed if one has
 none."""
+
+_LENDS_AFTER = 2
+"""How many things without a context are to come back, with no flow taking a second one before,
+until a queue is known to lend them."""
 
 _MOST_OF_A_POOL = 256
 """How many where the flows have a span of their own, and may all hold a thing of one pool."""
@@ -174,6 +181,10 @@ class Loans:
     """How many items were taken one after the other with nothing coming back."""
     _handed = 0
     """The same for items in a context that were taken by flows with a span of their own."""
+    lent = False
+    """Whether a flow that was started in a span has taken something without a context."""
+    _returned = 0
+    """How many without a context have come back."""
     to_pass = 0
     """How many more of these need not be noted."""
     first: Loan | None = None
@@ -202,6 +213,11 @@ class Loans:
         kind = type(item)
         return (kind, hash(item)) if kind in _VALUES else None
 
+    @property
+    def lends(self) -> bool:
+        """Whether what is taken out of the queue without a context is no work, as far as known."""
+        return self._returned >= _LENDS_AFTER and not self.settled
+
     # Taking.
 
     def due(self, item: object, context: Context | None) -> Context | None:
@@ -228,6 +244,11 @@ class Loans:
         elif busy or (not context and self._enough == SOON):
             self._kept, self._enough, self.settled = 0, _SETTLED_AFTER, False
             self._handed, self.to_pass = 0, 0
+        taken = _taken.get()
+        if self._returned and (
+            (context and not busy) or any(one.loans is self and not one.in_vain for one in taken)
+        ):
+            self._returned = 0  # work, or a worker that has the next item and keeps the last one
         if not busy and (self.settled or self._is_enough()):
             return
         key = self._key(item) if self._by_value else id(item)
@@ -243,11 +264,13 @@ class Loans:
                     _keep(self._spans, span.span_id, True)
             elif self._lacked:
                 self._spans.pop(span.span_id, None)
+            if not (busy or context):
+                self.lent = True
         if self._asked:
             self._note(loan)
         else:
             self.noted = True
-            _taken.set((loan, *_taken.get()[: _MOST_OF_A_FLOW - 1]))
+            _taken.set((loan, *taken[: _MOST_OF_A_FLOW - 1]))
 
     def _is_enough_of_busy_flows(self) -> bool:
         if self.things:
@@ -339,6 +362,8 @@ class Loans:
     def _came_back_to_its_place(self, loan: Loan, current: Context | None) -> Context | None:
         """Return the context to put again what the present flow has taken out."""
         self._came_back(loan)
+        if loan.is_new:
+            self._returned += 1
         if not loan.busy:
             return loan.came_with_again(current)
         if loan.came_from() == loan.trace:

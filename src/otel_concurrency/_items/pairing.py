@@ -265,8 +265,12 @@ class Pairing:
         """Pass the context of ``item``, which has just been got, to the consumer. May raise."""
         pairs: Pairs | None = queue._otel_concurrency_pairs
         if pairs is None or pairs is _NONE_YET:
-            if not self.hands_no_work_off(queue):
-                self.give(item, None, self.loans_of(queue))
+            is_outermost = definer(queue.__class__, "_get") is owner
+            if is_outermost and not self.hands_no_work_off(queue):
+                loans = self.loans_of(queue)
+                self.give(item, None, loans)
+                if loans.lent and not loans.settled:  # see whether it comes back
+                    self.accompany(queue, definer(queue.__class__, "_put"))
         elif pairs.owners[1] is owner:
             context = pairs.take(item, getattr(queue, self._size)())
             self.give(item, self.seam.changed(context), pairs.loans)
