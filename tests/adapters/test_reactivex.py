@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
@@ -20,6 +21,7 @@ from reactivex.scheduler import (
     TimeoutScheduler,
     TrampolineScheduler,
 )
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.subject import ReplaySubject, Subject
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 
@@ -133,6 +135,30 @@ def test_values_that_come_while_one_is_observed_keep_their_emitters_context(
     outside(subject.on_completed)
     assert done.wait(WAIT)
     getattr(scheduler, "dispose", int)()
+    assert seen == spans
+
+
+def test_values_of_several_tasks_keep_their_emitters_context(instrument, tracer):
+    """On an event loop that carries context itself, but an earlier value's."""
+    instrument()
+    seen, spans = [], []
+
+    async def emit(subject, number):
+        with tracer.start_as_current_span("emitter") as span:
+            spans.append((number, span))
+            subject.on_next(number)
+
+    async def main():
+        subject, done = Subject(), asyncio.Event()
+        subject.pipe(
+            operators.observe_on(AsyncIOScheduler(asyncio.get_running_loop())),
+            operators.map(lambda value: (value, trace.get_current_span())),
+        ).subscribe(seen.append, on_completed=done.set)
+        await asyncio.gather(*[emit(subject, number) for number in range(3)])
+        subject.on_completed()
+        await asyncio.wait_for(done.wait(), WAIT)
+
+    asyncio.run(main())
     assert seen == spans
 
 
