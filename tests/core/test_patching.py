@@ -206,6 +206,29 @@ def test_rounds_of_apply_and_undo_do_not_pile_up(owner, rounds):
         assert vars(owner)["method"] is original
 
 
+def test_what_was_replaced_before_is_replaced_by_the_same_again(owner):
+    """A test may switch the library on and off a thousand times; another original is another."""
+    made = []
+
+    def counting(original):
+        made.append(original)
+        return wrap(original)
+
+    layer = Layer(owner, "method", counting)
+    original, replacements = vars(owner)["method"], set()
+    for _ in range(3):
+        layer.apply()
+        replacements.add(vars(owner)["method"])
+        layer.undo()
+        assert vars(owner)["method"] is original
+    assert len(replacements) == 1
+    other = owner.method = lambda self: "other"
+    layer.apply()
+    assert owner().method() == "ours(other)"
+    layer.undo()
+    assert made == [original, other]
+
+
 @foreign
 def test_undo_under_somebody_elses_patch_leaves_the_chain(owner, patch):
     """Where somebody has patched over ours, undo leaves both where they are."""

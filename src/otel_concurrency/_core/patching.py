@@ -47,7 +47,7 @@ class Layer:
     the original. It is false where the replacement is a wholly different function.
     """
 
-    __slots__ = ("_original", "_replacement", "_wrap", "check_signature", "name", "owner")
+    __slots__ = ("_made", "_original", "_replacement", "_wrap", "check_signature", "name", "owner")
 
     def __init__(
         self,
@@ -63,6 +63,8 @@ class Layer:
         self._wrap = wrap
         self._original: Any = _MISSING
         self._replacement: Any = _MISSING
+        self._made: tuple[Any, Any] = (_MISSING, _MISSING)
+        """What was replaced last, and by what: the same is replaced by the same again."""
 
     def apply(self) -> None:
         """Replace the attribute, or find our earlier replacement still in place.
@@ -75,14 +77,22 @@ class Layer:
         if self._replacement is not _MISSING and self._replacement in _chain(original):
             return
         present = _inherited(self.owner, self.name) if original is _MISSING else original
+        made_for, replacement = self._made
+        if made_for is not present:
+            replacement = self._make(present)
+            if not isinstance(replacement, type):  # it would stay among the subclasses of its base
+                self._made = present, replacement
+        self._original, self._replacement = original, replacement
+        setattr(self.owner, self.name, replacement)
+
+    def _make(self, present: Any) -> Any:
+        """Return what replaces ``present``. Raises UnknownSignatureError where that differs."""
         if isinstance(self.owner, type):
             present = _callable_with_self(present)
         replacement = self._wrap(function_of(present))
         if self.check_signature:
             self._check(replacement, present)
-        replacement = self._like(present, replacement)
-        self._original, self._replacement = original, replacement
-        setattr(self.owner, self.name, replacement)
+        return self._like(present, replacement)
 
     def _check(self, replacement: Any, present: Any) -> None:
         name = f"{getattr(self.owner, '__qualname__', self.owner.__name__)}.{self.name}"
