@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency import ConcurrencyInstrumentor, _settings
 from otel_concurrency._core import faults, handoff
 from otel_concurrency._linking import span_start
 
@@ -122,21 +122,58 @@ def freeze():
 
 def pytest_sessionfinish():
     """Let hypothesis find what refers to trio's random numbers, as it does when all is over."""
+    StaysOn.end()
     if hasattr(gc, "unfreeze"):
         gc.unfreeze()
 
 
+class StaysOn:
+    """Whether the library is on, between two tests that want it on with the same settings.
+
+    To switch it off and on again would take longer than most tests do. The tests of ``undo`` and
+    others do that themselves.
+    """
+
+    keywords = settings = None
+    """What it is on with; None: it is off."""
+
+    @classmethod
+    def begin(cls, **keywords):
+        """Switch it on, unless the last test has left it on as it is wanted."""
+        instrumentor = ConcurrencyInstrumentor()
+        if cls.keywords != keywords:
+            cls.end()
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument(**keywords)
+        cls.keywords, cls.settings = keywords, _settings.in_force
+        return instrumentor
+
+    @classmethod
+    def end(cls):
+        """Switch it off, if it is on."""
+        cls.keywords = cls.settings = None
+        if ConcurrencyInstrumentor().is_instrumented_by_opentelemetry:
+            ConcurrencyInstrumentor().uninstrument()
+
+    @classmethod
+    def is_as_it_was(cls):
+        """Whether a test has left it on as it found it."""
+        return cls.settings is not None and _settings.in_force is cls.settings
+
+
 @pytest.fixture(autouse=True)
-def _nothing_left_behind():
+def _nothing_left_behind(request):
     """Fail a test that leaves a context attached, the instrumentor on or a fault in a seam."""
+    if StaysOn.settings is not None and "switch_on" not in request.fixturenames:
+        StaysOn.end()
     faults._reported.clear()
     assert not context_api.get_current(), "an earlier test left its context attached"
     seams = {**handoff.seams}
     yield
     instrumentor = ConcurrencyInstrumentor()
-    was_on = instrumentor.is_instrumented_by_opentelemetry
-    if was_on:
-        instrumentor.uninstrument()
+    was_on = instrumentor.is_instrumented_by_opentelemetry and not StaysOn.is_as_it_was()
+    if not StaysOn.is_as_it_was():
+        StaysOn.end()
     span_start.give_none()  # what links by hand patch stays for good
     left = context_api.get_current()
     if left is not NO_CONTEXT:  # an empty one that was attached counts as one that was asked for
@@ -152,13 +189,17 @@ def _nothing_left_behind():
 
 
 @pytest.fixture
-def instrumented():
+def switch_on():
+    """Return what switches the library on, with given keywords, for the length of a test."""
+    yield StaysOn.begin
+    if not StaysOn.is_as_it_was():
+        StaysOn.end()
+
+
+@pytest.fixture
+def instrumented(switch_on):
     """Switch every primitive on, with its default policy, for the length of a test."""
-    instrumentor = ConcurrencyInstrumentor()
-    instrumentor.instrument()
-    yield instrumentor
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
+    return switch_on()
 
 
 @pytest.fixture

@@ -164,8 +164,10 @@ FOREVER = 10**9
 
 
 @pytest.fixture
-def service(instrumented, tracer):
+def service(request, tracer):
     """Return the service, with the library on."""
+    gc.collect()  # a generator of an earlier test, in which it was on, too, would log when it ends
+    request.getfixturevalue("instrumented")
     return Service(tracer)
 
 

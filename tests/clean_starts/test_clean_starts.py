@@ -120,6 +120,12 @@ def instrument():
 
 
 @pytest.fixture
+def instrumented(instrument):
+    """Switch it on for each test anew: to switch it off lets go of what the test has got."""
+    instrument()
+
+
+@pytest.fixture
 def bases():
     """Collect by function name what every thread started from now on calls its functions in.
 

@@ -77,14 +77,11 @@ every_exception = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def form(request):
+def form(request, switch_on):
     """Instrument, and open the form."""
-    instrumentor = ConcurrencyInstrumentor()
-    instrumentor.instrument(**request.param.settings)
+    switch_on(**request.param.settings)
     with request.param() as opened:
         yield opened
-    if instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.uninstrument()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from opentelemetry.context import attach, detach, get_current, set_value
 from test_generators import found
 
 from interpreters import weak_reference
+from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._generators import monitoring, suspension
 
 pytestmark = pytest.mark.skipif(
@@ -25,6 +26,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 IDS = range(6)
+
+
+@pytest.fixture
+def instrumented(instrument):
+    """Switch it on for each test anew: whether a tool id is taken is what some are about."""
+    instrument()
+    return ConcurrencyInstrumentor()
 
 
 def holding(tracer, values=3):

@@ -786,10 +786,17 @@ ACROSS = {
 """What concerns a module that deals with other processes."""
 
 
-def run(parts: tuple[Callable[[], Any], ...]) -> dict[str, Any]:
-    """Return what the parts return: in a span, with baggage, and where there is nothing."""
+def run(
+    parts: tuple[Callable[[], Any], ...], begin: Callable[[Any], None] | None = None
+) -> dict[str, Any]:
+    """Return what the parts return: in a span, with baggage, and where there is nothing.
+
+    ``begin`` is told each part before that.
+    """
     results = {}
     for part in parts:
+        if begin is not None:
+            begin(part)
         with TRACER.start_as_current_span("main"):
             token = attach(baggage.set_baggage("key", "value"))
             results[f"{part.__name__} in a span"] = part()

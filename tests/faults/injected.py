@@ -5,6 +5,9 @@ which raises where it is that function's turn. It stands where a fault is to be 
 each ``try`` that catches one, and at the start of each function that has none. For every such place
 a fork of this process switches the library on, runs the program, switches it off; a line of JSON
 says what came of it.
+
+A program has parts. When it is run with no fault, it is noted which of them reach a place: only
+these are run with the fault there, or all of them, where the place is reached outside of them.
 """
 
 from __future__ import annotations
@@ -126,6 +129,12 @@ AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 turn: int | None = None
 struck = mmap.mmap(-1, 1)
 """Shared with children: whether a place had its turn."""
+reached: mmap.mmap | None = None
+"""Shared with children, for each place: a byte for what is outside of the parts, and for each part.
+"""
+width = 1
+at_work = 0
+"""Which of these bytes is that of the part at work."""
 
 
 class InjectedError(Exception):
@@ -137,6 +146,8 @@ def strike(number: int) -> None:
     if number == turn:
         struck[0] = 1
         raise InjectedError
+    if turn is None and reached is not None:
+        reached[number * width + at_work] = 1
 
 
 class Injector(ast.NodeTransformer):
@@ -294,12 +305,50 @@ def main(module: str) -> None:
         "report_orphans": module in ("_orphans", "_core.frames"),
     }
     _, plain = in_fork(lambda: _results(parts))
-    for number in (None, *range(len(finder.injector.places))):
-        place = "nowhere" if number is None else finder.injector.places[number]
-        attempt = functools.partial(_try, number, parts, plain, switch, settings)
-        status, result = in_fork(attempt)
-        result = result or {"wrong": [f"ended with status {status}"]}
-        print(json.dumps({"place": place, **result}), flush=True)
+    places = finder.injector.places
+    attempt = functools.partial(_attempt, plain=plain, switch=switch, settings=settings)
+    _note_what_is_reached(len(places), len(parts))
+    attempt("nowhere", None, parts)
+    for number, place in enumerate(places):
+        some = _parts_that_reach(number, parts)
+        if not some or not attempt(place, number, some, is_last=some is parts):
+            attempt(place, number, parts)
+
+
+def _note_what_is_reached(places: int, parts: int) -> None:
+    global reached, width
+    width = 1 + parts
+    reached = mmap.mmap(-1, max(1, places) * width)
+
+
+def _parts_that_reach(number: int, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    assert reached is not None
+    outside, *inside = reached[number * width : (number + 1) * width]
+    if outside or all(inside):
+        return parts
+    return tuple(part for part, reaches in zip(parts, inside, strict=True) if reaches)
+
+
+def _attempt(
+    place: str,
+    number: int | None,
+    parts: tuple[Any, ...],
+    *,
+    plain: dict[str, str],
+    switch: Any,
+    settings: dict[str, Any],
+    is_last: bool = True,
+) -> bool:
+    """Run the parts with a fault in a place, and say what came of it.
+
+    Return False, and say nothing, where nothing came of it and this is not to be the last attempt.
+    """
+    status, result = in_fork(functools.partial(_try, number, parts, plain, switch, settings))
+    result = result or {"wrong": [f"ended with status {status}"]}
+    if not is_last and result.get("struck") is False and not result["wrong"]:
+        return False
+    print(json.dumps({"place": place, **result}), flush=True)
+    return True
 
 
 def in_fork(function: Any) -> tuple[int, Any]:
@@ -324,13 +373,17 @@ def in_fork(function: Any) -> tuple[int, Any]:
 def _results(parts: tuple[Any, ...]) -> dict[str, str]:
     import everything
 
-    return {name: repr(result) for name, result in everything.run(parts).items()}
+    def begin(part: Any) -> None:
+        global at_work
+        at_work = 1 + parts.index(part)
+
+    return {name: repr(result) for name, result in everything.run(parts, begin).items()}
 
 
 def _try(
     number: int | None, parts: Any, plain: dict[str, str], switch: Any, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    global turn
+    global at_work, turn
     logged = Logged()
     logger = logging.getLogger(PACKAGE)
     logger.addHandler(logged)
@@ -341,10 +394,11 @@ def _try(
         switch.instrument(**settings)
         results = _results(parts)
         wrong += [
-            f"{name}: {results[name]}, and not {result}"
-            for name, result in plain.items()
-            if results[name] != result
+            f"{name}: {result}, and not {plain[name]}"
+            for name, result in results.items()
+            if result != plain[name]
         ]
+        at_work = 0
         switch.uninstrument()
     except BaseException:
         wrong.append(traceback.format_exc())
