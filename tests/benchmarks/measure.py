@@ -121,12 +121,14 @@ def pin() -> int | None:
 
 @contextmanager
 def environments() -> Iterator[dict[str, dict[str, str]]]:
-    """Yield the environment for each implementation that there is here, with compiled bytecode."""
+    """Yield the environment for each implementation that there is here, with compiled bytecode.
+
+    Where this process is told to do without the compiled part, that is the one in pure Python.
+    """
     with tempfile.TemporaryDirectory() as bytecode:
         # As an installed package has it, also where the environment forbids it.
         plain = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
         plain.pop("PYTHONDONTWRITEBYTECODE", None)
-        plain.pop(SWITCH, None)
         if _run(plain, "-c", "import worker; print(worker.implementation())").strip() == PURE:
             yield {PURE: plain}
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +16,15 @@ from operations import BY_HAND, OPERATIONS, OURS, PURE
 HERE = Path(__file__).parent
 
 
-def _run(*arguments: str) -> str:
+def _run(*arguments: str, **variables: str) -> str:
     """Run it; return what it printed. Its exit status has to agree with that."""
     finished = subprocess.run(
         [sys.executable, str(HERE), "--quick", *arguments],
         check=False,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=590,
+        env={**os.environ, **variables},
     )
     assert finished.stderr == ""
     assert finished.returncode == int("beyond its limit: " in finished.stdout), finished.stdout
@@ -30,11 +32,14 @@ def _run(*arguments: str) -> str:
 
 
 @pytest.mark.scale
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_one_command_measures_every_operation(tmp_path):
-    """One command prints a row for everything of which the costs are promised."""
+    """One command prints a row for everything of which the costs are promised.
+
+    In pure Python: for the compiled part, which the next test has, each takes two processes more.
+    """
     file = tmp_path / "values.json"
-    printed = _run("--json", str(file))
+    printed = _run("--json", str(file), **{measure.SWITCH: "true"})
     data = json.loads(file.read_text())
     rows = {row["name"]: row for row in data["rows"]}
     assert rows.keys() >= {
@@ -55,6 +60,7 @@ def test_one_command_measures_every_operation(tmp_path):
 
 
 @pytest.mark.scale
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["Thread start", "sched enter + run, 200"])
 def test_a_filter_chooses_rows(name):
     """``--operation`` prints the rows whose name contains its argument, and no others."""

@@ -407,6 +407,34 @@ def test_a_worker_that_takes_a_thing_before_the_first_span_for_its_item(form, po
     assert handled[2:] == ["job 2", "job 3", "job 4"]
 
 
+STEPS = [(form, "takes") for form in kept] + [(form, "finds none") for form in kept]
+STEPS += [(form, "waits") for form in kept if not form.asynchronous]  # else its loop's task waits
+
+
+@pytest.mark.parametrize(("form", "step"), STEPS, ids=str)
+def test_a_worker_goes_on_with_its_item_after_it_took_a_thing(form, step, pool, spans):
+    """Also where it has made a span for the item before, and where it had to wait for the thing."""
+    things, jobs = pool(form), queue.Queue()
+    things.fill()
+    for n in range(3):
+        assert things.request(f"request {n}") == f"request {n}"
+
+    def work():
+        jobs.get()
+        assert spans.parent() == "job"
+        if step == "waits":
+            threading.Timer(0.05, lambda: without_context(things.give_back, held)).start()
+        thing = things.queue.get() if step == "waits" else things.take()
+        parents = [spans.parent()]
+        things.give_back(thing)
+        return [*parents, spans.parent()]
+
+    STOCK[0].put_under(spans, "job", jobs, 1)
+    held = None if step == "takes" else without_context(things.take)
+    assert without_context(work) == ["job", "job"]
+    assert things.check() is None
+
+
 @forms(kept)
 def test_a_thread_that_outlives_its_request_uses_a_thing(form, pool, spans):
     """It lives on, and what it does is no part of the request."""

@@ -154,9 +154,11 @@ class Program(RuleBasedStateMachine):
         try:
             thing = flow.context.run(pool.get_nowait)
         except EMPTY:
-            flow.place = flow.place.idle
             if flow.is_busy:
                 flow.things.append((self.make(), pool, flow.scopes[0]))
+            else:  # it goes on with its job, if the queue is known as a pool
+                idle = flow.place.idle
+                flow.place = Place(*idle.names, *flow.place.names, idle=idle)
         else:
             flow.things.append((thing, pool, None))
             if not flow.is_busy:  # it goes on with its job, if the queue is known as a pool

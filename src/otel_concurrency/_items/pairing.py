@@ -297,7 +297,9 @@ class Pairing:
                 break
             code = frame.f_code
             if code in self._consumers or code.co_name in self._own_consumers:
-                if _waits(frame):
+                if pairs is not None and pairs.loans.lends:
+                    pass  # what the flow asks for is no work: it goes on with what it has
+                elif _waits(frame):
                     adoption.let_go()
                 else:
                     adoption.found_none()

@@ -224,10 +224,18 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             loans = queue._otel_concurrency_loans = Loans()
         return _NOTED, item, loans.kept_with(item, context), loans
 
+    def lends(queue: Any) -> bool:
+        try:
+            return bool(queue._otel_concurrency_loans and queue._otel_concurrency_loans.lends)
+        except Exception as error:
+            handoff.report_fault("get", error)
+            return False
+
     def asked_in_vain(queue: Any) -> None:
         try:
-            adoption.found_none()
             loans = queue._otel_concurrency_loans
+            if not (loans and loans.lends):
+                adoption.found_none()
             if loans is not None and seam.capture is not capture_nothing and get_current():
                 if not loans:
                     loans = queue._otel_concurrency_loans = Loans()
@@ -271,7 +279,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
                         return deliver(self, plain_get(self, False))
                     except module.Empty:
                         pass
-                if block:
+                if block and not lends(self):
                     let_go()
             try:
                 return deliver(self, plain_get(self, block, timeout))
