@@ -324,11 +324,13 @@ def test_several_producers_and_consumers_race_on_one_queue(form, spans):
 
     def consume():
         while True:
+            is_last = stop.is_set()
             try:
-                item = queue.get(timeout=0.01)
+                item = queue.get(block=False)
             except form.empty:
-                if stop.is_set():
+                if is_last:
                     return
+                stop.wait(0.001)
             else:
                 handled.append((item, spans.parent()))
 
