@@ -53,10 +53,11 @@ class Runnable(QtCore.QRunnable):
 
 
 class Thread(QtCore.QThread):
-    name = "thread"
+    name, may_end = "thread", threading.Event()
 
     def run(self):
         look(self.name)
+        self.may_end.wait(20)
 
 
 class Plain(QtCore.QThread):
@@ -161,6 +162,7 @@ def hand_off():
         pool.start(runnable)
         thread.start()
         thread.start()  # nothing, as it runs
+        thread.may_end.set()
         looping.start()
         QtCore.QTimer.singleShot(1, lambda: look("single shot"))
         QtCore.QTimer.singleShot(1, receiver.method)
