@@ -435,6 +435,30 @@ def test_a_worker_goes_on_with_its_item_after_it_took_a_thing(form, step, pool, 
     assert things.check() is None
 
 
+@forms([form for form in kept if form.name.startswith("SimpleQueue")])
+@pytest.mark.parametrize("keywords", [{"block": False}, {"timeout": 0.001}], ids=str)
+def test_a_worker_that_finds_no_thing_after_it_was_switched_off_lets_go(
+    form, keywords, pool, spans, instrumented
+):
+    """A pool that was known is a queue as any other then. Other queues have no hooks any more."""
+    things, jobs = pool(form), queue.Queue()
+    things.fill()
+    for n in range(3):
+        assert things.request(f"request {n}") == f"request {n}"
+    STOCK[0].put_under(spans, "job", jobs, 1)
+    without_context(things.take)
+
+    def work():
+        jobs.get()
+        assert spans.parent() == "job"
+        without_context(instrumented.uninstrument)
+        with pytest.raises(form.empty):
+            things.queue.get(**keywords)
+        return spans.parent()
+
+    assert without_context(work) is None
+
+
 @forms(kept)
 def test_a_thread_that_outlives_its_request_uses_a_thing(form, pool, spans):
     """It lives on, and what it does is no part of the request."""

@@ -4,9 +4,9 @@ The setting SCHED covers them. Schedulers that start a thread, a timer or a task
 hand it to a pool, are covered by those primitives. The others make an item of the action, and
 invoke the item later.
 
-An observer on a scheduler, and each of a replay's, keeps the values that come while one is observed
-in a list of its own: a scheduled action takes one, and schedules itself again for the next. So each
-value that is kept has a context of its own.
+``observe_on`` and a ``ReplaySubject`` keep the values that come while one is observed in a list: a
+scheduled action takes one, and schedules itself again for the next. So each value in that list has
+a context of its own.
 """
 
 from __future__ import annotations

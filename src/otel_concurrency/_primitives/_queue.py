@@ -226,16 +226,17 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
 
     def lends(queue: Any) -> bool:
         try:
-            return bool(queue._otel_concurrency_loans and queue._otel_concurrency_loans.lends)
+            loans = queue._otel_concurrency_loans
+            return bool(loans and loans.lends and seam.capture is not capture_nothing)
         except Exception as error:
             handoff.report_fault("get", error)
             return False
 
     def asked_in_vain(queue: Any) -> None:
         try:
-            loans = queue._otel_concurrency_loans
-            if not (loans and loans.lends):
+            if not lends(queue):
                 adoption.found_none()
+            loans = queue._otel_concurrency_loans
             if loans is not None and seam.capture is not capture_nothing and get_current():
                 if not loans:
                     loans = queue._otel_concurrency_loans = Loans()
