@@ -467,8 +467,28 @@ def test_adapter_has_its_row_on_the_page(library):
 
 @adapters
 def test_adapter_has_its_tests(library):
-    """They are where the gate runs them against the library itself."""
-    assert (TESTS_OF_ADAPTERS / f"test_{library}.py").exists()
+    """They are where the gate runs them against the library itself; where it is not, none are."""
+    file = f"test_{library}.py"
+    assert (TESTS_OF_ADAPTERS / file).exists()
+    assert file in keys_of("NEEDED", TESTS_OF_ADAPTERS / "conftest.py")
+
+
+@adapters
+def test_adapter_has_its_program_for_the_faults(library):
+    """It is run while the adapter's functions are made to raise."""
+    assert library in keys_of("PROGRAMS", REPOSITORY / "tests" / "faults" / "libraries.py")
+
+
+def keys_of(table: str, file: Path) -> set[str]:
+    """Return the keys of a dict that stands in a file under this name, without importing it."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict(keys=keys))
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict(keys=keys))
+            ) if name == table:
+                return {ast.literal_eval(key) for key in keys if key is not None}
+    raise AssertionError(f"{file} has no {table}")
 
 
 @adapters

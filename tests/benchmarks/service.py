@@ -46,15 +46,15 @@ def measure(
             figures[implementation, True, variant] = measuring.ratio(mine, plain)
             throughput = measuring.ratio(plain, mine)
             notes.append(
-                f"throughput of the service, {variant}{_of(variant, implementation)}: "
+                f"throughput of the service{_run(implementation)}, {variant}: "
                 f"{throughput.median:.3f} ±{throughput.spread:.3f} of plain"
             )
     seconds = statistics.median(plain)
     return measuring.Row(NAME, "second", seconds, figures, LIMITS), notes
 
 
-def _of(variant: str, implementation: str) -> str:
-    return f" ({implementation})" if variant == OURS and implementation in (PURE, COMPILED) else ""
+def _run(implementation: str) -> str:
+    return f" ({implementation})" if implementation in (PURE, COMPILED) else ""
 
 
 @contextmanager

@@ -53,6 +53,20 @@ def test_calls_are_seen_with_their_sites(tmp_path, library):
     assert report.exit_status == 0
 
 
+@pytest.mark.parametrize("started", ["before any span", "in a span"])
+def test_the_start_of_a_worker_is_not_what_brought_its_work_by_hand(started, tmp_path):
+    """Each job is in the trace of its request: no line of the start of the worker stands there."""
+    report = watching.run(tmp_path, "worker_by_hand.py", started)
+    requests = {span.id: span for span in report.spans if span.name == "request"}
+    jobs = [span for span in report.spans if span.name == "job"]
+    assert {job.parent for job in jobs} == requests.keys()
+    starts = {each.id: each for each in report.hand_offs if each.call == "Thread.start"}
+    assert len(starts) == 1
+    first = min(requests, key=lambda one: requests[one].start_ns)
+    kept = [first] if started == "in a span" else []  # it was started there
+    assert [job.parent for job in jobs if job.hand_off in starts] == kept
+
+
 @pytest.mark.skipif(not monitoring.IS_THERE, reason="generators keep their context from 3.12 on")
 def test_a_generator_that_is_resumed_elsewhere_is_seen(tmp_path):
     """It is one hand-off, from the line that made its span current to the one that resumes it."""

@@ -19,6 +19,7 @@ from rich.console import Console
 from commands import command
 from otel_concurrency import ConcurrencyInstrumentor, _primitives, _settings
 from otel_concurrency._cli import status as status_verb
+from otel_concurrency._core.patching import Layer, apply_all, undo_all
 from otel_concurrency._generators import monitoring
 from otel_concurrency._status import neighbours, otlp, snapshot
 
@@ -228,6 +229,7 @@ def test_what_it_prints(program):
     assert "queue off OTEL_PYTHON_CONCURRENCY_QUEUE not patched" in lines
     assert "OTEL_PYTHON_CONCURRENCY_QEUEU is not a setting" in result.stdout
     assert "opentelemetry-instrumentation-threading (set aside): " in result.stdout
+    assert "Providers and exporters" not in result.stdout  # the one that was lent is none
 
 
 @pytest.mark.parametrize("columns", ["60", "80"])
@@ -379,6 +381,25 @@ def test_a_name_that_was_bound_too_early_is_told(monkeypatch):
         "early.Channel was bound to queue.SimpleQueue before the library was switched on, and "
         "carries no context"
     ]
+
+
+@pytest.mark.parametrize("imported", [functools.wraps, queue])
+def test_what_is_replaced_for_one_library_alone_is_not_told_of_others(imported, monkeypatch):
+    """Such as a module that it has imported: others are meant to have the plain one."""
+    library, other = types.ModuleType("library"), types.ModuleType("other")
+    library.imported = other.imported = imported
+    library.own = other.own = types.FunctionType((lambda: None).__code__, vars(library))
+    monkeypatch.setitem(sys.modules, "other", other)
+    layers = [
+        Layer(library, name, lambda raw: lambda *_: raw, check_signature=False)
+        for name in ("imported", "own")
+    ]
+    apply_all(layers)
+    try:
+        remarks = list(snapshot._bound_too_early(layers))
+    finally:
+        undo_all(layers)
+    assert [remark.partition(" was ")[0] for remark in remarks] == ["other.own"]
 
 
 def test_a_neighbour_is_told_with_what_it_changes(official):

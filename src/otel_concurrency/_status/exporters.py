@@ -21,7 +21,8 @@ _MOST = 500
 def found() -> list[dict[str, Any]]:
     """Return each provider of the SDK that is known, and its exporters, as plain data.
 
-    Known are the global providers and, if the library was on when they were made, all others.
+    Known are the global providers and, if the library was on when they were made, all others. The
+    one that the library gives to a program that has none is left out.
     """
     return [
         {
@@ -31,7 +32,13 @@ def found() -> list[dict[str, Any]]:
         }
         for signal, place in _SIGNALS.items()
         for provider in providers.of(place)
+        if not is_ours(provider)
     ]
+
+
+def is_ours(thing: object) -> bool:
+    """Whether the class of ``thing`` is the library's own."""
+    return type(thing).__module__.partition(".")[0] == "otel_concurrency"
 
 
 def _exporters(provider: object) -> Iterator[object]:

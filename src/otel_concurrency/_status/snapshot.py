@@ -162,8 +162,9 @@ def _version(name: str) -> str | None:
 
 def _provider() -> str | None:
     provider: object = getattr(trace, "_TRACER_PROVIDER", None)
-    name = exporters.class_of(provider)
-    return None if provider is None or name.startswith("otel_concurrency.") else name
+    if provider is None or exporters.is_ours(provider):
+        return None
+    return exporters.class_of(provider)
 
 
 # The primitives.
@@ -274,7 +275,7 @@ def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
     plain = {
         id(layer.replaced): layer
         for layer in layers
-        if isinstance(layer.owner, ModuleType) and layer.replaced is not None
+        if isinstance(layer.owner, ModuleType) and layer.replaced is not None and _is_all(layer)
     }
     if not plain:
         return
@@ -289,6 +290,17 @@ def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
                     f"{name}.{key} was bound to {_name(layer.owner)}.{layer.name} before the "
                     "library was switched on, and carries no context"
                 )
+
+
+def _is_all(layer: Layer) -> bool:
+    """Whether a layer is meant for all who use the object: not for what one library has imported.
+
+    Those of the standard library stand for all, wherever the object is from: many are written in C.
+    """
+    if isinstance(layer.replaced, ModuleType):
+        return False
+    owner, home = layer.owner.__name__, getattr(layer.replaced, "__module__", None)
+    return home in (owner, None) or _is_the_libraries(owner)
 
 
 def _is_the_libraries(name: str) -> bool:

@@ -300,6 +300,18 @@ class Collection:
                 to_site=event.get("site"),
             )
 
+    def _brought(self, span: SpanId, parent: SpanId | None, hand_off: str | None) -> str | None:
+        """Return ``hand_off``, the last one in its flow, if it may have brought the work.
+
+        A worker may have been given its work by hand, or by an adapter: no such hand-off is seen.
+        Then the last one is its own start, in no trace or in another one.
+        """
+        kept = self._hand_offs.get(hand_off or "")
+        if kept is None or parent is None:
+            return hand_off
+        origin = kept.origin
+        return None if origin is None or origin.trace_id != span.trace_id else hand_off
+
     def _span(self, event: Mapping[str, Any]) -> None:
         span_id = SpanId(*event["id"])
         parent = _span_id(event["parent"])
@@ -331,7 +343,7 @@ class Collection:
                 thread=event["thread"],
                 task=event["task"],
                 site=event["site"],
-                hand_off=event["hand_off"],
+                hand_off=self._brought(span_id, parent, event["hand_off"]),
             )
         elif parent is None:
             self._dropped["traces"] += 1
