@@ -275,7 +275,7 @@ def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
     plain = {
         id(layer.replaced): layer
         for layer in layers
-        if isinstance(layer.owner, ModuleType) and layer.replaced is not None and _is_all(layer)
+        if isinstance(layer.owner, ModuleType) and layer.replaced is not None and _is_for_all(layer)
     }
     if not plain:
         return
@@ -292,7 +292,7 @@ def _bound_too_early(layers: Iterable[Layer]) -> Iterator[str]:
                 )
 
 
-def _is_all(layer: Layer) -> bool:
+def _is_for_all(layer: Layer) -> bool:
     """Whether a layer is meant for all who use the object: not for what one library has imported.
 
     Those of the standard library stand for all, wherever the object is from: many are written in C.

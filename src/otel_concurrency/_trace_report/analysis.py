@@ -301,10 +301,11 @@ class Collection:
             )
 
     def _brought(self, span: SpanId, parent: SpanId | None, hand_off: str | None) -> str | None:
-        """Return ``hand_off``, the last one in its flow, if it may have brought the work.
+        """Return ``hand_off``, which is the last one that the flow of ``span`` has picked up.
 
-        A worker may have been given its work by hand, or by an adapter: no such hand-off is seen.
-        Then the last one is its own start, in no trace or in another one.
+        None if it cannot have brought the span's work, since it is of no trace or of another one.
+        Then the work came by hand or by an adapter, which is not seen, and the last hand-off that
+        was seen may be the start of the worker.
         """
         kept = self._hand_offs.get(hand_off or "")
         if kept is None or parent is None:
