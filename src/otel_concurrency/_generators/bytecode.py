@@ -90,6 +90,9 @@ _LOCATION: Final = 3
 _AFTER_AWAIT: Final = 3
 _UNCOVERED: Final = {(3, 13): 4, (3, 14): 4}.get(sys.version_info[:2], 8)
 """The bit that tells that no handler of the generator's own is around (from 3.13 on)."""
+_HAS_DEPTH: Final = sys.version_info < (3, 13)
+_OUTERMOST: Final = 1
+"""The argument of YIELD_VALUE where there is only the handler that each generator has (3.12)."""
 
 
 def is_await(code: CodeType, resume: int) -> bool:
@@ -104,9 +107,13 @@ def is_await(code: CodeType, resume: int) -> bool:
 def is_bare(code: CodeType, resume: int) -> bool:
     """Whether no handler is around the ``yield`` before the RESUME at ``resume``.
 
-    CPython 3.13 closes a generator that is suspended there without resuming it (``gen_close``).
+    CPython 3.12 and 3.13 close a generator that is suspended there without resuming it
+    (``gen_close``).
     """
-    return bool(code.co_code[resume + 1] & _UNCOVERED)
+    instructions = code.co_code
+    if _HAS_DEPTH:
+        return instructions[resume - 1] == _OUTERMOST
+    return bool(instructions[resume + 1] & _UNCOVERED)
 
 
 class Handler(NamedTuple):
