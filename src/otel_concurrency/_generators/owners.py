@@ -1,9 +1,9 @@
 """From the frame of a generator to the generator, which can be referred to weakly.
 
 CPython 3.12 and 3.13 close a suspended generator that has no handler around its ``yield`` without
-resuming it, and send no event (``gen_close``). Among the versions where that was seen are 3.12.3 and
-3.13.0; 3.12.1 resumes it, and 3.13.18 does if a tool listens to PY_UNWIND, as later versions do. To
-keep its frame would keep its variables alive then.
+resuming it, and send no event (``gen_close``): 3.12.3 and 3.13.0 do so. 3.12.1 resumes it, and
+3.13.18 does if a tool listens to PY_UNWIND, as later versions do. To keep its frame would keep its
+variables alive then.
 """
 
 from __future__ import annotations
