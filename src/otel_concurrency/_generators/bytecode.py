@@ -107,7 +107,7 @@ def is_await(code: CodeType, resume: int) -> bool:
 def is_bare(code: CodeType, resume: int) -> bool:
     """Whether no handler is around the ``yield`` before the RESUME at ``resume``.
 
-    CPython 3.12 and 3.13 close a generator that is suspended there without resuming it
+    CPython 3.12 to 3.14 may close a generator that is suspended there without resuming it
     (``gen_close``).
     """
     instructions = code.co_code

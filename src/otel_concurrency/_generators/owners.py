@@ -1,9 +1,9 @@
 """From the frame of a generator to the generator, which can be referred to weakly.
 
-CPython 3.12 and 3.13 close a suspended generator that has no handler around its ``yield`` without
-resuming it, and send no event (``gen_close``): 3.12.3 and 3.13.0 do so. 3.12.1 resumes it, and
-3.13.18 does if a tool listens to PY_UNWIND, as later versions do. To keep its frame would keep its
-variables alive then.
+CPython 3.12 to 3.14 may close a suspended generator that has no handler around its ``yield``
+without resuming it, and send no event (``gen_close``): 3.12.3, 3.13.0 to 3.13.5 and 3.14.0 do so.
+3.12.1 resumes it, and 3.13.18 and 3.14.4 do if a tool listens to PY_UNWIND. To keep its frame would
+keep its variables alive then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import ref
 
 from otel_concurrency._generators.bytecode import is_bare
 
-_CLOSES_UNHEARD = (3, 12) <= sys.version_info[:2] <= (3, 13)
+_CLOSES_UNHEARD = (3, 12) <= sys.version_info[:2] <= (3, 14)
 
 
 def ends_unheard(code: CodeType, resume: int) -> bool:
