@@ -32,6 +32,10 @@ if not (_HAS_DISPLAY or shutil.which("Xvfb")):
 tkinter = importlib.import_module("tkinter")
 
 
+_made = []
+"""All windows, destroyed or not: the thread that has made one has to delete it in the end, and the
+collector may run in any."""
+
 _XVFB = "Xvfb -screen 0 640x480x24 -nolisten tcp"
 
 
@@ -59,6 +63,7 @@ def _display():
 def root(_display):
     """Return a window; what its callbacks raise fails the test."""
     made = without_context(tkinter.Tk)
+    _made.append(made)
     errors = []
     made.report_callback_exception = lambda *error: errors.append(error)
     without_context(made.update)  # no event reaches a window before it is there
