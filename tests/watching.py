@@ -61,7 +61,8 @@ def run(directory, program, *arguments, library=True, status=0, limit=None, **se
         timeout=DEADLINE,
         text=True,
     )
-    assert (finished.returncode, finished.stderr) == (status, "")
+    found = finished.returncode, finished.stderr
+    assert found == (status, ""), (*found, finished.stdout)
     collection = Collection() if limit is None else Collection(limit)
     for line in events.read_text().splitlines():
         collection.feed(json.loads(line))
