@@ -189,6 +189,66 @@ def test_under_a_trace_function(setter, instrumented, tracer):
     assert "return" in seen
 
 
+@pytest.mark.parametrize("setter", [sys.settrace, sys.setprofile], ids=["settrace", "setprofile"])
+def test_closed_where_no_event_is_sent(setter, instrumented, tracer, caplog):
+    """What it attaches while it is closed there makes nothing fail that it had attached before.
+
+    So it is in a callback of `sys.monitoring` and in an audit hook, where the collector may come.
+    """
+
+    def stream():
+        with tracer.start_as_current_span("stream"):
+            try:
+                yield
+            finally:
+                token = attach(set_value("whose", "cleanup"))
+                whose.append(get_current().get("whose"))
+                detach(token)
+
+    def close(*_):
+        while generators:
+            generators.pop().close()
+
+    whose, generators = [], [stream()]
+    next(generators[0])
+    before = sys.gettrace(), sys.getprofile()
+
+    def elsewhere():
+        with tracer.start_as_current_span("stranger"):
+            setter(close)
+            try:
+                current_name()
+            finally:
+                setter({sys.settrace: before[0], sys.setprofile: before[1]}[setter])
+            assert current_name() == "stranger"
+
+    with caplog.at_level(logging.WARNING):
+        contextvars.Context().run(elsewhere)
+    assert whose == ["cleanup"]
+    assert not caplog.records
+    kept = found().suspensions
+    assert not (kept.by_frame or kept.by_token or kept.without_frame)
+
+
+def test_a_span_that_is_ended_inside_attaches_nothing_for_the_generator(instrumented, tracer):
+    """What a span processor attaches and detaches is not taken for what may stay attached."""
+
+    def stream():
+        with tracer.start_as_current_span("stream"):
+            for _ in range(2):
+                make(tracer)
+                yield
+
+    def make(tracer):
+        tracer.start_span("chunk").end()
+
+    generator = stream()
+    for _ in generator:
+        (kept,) = found().suspensions.by_frame.values()
+        assert not kept.by_hand
+        assert len(kept.held) == 1
+
+
 @pytest.mark.parametrize("make", [holding, lambda tracer: by_hand()], ids=["with", "by hand"])
 def test_switched_off_while_suspended_it_goes_on_as_a_plain_one(make, instrumented, tracer):
     """Its values are the same, it runs in its consumer's context, and nothing of it is kept."""

@@ -107,7 +107,7 @@ class Suspensions:
         frame = holder.frame
         known = self._find(frame)
         if known is not None and known.back is None:
-            self.forget(known)  # it was resumed where no event is sent
+            self._forget_ended(known)  # it was resumed where no event is sent, in a stranger's flow
             known = None
         if known is None:
             if not self.tool.watch(frame.f_code):

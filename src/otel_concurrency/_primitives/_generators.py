@@ -115,7 +115,7 @@ _GENERATOR, _ENTERING, _ENTERING_AT = bytecode.GENERATOR, bytecode.ENTERING, byt
 # How far from `attach` a frame is where a tracer's `start_as_current_span` has called it: the API's
 # `attach`, `use_span`, what resumes that, the tracer's method, what resumes that, and its caller.
 # The method and `use_span` are generators.
-_TRACER_AT, _CALLER_AT = 4, 6
+_USE_SPAN_AT, _TRACER_AT, _CALLER_AT = 2, 4, 6
 
 _METHOD = "start_as_current_span"
 
@@ -131,7 +131,13 @@ _PROXY = _code_of_proxy()
 _USE_SPAN = getattr(trace.use_span, "__wrapped__", trace.use_span).__code__
 
 _SDK = "opentelemetry.sdk.trace"
-"""The module of the tracer whose ``start_as_current_span`` holds nothing itself."""
+"""The module of the tracer whose ``start_as_current_span`` holds nothing itself.
+
+A span that calls a span processor at its end is of the same module, so that of ``use_span`` is
+asked for, too.
+"""
+
+_API = trace.__name__
 
 
 def _module_by_frame(depth: int) -> Any:
@@ -195,7 +201,7 @@ def _attach(original: Any, generators: Generators) -> Any:
                 code = frame.f_code
             known = blocks.get(id(code))
             if known is None or not known[frame.f_lasti]:
-                if module_at(_TRACER_AT) == _SDK:
+                if module_at(_TRACER_AT) == _SDK and module_at(_USE_SPAN_AT) == _API:
                     look_at(frame, getframe(1), token, context)
                 else:
                     look_beyond(getframe(1), token, context)
