@@ -130,6 +130,22 @@ def test_a_module_that_does_not_fit_is_not_used(interface, reason):
 # --- hand-offs, by whichever is in use ---
 
 
+class Dying:
+    """Calls a function when the collector ends it."""
+
+    def __init__(self, function):
+        self.itself, self.function = self, function
+
+    def __del__(self):
+        self.function()
+
+
+def in_a_collection(function):
+    """Have the collector end what calls a function."""
+    Dying(function)
+    gc.collect(0)
+
+
 @pytest.fixture
 def on():
     """Switch the library on for the length of a test."""
@@ -378,10 +394,13 @@ def test_methods_are_freed():
         lambda: in_an_action(seen),
         lambda: in_an_action(lambda: attach(set_value("key", "forgotten"))),
         lambda: in_a_direct_call(fail),
+        lambda: in_a_collection(seen),
+        lambda: in_a_collection(lambda: attach(set_value("key", "forgotten"))),
     ],
     ids=[
         *("result", "error", "forgotten", "cancelled", "queue", "Queue", "producers", "empty"),
         *("callback", "callback forgets", "action", "action forgets", "call fails"),
+        *("collection", "collection forgets"),
     ],
 )
 def test_hand_offs_leave_no_reference(hand_off, number, has_context):
@@ -533,7 +552,7 @@ def another_module():
     return module
 
 
-FUNCTIONS = ("carry_item", "run_item", "method")
+FUNCTIONS = ("carry_item", "run_item", "method", "begin_collection", "end_collection")
 
 
 @where_it_is_in_use

@@ -1,8 +1,9 @@
 /* The compiled part of the hot path: what a hand-off costs around the program's own call.
  *
- * Each function here has its twin in pure Python, in handoff.py and in files of _primitives, and does
- * the same, step by step. compiled.py chooses which of the two is used. Functions that the program can see
- * stay Python functions, which call these: their frames are looked for, and are in tracebacks.
+ * Each function here, but those of collections, has its twin in pure Python, in handoff.py and in
+ * files of _primitives, and does the same, step by step. compiled.py chooses which of the two is used.
+ * Functions that the program can see stay Python functions, which call these: their frames are looked
+ * for, and are in tracebacks.
  *
  * What handoff.py calls `attach`, `detach`, `get_current`, ... is bound when it calls bind(), and again
  * when a test calls that, which has replaced one. Where they are the methods of a context variable,
@@ -16,7 +17,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#define INTERFACE 3 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 4 /* compiled.py has the same number; a module of another is not used */
 
 /* --- what older versions lack ------------------------------------------------------------------ */
 
@@ -74,6 +75,8 @@ typedef struct {
     PyObject *namespace; /* of handoff.py; NULL until it calls bind() */
     PyObject *variable;  /* that of which `attach` is a method, or NULL */
     PyObject *twin;      /* `adopt` of adoption.py */
+    PyObject *token;     /* of what the collection that is running has attached, or NULL */
+    PyObject *record;    /* what the flow had adopted when it began, or NULL */
     PyObject *Method;    /* the class of what method() returns */
     PyObject *DirectCall;
 #define X(name) PyObject *name;
@@ -87,7 +90,8 @@ typedef struct {
 } State;
 
 /* All that a collection has to know. */
-#define REFERENCES(X) X(namespace) X(variable) X(twin) X(Method) X(DirectCall) OBJECTS(X)
+#define REFERENCES(X) \
+    X(namespace) X(variable) X(twin) X(token) X(record) X(Method) X(DirectCall) OBJECTS(X)
 
 /* Call a function of handoff.py, with an argument or NULL. */
 static PyObject *call(PyObject *function, PyObject *argument) {
@@ -935,6 +939,83 @@ static PyObject *method(PyObject *module, PyObject *parts) {
     return (PyObject *)made;
 }
 
+/* Whether `args` are a phase, this one, and something about the collection. */
+static int is_phase(State *state, PyObject *const *args, Py_ssize_t count, const char *phase) {
+    if (expect(state, count, 2, 2) < 0) {
+        return -1;
+    }
+    if (!PyUnicode_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "expected the phase of a collection");
+        return -1;
+    }
+    return PyUnicode_CompareWithASCIIString(args[0], phase) == 0;
+}
+
+/* The variable that the current context is in, borrowed; NULL where it is in none. `attach` may be a
+ * function in Python, which counts what arrives. */
+static PyObject *own_variable(State *state) {
+    PyObject *get = state->get_current;
+    PyObject *owner = get != NULL && PyCFunction_Check(get) ? PyCFunction_GET_SELF(get) : NULL;
+    return owner != NULL && PyContextVar_CheckExact(owner) ? owner : NULL;
+}
+
+/* begin_collection(phase, info), which gc.callbacks calls: what the collector ends runs in no context.
+ * No code in Python runs here, so a signal is handled after the collection, not in it. */
+static PyObject *begin_collection(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    PyObject *variable = own_variable(state), *record, *interrupt = NULL;
+    int begins = is_phase(state, args, count, "start"), status = 0;
+    if (begins < 0) {
+        return NULL;
+    }
+    if (begins && variable != NULL) {
+        Py_XSETREF(state->token, PyContextVar_Set(variable, state->NO_CONTEXT));
+        status = state->token == NULL ? -1 : get_adopted(state, &record);
+        if (status == 0) {
+            Py_XSETREF(state->record, record);
+            status = record == Py_None ? 0 : set_adopted(state, Py_None);
+        }
+    }
+    if (status < 0) {
+        report(state, "attach", &interrupt);
+    }
+    return outcome(interrupt == NULL ? Py_NewRef(Py_None) : NULL, NULL, interrupt);
+}
+
+/* end_collection(phase, info): the flow is where it was. */
+static PyObject *end_collection(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    PyObject *variable = own_variable(state), *present, *interrupt = NULL;
+    PyObject *token = state->token, *record = state->record;
+    int ends = is_phase(state, args, count, "stop");
+    if (ends < 0) {
+        return NULL;
+    }
+    if (ends && token != NULL) {
+        state->token = state->record = NULL;
+        if (variable != NULL && PyContextVar_Reset(variable, token) < 0) {
+            report(state, "detach", &interrupt);
+        }
+        if (record != NULL && get_adopted(state, &present) == 0) {
+            if (present != record) {
+                set_adopted(state, record);
+            }
+            Py_DECREF(present);
+        }
+        if (PyErr_Occurred()) {
+            report(state, "detach", &interrupt);
+        }
+        Py_DECREF(token);
+        Py_XDECREF(record);
+    }
+    return outcome(interrupt == NULL ? Py_NewRef(Py_None) : NULL, NULL, interrupt);
+}
+
+/* is_collecting(): whether a collection has begun, and its end was not heard of. */
+static PyObject *is_collecting(PyObject *module, PyObject *Py_UNUSED(nothing)) {
+    return PyBool_FromLong(((State *)PyModule_GetState(module))->token != NULL);
+}
+
 /* --- binding to handoff.py ---------------------------------------------------------------------- */
 
 static int set_named(State *state, const char *name, PyObject **place) {
@@ -994,6 +1075,9 @@ static PyMethodDef functions[] = {
     {"adopt", adopt, METH_O, NULL},
     {"adopt_or", adopt_or, METH_O, NULL},
     {"method", method, METH_VARARGS, NULL},
+    {"begin_collection", (PyCFunction)(void (*)(void))begin_collection, METH_FASTCALL, NULL},
+    {"end_collection", (PyCFunction)(void (*)(void))end_collection, METH_FASTCALL, NULL},
+    {"is_collecting", is_collecting, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

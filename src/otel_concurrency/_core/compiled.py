@@ -22,7 +22,7 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 3
+INTERFACE = 4
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
@@ -55,6 +55,19 @@ class Functions(Protocol):
 
         What is read from the method, or set in it, is an attribute of ``twin``.
         """
+
+    def begin_collection(self, phase: str, info: object, /) -> None:
+        """Attach an empty context, for ``gc.callbacks``: a collection begins in this thread.
+
+        Nothing is done where the current context is not in a context variable.
+        """
+
+    def end_collection(self, phase: str, info: object, /) -> None:
+        """Detach it, with what was attached and adopted since, and not let go of."""
+
+    def is_collecting(self) -> bool:
+        """Return whether a collection has begun, and its end was not heard of yet."""
+        ...
 
 
 _WORDS = {"true": True, "1": True, "false": False, "0": False}

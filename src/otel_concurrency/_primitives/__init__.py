@@ -30,6 +30,7 @@ FILES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "_threading": ("threading", "_thread"),
         "_signal": ("signal",),
         "_weakref": ("weakref",),
+        "_gc": ("weakref",),
     },
     "futures": {
         "_futures": ("concurrent.futures._base", "concurrent.futures.thread"),

@@ -7,6 +7,8 @@ finalizer that the program calls itself is an ordinary call, and keeps the calle
 from __future__ import annotations
 
 import functools
+import sys
+from contextvars import copy_context
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +23,13 @@ def _layers(weakref: ModuleType, seam: Seam) -> list[Patch]:
 
 MODULES = {"weakref": _layers}
 
+_ANYWHERE = sys.version_info < (3, 12)
+"""Whether the collector may run inside ``ContextVar.set()``, which must not be entered again.
+
+From CPython 3.12 on it runs between two instructions of Python code. Before, it does when memory is
+allocated, and a finalizer gets a copy of the context variables to set one in.
+"""
+
 
 def _call(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
@@ -28,6 +37,7 @@ def _call(original: Any, seam: Seam) -> Any:
         # The interpreter passes the dead reference; a call by the program passes no argument.
         if _ is None or not (seam.active and handoff.is_concerned(seam)):
             return original(self, _)
-        return Call(NO_CONTEXT, original)(self, _)
+        call = Call(NO_CONTEXT, original)
+        return copy_context().run(call, self, _) if _ANYWHERE else call(self, _)
 
     return __call__
