@@ -13,6 +13,7 @@ import gc
 import inspect
 import logging
 import logging.handlers
+import multiprocessing
 import os
 import queue
 import subprocess
@@ -31,6 +32,8 @@ from opentelemetry.context import Context, attach, detach, set_value
 
 from interpreters import counts_references, weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core import handoff
+from otel_concurrency._items.pairing import KEY
 
 KINDS = [queue.Queue, asyncio.Queue]
 LOOK_UPS = {
@@ -706,6 +709,46 @@ def test_a_get_that_raises_after_it_has_taken_an_item_lets_go(spans):
     assert without_context(consume) in ("b", None)
 
 
+@pytest.mark.parametrize("kind", [queue.Queue, queue.LifoQueue, queue.PriorityQueue, asyncio.Queue])
+def test_a_fault_in_getting_an_item_leaves_the_consumer_without_a_context(kind, spans, caplog):
+    """Not in that of the item before: nothing is known of the new one."""
+    one = kind()
+    with spans.current("a"):
+        one.put_nowait(1)
+        one.put_nowait(2)
+
+    def consume():
+        one.get_nowait()
+        assert spans.parent() == "a"
+        setattr(one, KEY, object())  # no pairs
+        one.get_nowait()
+        return spans.parent()
+
+    assert without_context(consume) is None
+    assert len(caplog.records) == 1
+
+
+def test_a_fault_in_getting_an_item_of_a_simple_queue(spans, caplog, monkeypatch):
+    """As one of another queue."""
+
+    def fail(_context):
+        raise ValueError
+
+    one = queue.SimpleQueue()
+    with spans.current("a"):
+        one.put(1)
+        one.put(2)
+
+    def consume():
+        one.get()
+        assert spans.parent() == "a"
+        monkeypatch.setattr(handoff.seams["queue"], "change", fail)
+        return one.get(), spans.parent()
+
+    assert without_context(consume) == (2, None)
+    assert len(caplog.records) == 1
+
+
 # Switching off
 
 
@@ -730,6 +773,60 @@ def test_a_consumer_that_is_switched_off_inside_an_item_is_idle_when_it_asks(spa
             return spans.parent()
 
         assert without_context(consume) is None, asked
+
+
+@contextlib.contextmanager
+def managed():
+    """Yield a queue of a manager's."""
+    with multiprocessing.Manager() as manager:
+        yield manager.Queue()
+
+
+def released(make):
+    """Return a function that yields a queue of several processes, and frees it at the end."""
+
+    @contextlib.contextmanager
+    def make_and_release():
+        one = make()
+        yield one
+        one.close()
+
+    return make_and_release
+
+
+QUEUES = {
+    "Queue": lambda: contextlib.nullcontext(queue.Queue()),
+    "LifoQueue": lambda: contextlib.nullcontext(queue.LifoQueue()),
+    "PriorityQueue": lambda: contextlib.nullcontext(queue.PriorityQueue()),
+    "SimpleQueue": lambda: contextlib.nullcontext(queue.SimpleQueue()),
+    "asyncio": lambda: contextlib.nullcontext(asyncio.Queue()),
+    "multiprocessing": released(multiprocessing.Queue),
+    "multiprocessing, simple": released(multiprocessing.SimpleQueue),
+    "managed": managed,
+}
+
+
+@pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
+def test_a_consumer_that_asks_for_nothing_between_two_undos_is_idle_after_them(make, spans):
+    """It was switched on again in between, and off, in another thread, while it handled an item."""
+
+    def put(item):
+        getattr(one, "put_nowait" if isinstance(one, asyncio.Queue) else "put")(item)
+
+    def get():
+        return one.get_nowait() if isinstance(one, asyncio.Queue) else one.get()
+
+    def consume():
+        assert (get(), spans.parent()) == (1, "a")
+        for switch in ("uninstrument", "instrument", "uninstrument"):
+            without_context(getattr(ConcurrencyInstrumentor(), switch))
+        without_context(put, 2)
+        return get(), spans.parent()
+
+    with make() as one:
+        with spans.current("a"):
+            put(1)
+        assert without_context(consume) == (2, None)
 
 
 def eventually_soon(condition):

@@ -11,7 +11,6 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, records
@@ -41,7 +40,7 @@ def _getone(original: Any, seam: Seam) -> Any:
                 aside = None
                 records.arrive(record.headers, seam)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return record
 
     return getone
@@ -57,7 +56,7 @@ def _getmany(original: Any, seam: Seam) -> Any:
                 headers = [one.headers for some in found.values() for one in some]
                 records.arrive_together(headers, seam)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return found
 
     return getmany

@@ -105,7 +105,7 @@ def _is_polled(record: Any, aside: Any, seam: Seam) -> None:
             else:
                 records.arrive(record.headers(), seam)
     except Exception as error:
-        handoff.report_fault("get", error)
+        adoption.cannot_tell(error)
 
 
 def _consume(original: Any, seam: Seam) -> Any:

@@ -100,7 +100,7 @@ class _Queues:
             try:
                 self._deliver(queue, item)
             except Exception as error:
-                handoff.report_fault("get", error)
+                adoption.cannot_tell(error)
             return item
 
         return _get

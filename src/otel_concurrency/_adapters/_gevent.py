@@ -207,7 +207,7 @@ def _queue_class(plain: Any, kind: Any, seam: Seam) -> Any:
             try:
                 _deliver(self, item)
             except Exception as error:
-                handoff.report_fault("get", error)
+                adoption.cannot_tell(error)
             return item
 
         @functools.wraps(plain.empty)

@@ -12,7 +12,6 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core import handoff
 from otel_concurrency._core.callers import caller
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
@@ -41,7 +40,7 @@ def _next(original: Any, seam: Seam) -> Any:
             if seam.active:
                 records.arrive(record.headers, seam)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return record
 
     return __next__
@@ -60,7 +59,7 @@ def _poll(original: Any, library: dict[str, Any], seam: Seam) -> Any:
                 headers = [one.headers for some in polled.values() for one in some]
                 records.arrive_together(headers, seam)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return polled
 
     return poll

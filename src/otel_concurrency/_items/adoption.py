@@ -208,6 +208,16 @@ def let_go() -> None:
         handoff.report_fault("let go of an item", error)
 
 
+def cannot_tell(error: Exception) -> None:
+    """Report a fault in handing over the item that this flow has just got. Never raises.
+
+    Nothing is known of that item, so it is not handled in the context of the last one. Call this
+    from the ``except`` block.
+    """
+    let_go()
+    handoff.report_fault("get", error)
+
+
 def ask(is_empty: Callable[..., object], *queue: Any) -> None:
     """Note that the flow asks for an item. Never raises.
 

@@ -231,12 +231,17 @@ class Pairing:
         key, accompanied = id(queue), self._accompanied
         accompanied[key] = weakref.ref(queue, lambda _: accompanied.pop(key, None))
 
+    def accompanied(self) -> list[Any]:
+        """Return the queues that :meth:`note` has added."""
+        queues = [reference() for reference in list(self._accompanied.values())]
+        return [queue for queue in queues if queue is not None]
+
     def forget_all(self) -> list[Any]:
         """Return the queues that :meth:`note` has added, and forget them."""
-        queues = [reference() for reference in list(self._accompanied.values())]
+        queues = self.accompanied()
         self._accompanied.clear()
         self._early.clear()
-        return [queue for queue in queues if queue is not None]
+        return queues
 
     def remember(self, queue: Any, item: Any, owner: type) -> None:
         """Pair ``item``, which has just been put, with the current context. May raise."""
@@ -320,7 +325,12 @@ class Pairing:
             adoption.asked_in_vain(self.loans_of(queue))
 
     def fault(self, step: str, error: Exception) -> None:
-        """Report a fault of a hook, unless the library is off and the hook is only left over."""
+        """Report a fault of a hook, unless the library is off and the hook is only left over.
+
+        As in :func:`adoption.cannot_tell`, a consumer is not to stay in its last item's context.
+        """
+        if step == "get":
+            adoption.let_go()
         if self.seam.active:
             handoff.report_fault(step, error)
 

@@ -106,15 +106,17 @@ class QueueHooks:
         pairing = self._pairing
         pairing.begin()
         setattr(pairing.stock, KEY, pairing.at_first)
-        for queue in pairing.forget_all():
-            if type(queue.__dict__.get("_get")) is _LastGet:
-                del queue.__dict__["_get"]
+        queues = pairing.forget_all()
         for layer in self.layers:
             layer.apply()
         for kind in family(pairing.stock):
             is_stock = kind.__module__ == pairing.stock.__module__
             (self._cover if is_stock else self._cover_safely)(kind)
         pairing.on_first = self._apply_later if self._later else None
+        for queue in queues:
+            if type(queue.__dict__.get("_get")) is _LastGet:
+                del queue.__dict__["_get"]
+            pairing.note(queue)  # a consumer may not have asked it for an item since `undo`
 
     def _apply_later(self) -> None:
         with self._lock:
@@ -126,13 +128,14 @@ class QueueHooks:
         """Remove the hooks, and drop every context that waits."""
         pairing = self._pairing
         with self._lock:
+            for queue in pairing.accompanied():
+                queue.__dict__.setdefault("_get", _LastGet(queue))
             undo_all((*self.layers, *self._later))
             self._forget_what_is_undone()
             pairing.on_first = None
             for queue in pairing.forget_all():
                 queue.__dict__.pop(KEY, None)
-                if "_get" not in queue.__dict__:
-                    queue.__dict__["_get"] = _LastGet(queue)
+                if type(queue.__dict__.setdefault("_get", _LastGet(queue))) is _LastGet:
                     pairing.note(queue)
             if KEY in vars(pairing.stock):
                 delattr(pairing.stock, KEY)

@@ -126,4 +126,4 @@ class Outgoing:
         try:
             adoption.arrive(self._seam, *taken)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)

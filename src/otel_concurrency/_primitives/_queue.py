@@ -171,7 +171,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             elif get_current() or queue._otel_concurrency_loans:
                 deliver_bare(queue, stored)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return stored
 
     def deliver_noted(queue: Any, item: Any, context: Context | None, loans: Loans) -> Any:
@@ -180,7 +180,7 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
             if loans.settled and queue._otel_concurrency_loans is loans:
                 settle(queue, loans)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
         return item
 
     def deliver_bare(queue: Any, item: Any) -> None:

@@ -263,7 +263,7 @@ def _adopt(headers: Headers | None) -> None:
     try:
         adoption.adopt(carrier.unpack_safely(headers))
     except Exception as error:
-        handoff.report_fault("get", error)
+        adoption.cannot_tell(error)
 
 
 def _is_called_by_plumbing() -> bool:

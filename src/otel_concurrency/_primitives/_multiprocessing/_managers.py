@@ -50,9 +50,9 @@ def _layers(managers: ModuleType, seam: Seam) -> list[Patch]:
     plain = frozenset(getattr(managers, name, None) for name in _PLAIN)
     consumed = _Consumed()
     return [
-        consumed,
         Layer(managers.BaseProxy, "_callmethod", lambda raw: _call(raw, seam, plain, consumed)),
         Layer(managers.Server, "serve_client", lambda raw: _serve_client(raw, seam)),
+        consumed,  # applied when these let go, and undone as long as they do
     ]
 
 
@@ -242,14 +242,16 @@ class _Consumed:
                 proxies[key] = weakref.ref(proxy, lambda _: proxies.pop(key, None))
             adoption.adopt(trailers.unpack(trailer))
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
 
     def apply(self) -> None:
-        """Take away what :meth:`undo` has left."""
+        """Take away what :meth:`undo` has left.
+
+        The proxies stay known: a consumer may not have asked one for an item since `undo`.
+        """
         for proxy in self._alive():
             if type(proxy.__dict__.get("_callmethod")) is _LastCall:
                 del proxy.__dict__["_callmethod"]
-        self._proxies.clear()
 
     def undo(self) -> None:
         """See to it that every consumer lets go of its last item."""

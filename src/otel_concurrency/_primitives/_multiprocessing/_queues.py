@@ -42,13 +42,13 @@ def _layers(queues: ModuleType, seam: Seam) -> list[Patch]:
         return _Buffer(seam, queues._sentinel, consumed.side_of(queue).loans)
 
     return [
-        consumed,
         Layer(queues, "_ForkingPickler", trailers.pickler),
         Layer(queues.Queue, "_start_thread", lambda raw: _start_thread(raw, seam, buffer)),
         Layer(queues.Queue, "get", lambda raw: _get(raw, consumed, queues.Queue)),
         Layer(queues.JoinableQueue, "task_done", queue_hooks.task_done),
         Layer(queues.SimpleQueue, "put", lambda raw: _put(raw, consumed)),
         Layer(queues.SimpleQueue, "get", lambda raw: _simple_get(raw, consumed)),
+        consumed,  # applied when these let go, and undone as long as they do
     ]
 
 
@@ -194,7 +194,7 @@ class _Consumed:
                     return  # most items take this way through `arrive`
             adoption.arrive(self.seam, context, item, loans)
         except Exception as error:
-            handoff.report_fault("get", error)
+            adoption.cannot_tell(error)
 
     def side_of(self, queue: Any) -> _Side:
         """Return what is known of ``queue``."""
@@ -227,10 +227,13 @@ class _Consumed:
 
     def apply(self) -> None:
         """Remove what :meth:`undo` has left on the queues."""
-        for queue in self._alive():
+        queues = self._alive()
+        self.sides.clear()
+        for queue in queues:
             if type(queue.__dict__.get("get")) is _LastGet:
                 del queue.__dict__["get"]
-        self.sides.clear()
+            # A consumer may not have asked it for an item since `undo`.
+            self.side_of(queue).gave_contexts = True
 
     def undo(self) -> None:
         """Make every consumer let go of its last item when it next calls ``get``."""
