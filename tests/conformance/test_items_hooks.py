@@ -33,6 +33,7 @@ from opentelemetry.context import Context, attach, detach, set_value
 from interpreters import counts_references, weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import handoff
+from otel_concurrency._items import adoption
 from otel_concurrency._items.pairing import KEY
 
 KINDS = [queue.Queue, asyncio.Queue]
@@ -827,6 +828,30 @@ def test_a_consumer_that_asks_for_nothing_between_two_undos_is_idle_after_them(m
         with spans.current("a"):
             put(1)
         assert without_context(consume) == (2, None)
+
+
+@pytest.mark.parametrize("name", ["multiprocessing", "multiprocessing, simple", "managed"])
+def test_a_fault_in_getting_an_item_of_another_process(name, spans, caplog, monkeypatch):
+    """As one of another queue, also where the last item and this one could be one batch."""
+
+    def fail(*_):
+        raise ValueError
+
+    with QUEUES[name]() as one:
+        with spans.current("a"):
+            one.put(1)
+            one.put(2)
+
+        def consume():
+            one.get()
+            assert trace.get_current_span().get_span_context().is_valid
+            assert eventually(lambda: not one.empty())
+            monkeypatch.setattr(adoption, "arrive", fail)
+            monkeypatch.setattr(adoption, "adopt", fail)
+            return one.get(), spans.parent()
+
+        assert without_context(consume) == (2, None)
+    assert len(caplog.records) == 1
 
 
 def eventually_soon(condition):

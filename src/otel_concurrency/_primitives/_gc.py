@@ -1,9 +1,9 @@
 """``gc``: what the collector ends runs in an empty context, in the middle of whatever other work.
 
-That are ``__del__``, callbacks of weak references, and the cleanup of generators and coroutines. A
-generator that holds a context has that for its cleanup, where the interpreter sends an event of it
-(``_generators``). What ends since its last reference is dropped is in the context of whoever has
-dropped it: nobody hears of that.
+The collector ends objects with ``__del__``, those that a weak reference's callback waits for, and
+suspended generators and coroutines. A generator that holds a context has it back for its cleanup,
+unless the interpreter sends no event there (``_generators``). An object that dies because its last
+reference is dropped is not the collector's: it dies in the context of the code that drops it.
 
 Only with the compiled part, and from CPython 3.12 on. A signal that arrives during a collection
 would be handled in a Python function that is called at its end, and what its handler raises would
