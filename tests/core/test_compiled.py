@@ -7,6 +7,7 @@ What it does for hand-offs is what the pure twin does, and is tested by the same
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import copy
 import gc
 import importlib.util
@@ -21,16 +22,21 @@ import sys
 import textwrap
 import types
 import weakref
+from collections import deque
 
 import pytest
 from opentelemetry import context as context_api
+from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_value, set_value
+from opentelemetry.sdk.trace import TracerProvider
 
 from interpreters import PYPY, measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import compiled, handoff
 from otel_concurrency._items import adoption
+from otel_concurrency._items.pairs import UNKNOWN, Fifo
 
+TRACER = TracerProvider(shutdown_on_exit=False).get_tracer(__name__)
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
 PLAIN_QUEUE = queue.SimpleQueue
@@ -217,6 +223,28 @@ def through_a_queue(items=None):
         detach(token)
 
 
+class Stream:
+    """A queue through which new items go, one of them twice; it is known to hand work on."""
+
+    def __init__(self, kind):
+        self.items, self._number = kind(), 1000
+
+    def __call__(self):
+        """Put three items; return what each of the flows sees that get them."""
+        self._number = number = self._number + 2
+        for item in (number, number + 1, number):
+            self.items.put(item)
+        return [contextvars.Context().run(self._get) for _ in range(3)]
+
+    def _get(self):
+        self.items.get()
+        return seen()
+
+    def is_settled(self):
+        """Whether nothing is noted of its items any more."""
+        return bool(self.items._otel_concurrency_pairs.loans.settled)
+
+
 def from_two_producers():
     """Get the items of two producers in turn; return them, and what was current with each."""
     items = queue.SimpleQueue()
@@ -292,6 +320,11 @@ def test_a_hand_off_arrives_and_leaves_nothing():
     assert in_a_work_item(seen) == ("handed off", {})
     assert through_a_queue() == ("item", "handed off")
     assert from_two_producers() == [(0, 0), (1, 1), (2, 0), (3, 1)]
+    for kind in (queue.Queue, queue.LifoQueue, queue.PriorityQueue):
+        assert through_a_queue(kind()) == ("item", "handed off")
+        stream = Stream(kind)
+        assert [stream() for _ in range(20)] == [["handed off"] * 3] * 20
+        assert stream.is_settled()
 
 
 @pytest.mark.usefixtures("on", "current")
@@ -387,6 +420,11 @@ def test_methods_are_freed():
         cancelled,
         through_a_queue,
         lambda: through_a_queue(queue.Queue()),
+        lambda: through_a_queue(queue.LifoQueue()),
+        lambda: through_a_queue(queue.PriorityQueue()),
+        Stream(queue.Queue),
+        Stream(queue.LifoQueue),
+        Stream(queue.PriorityQueue),
         from_two_producers,
         found_empty,
         lambda: in_a_callback(seen),
@@ -398,7 +436,8 @@ def test_methods_are_freed():
         lambda: in_a_collection(lambda: attach(set_value("key", "forgotten"))),
     ],
     ids=[
-        *("result", "error", "forgotten", "cancelled", "queue", "Queue", "producers", "empty"),
+        *("result", "error", "forgotten", "cancelled", "queue", "Queue", "LifoQueue"),
+        *("PriorityQueue", "stream", "stream, last first", "stream, sorted", "producers", "empty"),
         *("callback", "callback forgets", "action", "action forgets", "call fails"),
         *("collection", "collection forgets"),
     ],
@@ -430,6 +469,114 @@ def test_hand_offs_leave_no_reference(hand_off, number, has_context):
         shared
     )
     assert blocks_now - blocks < 100  # whatever the number
+
+
+# --- the pairs beside a queue ---
+
+
+@pytest.fixture
+def pairs():
+    """Return the compiled functions for pairs; the flow lets go of what they adopt."""
+    if compiled.functions is None:
+        pytest.skip(compiled.reason)
+    yield compiled.functions
+    adoption.let_go()
+
+
+@pytest.mark.parametrize(("take", "expected"), [("take_first", 0), ("take_last", 2)])
+def test_the_item_at_an_end_is_taken_with_its_context(take, expected, pairs):
+    """The flow adopts the context; the pair is gone, and the others stay."""
+    contexts = [set_value("number", number) for number in range(3)]
+    items = [object() for _ in range(3)]
+    beside = deque(part for pair in zip(items, contexts, strict=True) for part in pair)
+    container = [item for item in items if item is not items[expected]]
+    assert getattr(pairs, take)(beside, items[expected], container) is True
+    assert get_value("number") == expected
+    assert list(beside)[::2] == container
+
+
+@pytest.mark.parametrize("take", ["take_first", "take_last"])
+@pytest.mark.parametrize("change", ["another item", "more in the queue", "less in the queue"])
+def test_a_pair_that_is_not_expected_stays(take, change, pairs):
+    """Nothing is done, and nothing adopted: what is to be done is for the pairs in Python."""
+    item, context = object(), set_value("number", 1)
+    beside = deque((item, context) * 3)
+    container = [item] * {"more in the queue": 3, "less in the queue": 1}.get(change, 2)
+    due = object() if change == "another item" else item
+    assert getattr(pairs, take)(beside, due, container) is False
+    assert list(beside) == [item, context] * 3
+    assert get_value("number") is None
+
+
+@pytest.mark.parametrize("take", ["take_first", "take_last"])
+@pytest.mark.parametrize("empty", [None, Context(), ""], ids=repr)
+def test_a_context_that_is_empty_is_returned(take, empty, pairs):
+    """It is for the queue's loans, and so is that of an item which a busy flow has got."""
+    item = object()
+    assert getattr(pairs, take)(deque((item, empty)), item, []) is empty
+    assert dict(context_api.get_current()) == {}
+    of_a_stranger = set_value("number", 1)
+    with trace.use_span(TRACER.start_span("busy")):
+        assert getattr(pairs, take)(deque((item, of_a_stranger)), item, []) is of_a_stranger
+        assert get_value("number") is None
+        assert pairs.take_keyed({id(item): of_a_stranger}, item, []) is of_a_stranger
+        assert get_value("number") is None
+
+
+def test_a_pair_is_put_with_the_current_context(pairs):
+    """Where the queue holds another number of items than there are pairs, all are forgotten."""
+    item, token = object(), attach(set_value("key", "current"))
+    beside = Fifo((None, None), 0)
+    try:
+        pairs.put_pair(beside, item, [item])
+        assert list(beside) == [item, context_api.get_current()]
+        pairs.put_pair(beside, item, [item] * 3)
+    finally:
+        detach(token)
+    assert list(beside) == [UNKNOWN, None] * 3
+
+
+def test_an_item_of_a_table_is_known_by_its_identity(pairs):
+    """One that was put twice, or of which nothing is known, is left to the table in Python."""
+    item, context = object(), set_value("number", 1)
+    token = attach(context)
+    table = {}
+    try:
+        assert pairs.put_keyed(table, item, [item]) is True
+        assert pairs.put_keyed(table, item, [item, item]) is False  # again
+        assert pairs.put_keyed(table, object(), [item] * 3) is False  # another size
+    finally:
+        detach(token)
+    assert table == {id(item): context}
+    assert pairs.take_keyed(table, object(), []) is False  # nothing is known of it
+    assert pairs.take_keyed(table, item, [item]) is False
+    assert pairs.take_keyed({id(item): deque([context])}, item, []) is False
+    assert get_value("number") is None
+    assert pairs.take_keyed(table, item, []) is True
+    assert table == {}
+    assert get_value("number") == 1
+
+
+@pytest.mark.parametrize("name", ["put_pair", "take_first", "take_last", "put_keyed", "take_keyed"])
+@pytest.mark.parametrize("size", [TypeError, ValueError, OverflowError])
+def test_a_container_whose_size_is_an_error_is_the_callers(name, size, pairs):
+    """The hook that called reports it."""
+
+    class Container:
+        def __len__(self):
+            raise size
+
+    beside = {} if "keyed" in name else Fifo((None, None), 0)
+    with pytest.raises(size):
+        getattr(pairs, name)(beside, object(), Container())
+
+
+def test_being_in_a_context_is_a_yes_or_no(pairs):
+    """An empty one is none."""
+    assert pairs.is_in_context() is False
+    token = attach(set_value("key", "value"))
+    assert pairs.is_in_context() is True
+    detach(token)
 
 
 # --- faults ---
@@ -470,19 +617,24 @@ def raising(error):
 @pytest.mark.parametrize("names", [[name] for name in STEPS] + [[*STEPS]], ids=str)
 def test_a_fault_in_a_step_of_the_library_changes_no_result(names, work, replace):
     """Whatever fails of what the library does itself, the program gets what it gets."""
-    items = queue.SimpleQueue()
+    kinds = queue.SimpleQueue, queue.Queue, queue.LifoQueue, queue.PriorityQueue
+    streams = [Stream(kind) for kind in kinds]
+    for stream in streams[1:] * 20:
+        stream()
+    several = [stream.items for stream in streams]
     plain, _ = in_a_work_item(work)
     plain_call = in_a_direct_call(work)
     called = []
     replace(names, raising(InjectedError()))
     found, _ = in_a_work_item(work)
-    items.put("item")
-    got = items.get()
+    for items in several:
+        items.put("item")
+    got = [items.get() for items in several]
     in_a_callback(lambda: called.append("callback"))
     in_an_action(lambda: called.append("action"))
     found_call = in_a_direct_call(work)
     assert repr(found) == repr(plain)
-    assert got == "item"
+    assert got == ["item"] * 4
     assert called == ["callback", "action"]
     assert (found_call or [None])[0] == (plain_call or [None])[0]
     handoff.bodies.clear()  # where the thread has no number, its work cannot be noted
@@ -552,7 +704,10 @@ def another_module():
     return module
 
 
-FUNCTIONS = ("carry_item", "run_item", "method", "begin_collection", "end_collection")
+FUNCTIONS = (
+    *("carry_item", "run_item", "method", "begin_collection", "end_collection"),
+    *("put_pair", "take_first", "take_last", "put_keyed", "take_keyed"),
+)
 
 
 @where_it_is_in_use
@@ -648,7 +803,7 @@ def test_modules_are_freed():
         del made
         return sys.getallocatedblocks() - blocks
 
-    grown(100)  # the import system keeps something of the first ones
+    grown(1000)  # the interpreter keeps something of the first ones
     assert grown(1000) < 500  # less than one block of each
 
 

@@ -17,7 +17,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#define INTERFACE 4 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 5 /* compiled.py has the same number; a module of another is not used */
 
 /* --- what older versions lack ------------------------------------------------------------------ */
 
@@ -63,7 +63,8 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 
 /* Names of attributes. */
 #define NAMES(X) \
-    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) X(_otel_concurrency_loans)
+    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) \
+    X(_otel_concurrency_loans)
 
 /* Objects of handoff.py. */
 #define OBJECTS(X) \
@@ -77,6 +78,9 @@ typedef struct {
     PyObject *twin;      /* `adopt` of adoption.py */
     PyObject *token;     /* of what the collection that is running has attached, or NULL */
     PyObject *record;    /* what the flow had adopted when it began, or NULL */
+    PyObject *empty;     /* a tuple */
+    PyObject *deque;     /* the class of the pairs beside most queues, and its methods */
+    PyObject *append, *pop, *popleft;
     PyObject *Method;    /* the class of what method() returns */
     PyObject *DirectCall;
 #define X(name) PyObject *name;
@@ -91,7 +95,8 @@ typedef struct {
 
 /* All that a collection has to know. */
 #define REFERENCES(X) \
-    X(namespace) X(variable) X(twin) X(token) X(record) X(Method) X(DirectCall) OBJECTS(X)
+    X(namespace) X(variable) X(twin) X(token) X(record) X(empty) X(deque) X(append) X(pop) X(popleft) \
+    X(Method) X(DirectCall) OBJECTS(X)
 
 /* Call a function of handoff.py, with an argument or NULL. */
 static PyObject *call(PyObject *function, PyObject *argument) {
@@ -427,22 +432,24 @@ enum { ADOPTED, NOT_PLAIN };
 /* Have the flow adopt `context`, in the place of what it has in its `record`, or above `current`. */
 static int begin_adoption(State *state, PyObject *context, PyObject *record, PyObject *current,
                           PyObject *stage, PyObject *batch) {
-    PyObject *reference, *buried, *made = NULL, *token = NULL;
+    PyObject *reference, *made, *token = NULL;
     if (!state->has_adopted && PyDict_SetItemString(state->namespace, "any_adopted", Py_True) < 0) {
         return -1;
     }
     state->has_adopted = 1;
     reference = PyWeakref_NewRef(context, NULL);
-    buried = record == NULL ? PyTuple_New(0) : Py_NewRef(PyList_GET_ITEM(record, 2));
-    if (reference != NULL && buried != NULL) {
-        current = record == NULL ? current : PyList_GET_ITEM(record, 1);
-        made = Py_BuildValue("[OOOOO]", reference, current, buried, stage, batch);
+    made = reference == NULL ? NULL : PyList_New(5);
+    if (made != NULL) {
+        PyList_SET_ITEM(made, 0, Py_NewRef(reference));
+        PyList_SET_ITEM(made, 1, Py_NewRef(record == NULL ? current : PyList_GET_ITEM(record, 1)));
+        PyList_SET_ITEM(made, 2, Py_NewRef(record == NULL ? state->empty : PyList_GET_ITEM(record, 2)));
+        PyList_SET_ITEM(made, 3, Py_NewRef(stage));
+        PyList_SET_ITEM(made, 4, Py_NewRef(batch));
     }
     if (made != NULL && set_adopted(state, made) == 0) {
         token = attach(state, context);
     }
     Py_XDECREF(reference);
-    Py_XDECREF(buried);
     Py_XDECREF(made);
     Py_XDECREF(token);
     return token == NULL ? -1 : ADOPTED;
@@ -939,6 +946,178 @@ static PyObject *method(PyObject *module, PyObject *parts) {
     return (PyObject *)made;
 }
 
+/* --- the pairs beside a queue -------------------------------------------------------------------- */
+
+/* Those of a queue in order are a deque: item, context, item, context, ... Those of a PriorityQueue are
+ * a dictionary: of an item's id, its context. The hooks of the queues, which are Python functions, call
+ * these with the queue's container, when the item is in it, or out of it. They do what is done of an
+ * item and a place as expected; of another one they leave all as it is, and return False. */
+
+/* Call a method of deque, where `argument` may be NULL. */
+static PyObject *call_deque(PyObject *method, PyObject *pairs, PyObject *argument) {
+    PyObject *args[2] = {pairs, argument};
+    return PyObject_Vectorcall(method, args, argument == NULL ? 1 : 2, NULL);
+}
+
+static int append(State *state, PyObject *pairs, PyObject *object) {
+    PyObject *nothing = call_deque(state->append, pairs, object);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+/* Check what one of these was called with: pairs of that class, an item, and the container. */
+static int expect_pairs(State *state, PyObject *const *args, Py_ssize_t count, PyObject *class) {
+    if (expect(state, count, 3, 3) < 0) {
+        return -1;
+    }
+    if (!PyObject_TypeCheck(args[0], (PyTypeObject *)class)) {
+        PyErr_SetString(PyExc_TypeError, "something else was expected as pairs");
+        return -1;
+    }
+    return 0;
+}
+
+/* put_pair(pairs, item, container): what Fifo.put() does, with the current context. */
+static PyObject *put_pair(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    PyObject *context, *nothing;
+    Py_ssize_t size;
+    int status;
+    if (expect_pairs(state, args, count, state->deque) < 0 || append(state, args[0], args[1]) < 0 ||
+        (context = get_current(state)) == NULL) {
+        return NULL;
+    }
+    status = append(state, args[0], context);
+    Py_DECREF(context);
+    size = status < 0 ? -1 : PyObject_Size(args[2]);
+    if (size < 0) {
+        return NULL;
+    }
+    if (PyObject_Size(args[0]) != 2 * size) {
+        nothing = PyObject_CallMethod(args[0], "forget", "n", size);
+        Py_XDECREF(nothing);
+        if (nothing == NULL) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* Have the flow adopt the `context` of an item that it has got, of which this takes the reference. Return
+ * True; or the context, where that is empty, or the flow is busy: it is to be noted as a loan. */
+static PyObject *hand_over(State *state, PyObject *context) {
+    int status = context == NULL ? -1 : PyObject_IsTrue(context);
+    int busy = status > 0 ? adopt_context(state, context) : !status;
+    if (status < 0 || busy < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    if (!busy) {
+        Py_DECREF(context);
+        Py_RETURN_TRUE;
+    }
+    return context;
+}
+
+/* Take the pair of an item from one end, if it is the due one. */
+static PyObject *take_end(PyObject *module, PyObject *const *args, Py_ssize_t count, int is_last) {
+    State *state = PyModule_GetState(module);
+    PyObject *due, *context, *other;
+    Py_ssize_t size;
+    if (expect_pairs(state, args, count, state->deque) < 0 || (size = PyObject_Size(args[2])) < 0) {
+        return NULL;
+    }
+    if (PyObject_Size(args[0]) != 2 * size + 2) {
+        Py_RETURN_FALSE;
+    }
+    if ((due = PySequence_GetItem(args[0], is_last ? 2 * size : 0)) == NULL) {
+        return NULL;
+    }
+    Py_DECREF(due); /* only which it is matters */
+    if (due != args[1]) {
+        Py_RETURN_FALSE;
+    }
+    other = call_deque(is_last ? state->pop : state->popleft, args[0], NULL);
+    context = other == NULL ? NULL : call_deque(is_last ? state->pop : state->popleft, args[0], NULL);
+    if (context != NULL && is_last) {
+        Py_DECREF(context);
+        context = other;
+    } else {
+        Py_XDECREF(other);
+    }
+    return hand_over(state, context);
+}
+
+/* take_first(pairs, item, container): what Fifo.take() does; and hand the item over. */
+static PyObject *take_first(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    return take_end(module, args, count, 0);
+}
+
+/* take_last(pairs, item, container): the same of Lifo. */
+static PyObject *take_last(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    return take_end(module, args, count, 1);
+}
+
+/* put_keyed(contexts, item, container): what Keyed.put() does, where the item was not put before. */
+static PyObject *put_keyed(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    PyObject *key, *context, *known = NULL;
+    Py_ssize_t size;
+    if (expect_pairs(state, args, count, (PyObject *)&PyDict_Type) < 0 ||
+        (size = PyObject_Size(args[2])) < 0) {
+        return NULL;
+    }
+    if (PyDict_GET_SIZE(args[0]) + 1 != size) {
+        Py_RETURN_FALSE;
+    }
+    key = PyLong_FromVoidPtr(args[1]);
+    context = key == NULL ? NULL : get_current(state);
+    known = context == NULL ? NULL : PyDict_SetDefault(args[0], key, context);
+    Py_XDECREF(context);
+    Py_XDECREF(key);
+    return known == NULL ? NULL : PyBool_FromLong(PyDict_GET_SIZE(args[0]) == size);
+}
+
+/* take_keyed(contexts, item, container): what Keyed.take() does of such an item; and hand it over. */
+static PyObject *take_keyed(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    PyObject *key, *context = NULL;
+    Py_ssize_t size;
+    int status;
+    if (expect_pairs(state, args, count, (PyObject *)&PyDict_Type) < 0 ||
+        (size = PyObject_Size(args[2])) < 0) {
+        return NULL;
+    }
+    if (PyDict_GET_SIZE(args[0]) != size + 1) {
+        Py_RETURN_FALSE;
+    }
+    key = PyLong_FromVoidPtr(args[1]);
+    status = key == NULL ? -1 : PyDict_GetItemRef(args[0], key, &context);
+    if (status > 0 && PyObject_TypeCheck(context, (PyTypeObject *)state->deque)) {
+        status = 0; /* it was put more than once */
+    }
+    if (status > 0 && (status = PyDict_DelItem(args[0], key)) == 0) {
+        if (PyDict_GET_SIZE(args[0]) == 0) {
+            PyDict_Clear(args[0]); /* frees the memory of one that was large */
+        }
+        Py_DECREF(key);
+        return hand_over(state, context);
+    }
+    Py_XDECREF(context);
+    Py_XDECREF(key);
+    return status < 0 ? NULL : PyBool_FromLong(0);
+}
+
+/* is_in_context(): whether the current context is not empty. */
+static PyObject *is_in_context(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(count)) {
+    PyObject *context = get_current(PyModule_GetState(module));
+    int holds = context == NULL ? -1 : PyObject_IsTrue(context);
+    Py_XDECREF(context);
+    return holds < 0 ? NULL : PyBool_FromLong(holds);
+}
+
+/* --- collections ---------------------------------------------------------------------------------- */
+
 /* Whether `args` are a phase, this one, and something about the collection. */
 static int is_phase(State *state, PyObject *const *args, Py_ssize_t count, const char *phase) {
     if (expect(state, count, 2, 2) < 0) {
@@ -1075,11 +1254,30 @@ static PyMethodDef functions[] = {
     {"adopt", adopt, METH_O, NULL},
     {"adopt_or", adopt_or, METH_O, NULL},
     {"method", method, METH_VARARGS, NULL},
+    {"put_pair", (PyCFunction)(void (*)(void))put_pair, METH_FASTCALL, NULL},
+    {"take_first", (PyCFunction)(void (*)(void))take_first, METH_FASTCALL, NULL},
+    {"take_last", (PyCFunction)(void (*)(void))take_last, METH_FASTCALL, NULL},
+    {"put_keyed", (PyCFunction)(void (*)(void))put_keyed, METH_FASTCALL, NULL},
+    {"take_keyed", (PyCFunction)(void (*)(void))take_keyed, METH_FASTCALL, NULL},
+    {"is_in_context", (PyCFunction)(void (*)(void))is_in_context, METH_FASTCALL, NULL},
     {"begin_collection", (PyCFunction)(void (*)(void))begin_collection, METH_FASTCALL, NULL},
     {"end_collection", (PyCFunction)(void (*)(void))end_collection, METH_FASTCALL, NULL},
     {"is_collecting", is_collecting, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
+
+static int find_deque(State *state) {
+    PyObject *collections = PyImport_ImportModule("collections");
+    state->deque = collections == NULL ? NULL : PyObject_GetAttrString(collections, "deque");
+    Py_XDECREF(collections);
+    if (state->deque == NULL || !PyType_Check(state->deque) ||
+        (state->append = PyObject_GetAttrString(state->deque, "append")) == NULL ||
+        (state->pop = PyObject_GetAttrString(state->deque, "pop")) == NULL) {
+        return -1;
+    }
+    state->popleft = PyObject_GetAttrString(state->deque, "popleft");
+    return state->popleft == NULL ? -1 : 0;
+}
 
 static int prepare(PyObject *module) {
     State *state = PyModule_GetState(module);
@@ -1089,6 +1287,9 @@ static int prepare(PyObject *module) {
     }
     NAMES(X)
 #undef X
+    if ((state->empty = PyTuple_New(0)) == NULL || find_deque(state) < 0) {
+        return -1;
+    }
     state->Method = PyType_FromModuleAndSpec(module, &spec_of_method, NULL);
     if (state->Method == NULL || PyModule_AddType(module, (PyTypeObject *)state->Method) < 0) {
         return -1;

@@ -13,11 +13,13 @@ a copy or a pickle of a queue they become None.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from opentelemetry.context import Context
 
+from otel_concurrency._core import compiled
+from otel_concurrency._core.handoff import get_current
 from otel_concurrency._items.loans import SOON, Loans
 
 Owners = tuple[type | None, type | None]
@@ -31,11 +33,22 @@ _MARK = ""
 """Stands for a context; false, as is that of an item that was put without one."""
 
 
+put_pair, take_first, take_last, put_keyed, take_keyed = (
+    getattr(compiled.functions, name, None)
+    for name in ("put_pair", "take_first", "take_last", "put_keyed", "take_keyed")
+)
+"""What the hooks call where there is a compiled part, which says what they do. Otherwise None."""
+
+is_in_context: Callable[[], object] = getattr(compiled.functions, "is_in_context", get_current)
+"""Tells whether the current context is not empty. May raise."""
+
+
 class Fifo(deque[Any]):
     """Pairs for a first-in first-out container, stored as item, context, item, context, ...
 
-    They refer to the items themselves, so no other object can get an item's id meanwhile. The hooks
-    of the stock queues contain the code of :meth:`put` and :meth:`take` instead of calling them.
+    They refer to the items themselves, so no other object can get an item's id meanwhile. In pure
+    Python the hooks of the stock queues contain the code of :meth:`put` and :meth:`take` instead of
+    calling them.
     """
 
     __slots__ = ("_marked", "loans", "owners", "stored")
@@ -129,7 +142,16 @@ class Keyed:
     still be in the queue.
     """
 
-    __slots__ = ("_before", "_contexts", "_count", "_held", "_unknown", "loans", "owners", "stored")
+    __slots__ = (
+        "_before",
+        "_held",
+        "contexts",
+        "loans",
+        "owners",
+        "repeated",
+        "stored",
+        "unknown",
+    )
 
     def __init__(
         self,
@@ -148,12 +170,15 @@ class Keyed:
         self.owners = owners
         self.stored: object = UNKNOWN
         """The item that a base class of the queue's class has stored or taken out in this step."""
-        self._contexts: dict[int, Context | deque[Context | None] | None] = {}
+        self.contexts: dict[int, Context | deque[Context | None] | None] = {}
+        """By the id of an item: its context, or the contexts of one that was put several times."""
         # A custom container may hold something else than the item. The item would then be freed,
         # and another object could get its id. So keep the items alive.
         self._held: dict[int, object] | None = {} if items is None else None
-        self._count = 0
-        self._unknown = size - len(items or ())
+        self.repeated = 0
+        """How many items are in the queue again that are there already."""
+        self.unknown = size - len(items or ())
+        """How many were there before."""
         self._before = before
         for item in items or ():
             self._remember(item, None)
@@ -162,25 +187,28 @@ class Keyed:
         """Remember the context of an item that has just been put; the queue holds ``size`` now."""
         if self.stored is not UNKNOWN:  # a subclass may have stored another object for the item
             item, self.stored = self.stored, UNKNOWN
-        if self._unknown:
-            if self._before is None or self._count + self._unknown + 1 != size:
+        if self.unknown:
+            if (
+                self._before is None
+                or len(self.contexts) + self.repeated + self.unknown + 1 != size
+            ):
                 self.forget(size)
                 return
             if id(item) in self._before:
                 context = None
-        elif self._count + 1 != size:
+        elif len(self.contexts) + self.repeated + 1 != size:
             self.forget(size)
             return
         self._remember(item, context)
 
     def _remember(self, item: object, context: Context | None) -> None:
-        self._count += 1
-        contexts, key = self._contexts, id(item)
+        contexts, key = self.contexts, id(item)
         if self._held is not None:
             self._held[key] = item
         if key not in contexts:
             contexts[key] = context
             return
+        self.repeated += 1
         several = contexts[key]
         if isinstance(several, deque):
             several.append(context)
@@ -191,40 +219,40 @@ class Keyed:
         """Return the context of an item that has just been got; the queue holds ``size`` now."""
         if self.stored is not UNKNOWN:
             item, self.stored = self.stored, UNKNOWN
-        contexts, key = self._contexts, id(item)
-        if self._count + self._unknown != size + 1:
+        contexts, key = self.contexts, id(item)
+        if len(contexts) + self.repeated + self.unknown != size + 1:
             self.forget(size)
             return None
         if key not in contexts:
-            if self._unknown and self._before is not None and key in self._before:
-                self._unknown -= 1
-                if not self._unknown:
+            if self.unknown and self._before is not None and key in self._before:
+                self.unknown -= 1
+                if not self.unknown:
                     self._before.clear()
             else:
                 self.forget(size)
             return None
-        self._count -= 1
         several = contexts[key]
         if isinstance(several, deque) and len(several) > 1:
+            self.repeated -= 1
             return several.popleft()
         del contexts[key]
         if self._held is not None:
             del self._held[key]
-        if not contexts and not self._unknown:
+        if not contexts and not self.unknown:
             self.forget(size)  # frees the memory of a dictionary that was large
         return several.popleft() if isinstance(several, deque) else several
 
     def forget(self, size: int) -> None:
         """Drop all contexts; the queue holds ``size`` items."""
         self._before = None if size else set[int]()
-        self._contexts.clear()
+        self.contexts.clear()
         if self._held is not None:
             self._held.clear()
-        self._count = 0
-        self._unknown = size
+        self.repeated = 0
+        self.unknown = size
 
     def __bool__(self) -> bool:
-        return bool(self._contexts or self._unknown)
+        return bool(self.contexts or self.unknown)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return _NONE, ()

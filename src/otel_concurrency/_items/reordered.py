@@ -12,7 +12,15 @@ from typing import Any
 from otel_concurrency._core.handoff import get_current
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import Pairing
-from otel_concurrency._items.pairs import Lifo, Sorted
+from otel_concurrency._items.pairs import (
+    Lifo,
+    Sorted,
+    is_in_context,
+    put_keyed,
+    put_pair,
+    take_keyed,
+    take_last,
+)
 
 Inlined = dict[str, tuple[Any, ...]]
 """By the name of a method: its hook, and the names that its stock body uses."""
@@ -29,13 +37,16 @@ def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     start(self, item, owner)
             elif type(pairs) is Lifo and pairs.loans.settled and not pairs.loans.has_given:
-                pairs.append(item)
-                pairs.append(get_current())
-                if len(pairs) != 2 * len(container):
-                    pairs.forget(len(container))
+                if put_pair is not None:
+                    put_pair(pairs, item, container)
+                else:
+                    pairs.append(item)
+                    pairs.append(get_current())
+                    if len(pairs) != 2 * len(container):
+                        pairs.forget(len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -47,18 +58,22 @@ def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     deliver(self, item, owner)
-            elif (
-                type(pairs) is Lifo
-                and pairs.loans.settled
-                and len(pairs) == 2 * len(container) + 2
-                and pairs[-2] is item
-            ):
-                context = pairs.pop()
-                pairs.pop()
-                if not context or adopt(context):
-                    lend(pairs.loans, item, context)
+            elif type(pairs) is Lifo and pairs.loans.settled:
+                if take_last is not None:
+                    done = take_last(pairs, item, container)
+                    if done is False:
+                        deliver(self, item, owner)
+                    elif done is not True:
+                        lend(pairs.loans, item, done)
+                elif len(pairs) == 2 * len(container) + 2 and pairs[-2] is item:
+                    context = pairs.pop()
+                    pairs.pop()
+                    if not context or adopt(context):
+                        lend(pairs.loans, item, context)
+                else:
+                    deliver(self, item, owner)
             else:
                 deliver(self, item, owner)
         except Exception as error:
@@ -92,7 +107,13 @@ def of_priorities(pairing: Pairing, owner: type) -> Inlined:
             return
         try:
             if type(pairs) is Sorted and pairs.loans.settled and not pairs.loans.has_given:
-                pairs.put(item, get_current(), len(container))
+                if (
+                    put_keyed is None
+                    or pairs.unknown
+                    or pairs.repeated
+                    or not put_keyed(pairs.contexts, item, container)
+                ):
+                    pairs.put(item, get_current(), len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -104,12 +125,18 @@ def of_priorities(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     deliver(self, item, owner)
             elif type(pairs) is Sorted and pairs.loans.settled:
-                context = pairs.take(item, len(container))
-                if not context or adopt(context):
-                    lend(pairs.loans, item, context)
+                done: Any = False
+                if take_keyed is not None and not pairs.unknown and not pairs.repeated:
+                    done = take_keyed(pairs.contexts, item, container)
+                if done is False:
+                    done = pairs.take(item, len(container))
+                    if done and not adopt(done):
+                        return item
+                if done is not True:
+                    lend(pairs.loans, item, done)
             else:
                 deliver(self, item, owner)
         except Exception as error:

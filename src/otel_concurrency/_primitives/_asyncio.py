@@ -31,7 +31,7 @@ from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import UNPAIRED, Pairing
-from otel_concurrency._items.pairs import Fifo, WatchedFifo
+from otel_concurrency._items.pairs import Fifo, WatchedFifo, is_in_context, put_pair, take_first
 from otel_concurrency._items.queue_hooks import QueueHooks
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
@@ -132,11 +132,13 @@ def _get(original: Any) -> Any:
         record = adopted.get()
         if record is not None:
             try:
-                if self._otel_concurrency_pairs is UNPAIRED:
+                if self._queue and record[3] <= FRESH:
+                    pass  # the items may be a batch
+                elif self._otel_concurrency_pairs is UNPAIRED:
                     pass
                 elif not self._queue:
                     adoption.let_go()
-                elif record[3] > FRESH and get_current() is record[0]():
+                elif get_current() is record[0]():
                     attach(record[1])  # the record stays, since the next item overwrites it
             except Exception:
                 adoption.let_go()
@@ -165,13 +167,16 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     start(self, item, owner)
             elif type(pairs) is Fifo:
-                pairs.append(item)
-                pairs.append(get_current())
-                if len(pairs) != 2 * len(container):
-                    pairs.forget(len(container))
+                if put_pair is not None:
+                    put_pair(pairs, item, container)
+                else:
+                    pairs.append(item)
+                    pairs.append(get_current())
+                    if len(pairs) != 2 * len(container):
+                        pairs.forget(len(container))
             elif type(pairs) is WatchedFifo:
                 remember_watched(pairs, item, len(container))
             else:
@@ -185,13 +190,22 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     deliver(self, item, owner)
-            elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
-                pairs.popleft()
-                context = pairs.popleft()
-                if not context or adopt(context):
-                    lend(self, item, context)
+            elif type(pairs) is Fifo:
+                if take_first is not None:
+                    done = take_first(pairs, item, container)
+                    if done is False:
+                        deliver(self, item, owner)
+                    elif done is not True:
+                        lend(self, item, done)
+                elif len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                    pairs.popleft()
+                    context = pairs.popleft()
+                    if not context or adopt(context):
+                        lend(self, item, context)
+                else:
+                    deliver(self, item, owner)
             elif type(pairs) is WatchedFifo:
                 deliver_watched(pairs, item, len(container))
             else:

@@ -21,7 +21,7 @@ from otel_concurrency._items import adoption, known_queues, queue_hooks, reorder
 from otel_concurrency._items.adoption import adopt, let_go
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import Pairing
-from otel_concurrency._items.pairs import Fifo, WatchedFifo
+from otel_concurrency._items.pairs import Fifo, WatchedFifo, is_in_context, put_pair, take_first
 from otel_concurrency._items.queue_hooks import QueueHooks
 
 
@@ -82,13 +82,16 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     start(self, item, owner)
             elif type(pairs) is Fifo:
-                pairs.append(item)
-                pairs.append(get_current())
-                if len(pairs) != 2 * len(container):
-                    pairs.forget(len(container))
+                if put_pair is not None:
+                    put_pair(pairs, item, container)
+                else:
+                    pairs.append(item)
+                    pairs.append(get_current())
+                    if len(pairs) != 2 * len(container):
+                        pairs.forget(len(container))
             elif type(pairs) is WatchedFifo:
                 remember_watched(pairs, item, len(container))
             else:
@@ -102,13 +105,22 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if get_current():
+                if is_in_context():
                     deliver(self, item, owner)
-            elif type(pairs) is Fifo and len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
-                pairs.popleft()
-                context = pairs.popleft()
-                if not context or adopt(context):
-                    lend(self, item, context)
+            elif type(pairs) is Fifo:
+                if take_first is not None:
+                    done = take_first(pairs, item, container)
+                    if done is False:
+                        deliver(self, item, owner)
+                    elif done is not True:
+                        lend(self, item, done)
+                elif len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                    pairs.popleft()
+                    context = pairs.popleft()
+                    if not context or adopt(context):
+                        lend(self, item, context)
+                else:
+                    deliver(self, item, owner)
             elif type(pairs) is WatchedFifo:
                 deliver_watched(pairs, item, len(container))
             else:
