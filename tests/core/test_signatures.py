@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import queue
+from types import MethodDescriptorType
 
 import pytest
 import wrapt
@@ -227,3 +229,39 @@ def test_what_is_quickly_seen_is_what_a_thorough_look_finds(bound):
             both = signatures._signature(ours), signatures._signature(theirs)
             assert signatures._fits(*both, bound), both
     assert passed > 20
+
+
+@pytest.mark.skipif(PYPY, reason="no method is written in C there")
+def test_what_is_read_from_the_text_of_a_method_in_c_is_what_a_thorough_look_finds():
+    """No function passes for a method in C by its text that fails the thorough look."""
+    candidates = [*FUNCTIONS.values(), *SIMPLE_QUEUE.values()]
+    methods = [
+        method
+        for kind in (queue.SimpleQueue, list, str, bytes, dict)
+        for method in vars(kind).values()
+        if isinstance(method, MethodDescriptorType)
+    ]
+    passed = set()
+    for ours, method in itertools.product(candidates, methods):
+        if signatures._is_alike_in_c(ours, method):
+            passed.add((ours, method.__qualname__))
+            both = signatures._signature(ours), signatures._signature(method)
+            assert None not in both
+            assert signatures._fits(*both, True), both
+    assert {(ours, f"SimpleQueue.{name}") for name, ours in SIMPLE_QUEUE.items()} <= passed
+
+
+SIMPLE_QUEUE = {
+    "put": lambda self, item, block=True, timeout=None: None,
+    "put_nowait": lambda self, item: None,
+    "get": lambda self, block=True, timeout=None: None,
+    "get_nowait": lambda self: None,
+}
+"""Functions that take what the methods of ``queue.SimpleQueue`` take."""
+
+
+@pytest.mark.skipif(PYPY, reason="no method is written in C there")
+def test_another_default_than_that_of_a_method_in_c_is_seen():
+    """Values that are equal are not the same default, as with methods in Python."""
+    with pytest.raises(UnknownSignatureError):
+        check(lambda self, block=1, timeout=None: None, queue.SimpleQueue.get, "get", bound=True)

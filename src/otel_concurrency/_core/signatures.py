@@ -15,7 +15,7 @@ import inspect
 import operator
 from collections.abc import Mapping
 from types import CodeType, FunctionType, MethodDescriptorType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 _MISSING: Any = object()
 
@@ -29,17 +29,26 @@ class UnknownSignatureError(TypeError):
     """A function takes other parameters than those that the replacement was written for."""
 
 
-class _Signature(NamedTuple):
+class _Signature:
     """What can be passed to a function."""
 
-    positional: tuple[str, ...]
-    """Names of the parameters that can be passed by position, in their order."""
-    positional_only: int
-    """How many of those cannot be passed by keyword."""
-    keyword_only: tuple[str, ...]
-    defaults: Mapping[str, Any]
-    any_positional: bool
-    any_keyword: bool
+    def __init__(
+        self,
+        positional: tuple[str, ...],
+        positional_only: int,
+        keyword_only: tuple[str, ...],
+        defaults: Mapping[str, Any],
+        any_positional: bool,
+        any_keyword: bool,
+    ) -> None:
+        self.positional = positional
+        """Names of the parameters that can be passed by position, in their order."""
+        self.positional_only = positional_only
+        """How many of those cannot be passed by keyword."""
+        self.keyword_only = keyword_only
+        self.defaults = defaults
+        self.any_positional = any_positional
+        self.any_keyword = any_keyword
 
     def __str__(self) -> str:
         words = [self._spelled(name) for name in self.positional]
@@ -68,6 +77,8 @@ def check(replacement: Any, original: Any, name: str, *, bound: bool) -> None:
     """
     function, plain = _function(replacement), _unwrapped(original)
     if _is_alike(function, plain) or _takes_the_rest(function, plain, bound):
+        return
+    if bound and _is_alike_in_c(function, plain):
         return
     ours, theirs = _signature(function), _signature(plain)
     if ours is not None and theirs is not None and not _fits(ours, theirs, bound):
@@ -162,6 +173,31 @@ def _takes_the_rest(function: Any, other: Any, bound: bool) -> bool:
         and mine.co_posonlyargcount <= max(theirs.co_posonlyargcount, bound)
         and mine.co_varnames[bound:count] == theirs.co_varnames[bound:count]
     )
+
+
+def _is_alike_in_c(function: Any, method: Any) -> bool:
+    """Whether a function has the same parameters and defaults as a method that is written in C.
+
+    The method's own text tells, which ``inspect`` would parse and compile.
+    """
+    if not (isinstance(function, FunctionType) and isinstance(method, MethodDescriptorType)):
+        return False
+    code, defaults = function.__code__, function.__defaults__ or ()
+    if code.co_flags & _TAKES_MORE or code.co_posonlyargcount or code.co_kwonlyargcount:
+        return False
+    if not all(default is None or type(default) in _SPELLED_ALIKE for default in defaults):
+        return False
+    names = code.co_varnames[1 : code.co_argcount]
+    optional = len(names) - len(defaults)
+    if optional < 0:  # even the instance has a default
+        return False
+    words = [*names[:optional], *map("{}={!r}".format, names[optional:], defaults)]
+    text: object = getattr(method, "__text_signature__", None)  # PyPy's methods have none
+    return text == ", ".join(("($self, /", *words)) + ")"
+
+
+_SPELLED_ALIKE: Any = (bool, int, str)
+"""Types whose values are written in Python as in the text of a method in C."""
 
 
 def _are_alike(defaults: tuple[Any, ...] | None, others: tuple[Any, ...] | None) -> bool:
