@@ -86,7 +86,7 @@ def section() -> Mapping[str, Any] | None:
 
     Never raises: a file that cannot be read has been reported by the SDK.
     """
-    file = os.environ.get("OTEL_CONFIG_FILE")
+    file = os.environ.get(_settings.CONFIGURATION_FILE)
     if not file:
         return None
     try:

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from otel_concurrency import environment_variables as variables
@@ -88,6 +87,9 @@ _OF_ANY_INSTRUMENTOR = frozenset(
 DECLARED = "declared"
 """A keyword that is added if the other keywords come from a configuration file."""
 
+CONFIGURATION_FILE = "OTEL_CONFIG_FILE"
+"""The variable that names a declarative configuration file (see ``_configuration``)."""
+
 _OPT_IN = frozenset(("subprocess",))
 """The primitives that are off unless their own setting switches them on."""
 
@@ -98,26 +100,55 @@ _NEVER_LINKED = {
 """Primitives without `link`, and why."""
 
 
-@dataclass(frozen=True)
 class Settings:
-    """A policy for each primitive, by its setting's name in lower case, and the other settings."""
+    """A policy for each primitive, by its setting's name in lower case, and the other settings.
 
-    policies: Mapping[str, Policy]
-    excluded: tuple[str, ...] = ()
+    Not a dataclass: to make one takes a millisecond of the program's start. Never changed.
+    """
+
     link_after: int = 60_000
     """How long (ms) after its end a span can still become a parent implicitly; 0: without limit."""
     flush_timeout: int = 5_000
     """How long (ms) a child process may export its telemetry at its end; 0: it does not export."""
-    metrics: bool = False
-    """Whether hand-offs and root spans are counted, and waits measured."""
-    report_orphans: bool = False
-    """Whether root spans in work that was handed off inside a span are logged."""
-    adapters: tuple[str, ...] = ()
-    """The libraries that are patched when the program imports them."""
-    keep_official_threading: bool = False
-    """Whether OpenTelemetry's own instrumentor of threads stays beside this library."""
-    sources: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
-    """Where each setting was set, as the user would write it. Unset settings are missing here."""
+
+    def __init__(
+        self,
+        policies: Mapping[str, Policy],
+        *,
+        excluded: tuple[str, ...] = (),
+        link_after: int = link_after,
+        flush_timeout: int = flush_timeout,
+        metrics: bool = False,
+        report_orphans: bool = False,
+        adapters: tuple[str, ...] = (),
+        keep_official_threading: bool = False,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        self.policies = policies
+        self.excluded = excluded
+        self.link_after = link_after
+        self.flush_timeout = flush_timeout
+        self.metrics = metrics
+        """Whether hand-offs and root spans are counted, and waits measured."""
+        self.report_orphans = report_orphans
+        """Whether root spans in work that was handed off inside a span are logged."""
+        self.adapters = adapters
+        """The libraries that are patched when the program imports them."""
+        self.keep_official_threading = keep_official_threading
+        """Whether OpenTelemetry's own instrumentor of threads stays beside this library."""
+        self.sources = {} if sources is None else sources
+        """Where each setting was set, as the user would write it. Unset ones are missing here."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the settings are the same, wherever they were set."""
+        if not isinstance(other, Settings):
+            return NotImplemented
+        return self.as_keywords() == other.as_keywords()
+
+    __hash__ = None  # type: ignore[assignment]  # the policies are in a dict
+
+    def __repr__(self) -> str:
+        return f"Settings({self.as_keywords()})"
 
     def as_keywords(self) -> dict[str, Any]:
         """Return the keywords of ``instrument()`` for these settings, with plain values only."""
@@ -178,14 +209,23 @@ def variable(name: str) -> str:
     return _PREFIX + name.upper()
 
 
+def known(primitives: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of all settings, where there are these ``primitives``."""
+    return (*primitives, *_BESIDE_PRIMITIVES)
+
+
 def unknown(primitives: Iterable[str], keywords: Iterable[str]) -> list[str]:
     """Return those of ``keywords`` that ``instrument()`` does not take, in their order."""
-    known = {*primitives, *_BESIDE_PRIMITIVES, *_OF_ANY_INSTRUMENTOR}
-    return [keyword for keyword in keywords if keyword not in known]
+    taken = {*known(primitives), *_OF_ANY_INSTRUMENTOR}
+    return [keyword for keyword in keywords if keyword not in taken]
+
+
+def has_configuration_file() -> bool:
+    """Whether the environment names a declarative configuration file."""
+    return bool(os.environ.get(CONFIGURATION_FILE))
 
 
 def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) -> None:
-    known = (*primitives, *_BESIDE_PRIMITIVES)
     for keyword in unknown(primitives, keywords):
         if keyword != DECLARED:
             faults.once(
@@ -193,7 +233,7 @@ def _report_unknown(primitives: tuple[str, ...], keywords: Mapping[str, Any]) ->
                 ("keyword", keyword),
                 "%r is not a setting of otel-concurrency and is ignored. The settings are: %s.",
                 keyword,
-                ", ".join(sorted(known)),
+                ", ".join(sorted(known(primitives))),
             )
     spelled = {value for key, value in vars(variables).items() if key.startswith(_PREFIX)}
     for key in os.environ:
