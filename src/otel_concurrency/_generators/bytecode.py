@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from opcode import opmap
 from types import CodeType, FrameType
-from typing import Final, NamedTuple
+from typing import Final
 
 from otel_concurrency._core import handoff
 
@@ -116,12 +116,15 @@ def is_bare(code: CodeType, resume: int) -> bool:
     return bool(instructions[resume + 1] & _UNCOVERED)
 
 
-class Handler(NamedTuple):
+class Handler:
     """An entry of an exception table: what is raised in ``[start, end)`` goes on at ``target``."""
 
-    start: int
-    end: int
-    target: int
+    __slots__ = ("end", "start", "target")
+
+    def __init__(self, start: int, end: int, target: int) -> None:
+        self.start = start
+        self.end = end
+        self.target = target
 
 
 def handlers(code: CodeType) -> Iterator[Handler]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from otel_concurrency._generators import bytecode
 from otel_concurrency._generators.bytecode import (
@@ -26,12 +26,15 @@ _DEEPEST: Final = 32
 """How many callers are looked at: what is attached by hand below more of them is not followed."""
 
 
-class Holder(NamedTuple):
+class Holder:
     """The frame of a generator, and how it holds what was attached."""
 
-    frame: FrameType
-    by_hand: bool
-    """Not by a ``with`` statement, which would detach it in any case."""
+    __slots__ = ("by_hand", "frame")
+
+    def __init__(self, frame: FrameType, *, by_hand: bool) -> None:
+        self.frame = frame
+        self.by_hand = by_hand
+        """Not by a ``with`` statement, which would detach it in any case."""
 
 
 def find(frame: FrameType | None, left_alone: Callable[[str], bool]) -> Holder | None:
