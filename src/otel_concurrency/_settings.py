@@ -136,7 +136,7 @@ class Settings:
         """The libraries that are patched when the program imports them."""
         self.keep_official_threading = keep_official_threading
         """Whether OpenTelemetry's own instrumentor of threads stays beside this library."""
-        self.sources = {} if sources is None else sources
+        self.sources: Mapping[str, str] = {} if sources is None else sources
         """Where each setting was set, as the user would write it. Unset ones are missing here."""
 
     def __eq__(self, other: object) -> bool:

@@ -50,6 +50,10 @@ _DEEPEST = 8
 """How many adopted contexts with another context on top of them are remembered at most."""
 
 
+def _unknown() -> object:
+    return _unknown  # no context
+
+
 def _adopt(context: Context | None) -> bool | None:
     """Make ``context`` current until :func:`let_go`, unless a span of the flow's own is running.
 
@@ -69,8 +73,8 @@ def _adopt(context: Context | None) -> bool | None:
             return None
         _, idle, buried, so_far, earlier = record
         if earlier is not None:
-            known = earlier.find(id(context))
-            if known is not None and known() is context:
+            known = earlier.find(id(context), _unknown)
+            if known() is context:
                 adopted.set([known, idle, buried, SEVERAL, earlier])
                 attach(context)  # pyright: ignore[reportArgumentType]  # only contexts are found
                 return None
@@ -164,8 +168,13 @@ def _is_in_progress(current: Context) -> bool:
 
 def _has_ended(span: Any) -> bool:
     # `origins.END`, which this library also sets on spans that are not sampled.
-    ended = getattr(span, "_end_time", None)
-    return ended is not None or getattr(span, "end_time", None) is not None
+    ended = getattr(span, "_end_time", _MISSING)
+    if ended is _MISSING:
+        ended = getattr(span, "end_time", None)
+    return ended is not None
+
+
+_MISSING = object()
 
 
 def _dig(record: Record, current: Context) -> Record | None:

@@ -258,13 +258,16 @@ class Loans:
         loan = Loan(self, key, item, context, span, busy=busy)
         if span is not None:
             _keep(self._by_key, key, loan)
-            if busy and not context:
+            if context:
+                if self._lacked:
+                    self._spans.pop(span.span_id, None)
+            elif busy:
                 self._lacked = True
                 if not self._spans.get(span.span_id):
                     _keep(self._spans, span.span_id, True)
-            elif self._lacked:
-                self._spans.pop(span.span_id, None)
-            if not (busy or context):
+            else:
+                if self._lacked:
+                    self._spans.pop(span.span_id, None)
                 self.lent = True
         if self._asked:
             self._note(loan)
