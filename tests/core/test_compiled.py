@@ -20,6 +20,7 @@ import sched
 import subprocess
 import sys
 import textwrap
+import threading
 import types
 import weakref
 from collections import deque
@@ -260,6 +261,19 @@ def from_two_producers():
         detach(token)
 
 
+def got_in_a_span(span=None):
+    """Get an item where a span is current; return what is current then."""
+    items = queue.SimpleQueue()
+    items.put("item")
+    token = attach(trace.set_span_in_context(span or TRACER.start_span("busy"), Context()))
+    try:
+        items.get()
+        return seen()
+    finally:
+        adoption.let_go()
+        detach(token)
+
+
 def found_empty(items=None):
     """Ask a queue in vain."""
     items = items or queue.SimpleQueue()
@@ -426,6 +440,7 @@ def test_methods_are_freed():
         Stream(queue.LifoQueue),
         Stream(queue.PriorityQueue),
         from_two_producers,
+        got_in_a_span,
         found_empty,
         lambda: in_a_callback(seen),
         lambda: in_a_callback(lambda: attach(set_value("key", "forgotten"))),
@@ -437,7 +452,15 @@ def test_methods_are_freed():
     ],
     ids=[
         *("result", "error", "forgotten", "cancelled", "queue", "Queue", "LifoQueue"),
-        *("PriorityQueue", "stream", "stream, last first", "stream, sorted", "producers", "empty"),
+        *(
+            "PriorityQueue",
+            "stream",
+            "stream, last first",
+            "stream, sorted",
+            "producers",
+            "busy",
+            "empty",
+        ),
         *("callback", "callback forgets", "action", "action forgets", "call fails"),
         *("collection", "collection forgets"),
     ],
@@ -469,6 +492,66 @@ def test_hand_offs_leave_no_reference(hand_off, number, has_context):
         shared
     )
     assert blocks_now - blocks < 100  # whatever the number
+
+
+# --- whether a flow is busy ---
+
+
+class Foreign(trace.NonRecordingSpan):
+    """A span that is not the SDK's."""
+
+    def __init__(self, **attributes):
+        super().__init__(trace.SpanContext(1, 2, is_remote=False))
+        vars(self).update(attributes)
+
+
+def ended():
+    """Return a span that has ended."""
+    span = TRACER.start_span("ended")
+    span.end()
+    return span
+
+
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize(
+    ("span", "sees"),
+    [
+        (TRACER.start_span, None),
+        (lambda _: ended(), "handed off"),
+        (lambda _: trace.INVALID_SPAN, "handed off"),
+        (lambda _: Foreign(), None),
+        (lambda _: Foreign(end_time=None), None),
+        (lambda _: Foreign(end_time=1), "handed off"),
+        (lambda _: Foreign(_end_time=1), "handed off"),
+        (lambda _: Foreign(_end_time=None), None),
+    ],
+    ids=[
+        *("in progress", "ended", "invalid", "foreign", "foreign, in progress"),
+        *("foreign, ended", "alike, ended", "alike, in progress"),
+    ],
+)
+def test_an_item_is_adopted_unless_a_span_is_in_progress(span, sees):
+    """Whatever kind of span that is."""
+    assert got_in_a_span(span("busy")) == sees
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_an_item_is_adopted_in_work_that_was_handed_off_with_its_span():
+    """The span in progress is that of the producer of the work, not of the flow."""
+    context = trace.set_span_in_context(TRACER.start_span("producer"), Context())
+    token = attach(context)
+    handoff.bodies[threading.get_ident()] = context
+    items = queue.SimpleQueue()
+    try:
+        contextvars.copy_context().run(
+            lambda: (attach(set_value("key", "handed off", Context())), items.put("item"))
+        )
+        items.get()
+        assert seen() == "handed off"
+    finally:
+        del handoff.bodies[threading.get_ident()]
+        adoption.let_go()
+        detach(token)
 
 
 # --- the pairs beside a queue ---

@@ -63,7 +63,7 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 
 /* Names of attributes. */
 #define NAMES(X) \
-    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) \
+    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) X(_end_time) \
     X(_otel_concurrency_loans)
 
 /* Objects of handoff.py. */
@@ -76,6 +76,8 @@ typedef struct {
     PyObject *namespace; /* of handoff.py; NULL until it calls bind() */
     PyObject *variable;  /* that of which `attach` is a method, or NULL */
     PyObject *twin;      /* `adopt` of adoption.py */
+    PyObject *span_key;  /* the key of a context's span */
+    PyObject *invalid;   /* the span that stands for none */
     PyObject *token;     /* of what the collection that is running has attached, or NULL */
     PyObject *record;    /* what the flow had adopted when it began, or NULL */
     PyObject *empty;     /* a tuple */
@@ -95,8 +97,8 @@ typedef struct {
 
 /* All that a collection has to know. */
 #define REFERENCES(X) \
-    X(namespace) X(variable) X(twin) X(token) X(record) X(empty) X(deque) X(append) X(pop) X(popleft) \
-    X(Method) X(DirectCall) OBJECTS(X)
+    X(namespace) X(variable) X(twin) X(span_key) X(invalid) X(token) X(record) X(empty) X(deque) \
+    X(append) X(pop) X(popleft) X(Method) X(DirectCall) OBJECTS(X)
 
 /* Call a function of handoff.py, with an argument or NULL. */
 static PyObject *call(PyObject *function, PyObject *argument) {
@@ -427,7 +429,7 @@ static int make_class(PyObject *module, State *state) {
 /* --- adopting the context of an item ------------------------------------------------------------ */
 
 /* What adopt_plainly() returns beside -1, after a fault. */
-enum { ADOPTED, NOT_PLAIN };
+enum { ADOPTED, NOT_PLAIN, BUSY };
 
 /* Have the flow adopt `context`, in the place of what it has in its `record`, or above `current`. */
 static int begin_adoption(State *state, PyObject *context, PyObject *record, PyObject *current,
@@ -523,6 +525,33 @@ static int adopt_again(State *state, PyObject *context, PyObject *current, PyObj
     return begin_adoption(state, context, record, NULL, state->FRESH, Py_None);
 }
 
+/* Whether a flow that has adopted nothing has a span of its own in `current`, which is in progress. */
+static int find_out_whether_busy(State *state, PyObject *current) {
+    PyObject *thread = NULL, *found = NULL, *end;
+    int status = PyDict_Check(current) && state->span_key != NULL && state->bodies != NULL;
+    if (status > 0 && PyDict_GET_SIZE(state->bodies) != 0) {
+        thread = call(state->get_ident, NULL);
+        status = thread == NULL ? -1 : PyDict_GetItemRef(state->bodies, thread, &found) >= 0;
+        status = status > 0 ? found != current : status; /* it was handed off with the thread's work */
+        Py_XDECREF(thread);
+        Py_CLEAR(found);
+    }
+    if (status > 0) {
+        status = PyDict_GetItemRef(current, state->span_key, &found);
+    }
+    if (status > 0 && found != state->invalid) {
+        end = PyObject_GetAttr(found, state->names._end_time);
+        status = end == NULL ? -1 : end == Py_None ? BUSY : 0;
+        Py_XDECREF(end);
+        if (end == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear(); /* it is no span of the SDK */
+            status = 0;
+        }
+    }
+    Py_XDECREF(found);
+    return status < 0 ? -1 : status == BUSY ? BUSY : NOT_PLAIN;
+}
+
 /* Do what `adopt` of adoption.py does with a context that is not empty, in the cases that are usual.
  * In any other, do nothing, and return NOT_PLAIN: that function is to be called. */
 static int adopt_plainly(State *state, PyObject *context) {
@@ -540,7 +569,7 @@ static int adopt_plainly(State *state, PyObject *context) {
     } else {
         status = PyObject_IsTrue(current);
         if (status > 0) {
-            status = NOT_PLAIN; /* the flow may be busy with a span */
+            status = find_out_whether_busy(state, current);
         } else if (status == 0) {
             status = begin_adoption(state, context, NULL, current, state->FRESH, Py_None);
         }
@@ -556,7 +585,7 @@ static int adopt_context(State *state, PyObject *context) {
     int status = PyObject_IsTrue(context);
     status = status > 0 ? adopt_plainly(state, context) : status < 0 ? -1 : NOT_PLAIN;
     if (status != NOT_PLAIN) {
-        return status < 0 ? -1 : 0;
+        return status < 0 ? -1 : status == BUSY;
     }
     busy = call(state->twin, context);
     status = busy == NULL ? -1 : PyObject_IsTrue(busy);
@@ -912,9 +941,17 @@ static PyObject *adopt(PyObject *module, PyObject *context) {
     return busy < 0 ? NULL : PyBool_FromLong(busy);
 }
 
-/* adopt_or(twin): return adopt(), which leaves what is not plain to its `twin`. */
-static PyObject *adopt_or(PyObject *module, PyObject *twin) {
-    Py_XSETREF(((State *)PyModule_GetState(module))->twin, Py_NewRef(twin));
+/* adopt_or(twin, span_key, invalid): return adopt(), which leaves what is not plain to its `twin`. It finds
+ * the span of a context by that key; `invalid` stands for none. */
+static PyObject *adopt_or(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    State *state = PyModule_GetState(module);
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "wrong number of arguments");
+        return NULL;
+    }
+    Py_XSETREF(state->twin, Py_NewRef(args[0]));
+    Py_XSETREF(state->span_key, Py_NewRef(args[1]));
+    Py_XSETREF(state->invalid, Py_NewRef(args[2]));
     return PyObject_GetAttrString(module, "adopt");
 }
 
@@ -1109,7 +1146,8 @@ static PyObject *take_keyed(PyObject *module, PyObject *const *args, Py_ssize_t 
 }
 
 /* is_in_context(): whether the current context is not empty. */
-static PyObject *is_in_context(PyObject *module, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(count)) {
+static PyObject *is_in_context(PyObject *module, PyObject *const *Py_UNUSED(args),
+                               Py_ssize_t Py_UNUSED(count)) {
     PyObject *context = get_current(PyModule_GetState(module));
     int holds = context == NULL ? -1 : PyObject_IsTrue(context);
     Py_XDECREF(context);
@@ -1252,7 +1290,7 @@ static PyMethodDef functions[] = {
     {"carry_item", (PyCFunction)(void (*)(void))carry_item, METH_FASTCALL, NULL},
     {"run_item", (PyCFunction)(void (*)(void))run_item, METH_FASTCALL, NULL},
     {"adopt", adopt, METH_O, NULL},
-    {"adopt_or", adopt_or, METH_O, NULL},
+    {"adopt_or", (PyCFunction)(void (*)(void))adopt_or, METH_FASTCALL, NULL},
     {"method", method, METH_VARARGS, NULL},
     {"put_pair", (PyCFunction)(void (*)(void))put_pair, METH_FASTCALL, NULL},
     {"take_first", (PyCFunction)(void (*)(void))take_first, METH_FASTCALL, NULL},

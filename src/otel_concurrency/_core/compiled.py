@@ -44,8 +44,11 @@ class Functions(Protocol):
     def run_item(self, run: Callable[..., Any], item: object, /, *args: object) -> Any:
         """Do what the work item of a thread pool does around its plain ``run``."""
 
-    def adopt_or(self, twin: Any, /) -> Any:
-        """Return a function that adopts a context, and leaves what is not usual to ``twin``."""
+    def adopt_or(self, twin: Any, span_key: str, invalid: object, /) -> Any:
+        """Return a function that adopts a context, and leaves what is not usual to ``twin``.
+
+        A context has its span under ``span_key``; ``invalid`` stands for none.
+        """
 
     def method(self, twin: Any, /, *parts: object) -> Any:
         """Return a method that is called as ``twin`` is, and leaves what is not usual to it.

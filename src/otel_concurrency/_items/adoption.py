@@ -51,7 +51,8 @@ _DEEPEST = 8
 
 
 def _unknown() -> object:
-    return _unknown  # no context
+    """Stand for the reference to a context that is not known; what it returns is no context."""
+    return _unknown
 
 
 def _adopt(context: Context | None) -> bool | None:
@@ -117,7 +118,11 @@ def _adopt(context: Context | None) -> bool | None:
     return None
 
 
-adopt = _adopt if compiled.functions is None else compiled.functions.adopt_or(_adopt)
+adopt = (
+    _adopt
+    if compiled.functions is None
+    else compiled.functions.adopt_or(_adopt, _SPAN_KEY, trace.INVALID_SPAN)
+)
 
 
 def _adopt_together(
