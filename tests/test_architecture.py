@@ -51,8 +51,8 @@ def _package(name: str, ours: str = "", others: str = API) -> Layer:
 
 
 BELOW_ADVICE = (
-    "_core.* _items.* _generators.* _linking.* _clean_starts _clean_starts.* _child_exit.* "
-    "_settings _crossing.* environment_variables"
+    "_core.* _items.* _generators.* _linking.* _clean_starts.* _child_exit.* _settings _crossing.* "
+    "environment_variables"
 )
 
 LAYERS = (

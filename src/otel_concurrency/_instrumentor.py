@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 # The file of BaseInstrumentor opts out of type checking, so mypy sees no names in it.
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import _adapters, _clean_starts, _official_threading, _primitives, _settings
-from otel_concurrency._child_exit import providers
-from otel_concurrency._clean_starts import matching
+from otel_concurrency import (
+    _adapters,
+    _configuration,
+    _official_threading,
+    _primitives,
+    _settings,
+    package,
+)
+from otel_concurrency._child_exit import flush, providers
+from otel_concurrency._clean_starts import matching, patches
+from otel_concurrency._configuration import Configuration
 from otel_concurrency._core import handoff
 from otel_concurrency._generators import drivers
 from otel_concurrency._linking import policies as _policy
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from otel_concurrency import _metrics
-    from otel_concurrency._configuration import Configuration
     from otel_concurrency._settings import Keywords
 
 _logger = logging.getLogger(__name__)
@@ -41,15 +48,6 @@ _AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
 
 _switched_on_with: dict[str, Any] = {}
 """The keywords that switch the library on with the present settings."""
-
-
-class _Configuration:
-    """Imports the section of a configuration file as a class when somebody asks for it."""
-
-    def __get__(self, _instance: object, _owner: object = None) -> type[Configuration]:
-        from otel_concurrency._configuration import Configuration
-
-        return Configuration
 
 
 class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
@@ -68,13 +66,11 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
 
-    configuration = _Configuration()
+    configuration = Configuration
     """The keys of a configuration file, where ``opentelemetry-configuration`` looks for them."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return no requirement: the instrumented modules come with Python."""
-        from otel_concurrency import package
-
         return package._instruments  # pyright: ignore[reportPrivateUsage]  # a name of OpenTelemetry's
 
     def instrument(self, **kwargs: Unpack[Keywords]) -> None:
@@ -90,7 +86,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         if self.is_instrumented_by_opentelemetry and not _brings_something_new(kwargs):
             return
         by_loader = bool(kwargs) and kwargs.keys() <= _KEYWORDS_OF_LOADER
-        disabled_by_file = by_loader and _is_disabled_by_file()
+        disabled_by_file = by_loader and _configuration.is_disabled()
         if disabled_by_file:
             return
         super().instrument(**kwargs)
@@ -125,7 +121,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         inherited = False
         _settings.in_force = None
         _switched_on_with.clear()
-        providers.flush_timeout = 0
+        flush.timeout = 0
         span_start.link_after = 0
         undo: dict[str, Callable[[], object]] = {
             "the base context": _leave_environment,
@@ -158,15 +154,7 @@ _KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}
 """The keywords that ``opentelemetry-instrument`` passes. It does not read the configuration file.
 """
 
-_KEYWORDS = frozenset(_settings.known(_primitives.NAMES))
-
-
-def _is_disabled_by_file() -> bool:
-    if not _settings.has_configuration_file():
-        return False
-    from otel_concurrency import _configuration
-
-    return _configuration.is_disabled()
+_KEYWORDS = frozenset(_configuration.known_keys())
 
 
 @contextlib.contextmanager
@@ -257,10 +245,8 @@ def _switch_clean_starts_on(settings: _settings.Settings) -> None:
     """Start tasks that libraries run for ever in event loops in the empty context."""
     if settings.policies["asyncio"] is _policy.Policy.OFF:
         return
-    _primitive("clean starts", lambda: _clean_starts.MODULES).switch_on(handoff.capture)
+    _primitive("clean starts", lambda: patches.MODULES).switch_on(handoff.capture)
     if settings.excluded:  # patched for each list of entries by itself
-        from otel_concurrency._clean_starts import patches
-
         name = f"excluded tasks: {', '.join(settings.excluded)}"
         _primitive(name, lambda: patches.excluded(settings.excluded)).switch_on(handoff.capture)
 
@@ -320,7 +306,7 @@ def _switch_flush_on(settings: _settings.Settings) -> None:
     """Have child processes export what they have recorded, if there can be any."""
     if settings.policies["multiprocessing"] is _policy.Policy.OFF or not settings.flush_timeout:
         return
-    providers.flush_timeout = settings.flush_timeout
+    flush.timeout = settings.flush_timeout
     _primitive("providers", lambda: providers.MODULES).switch_on(handoff.capture)
 
 

@@ -110,8 +110,8 @@ def test_nothing_is_done_where_the_sdk_is_not_in_use():
 import sys, threading
 threading.Thread.start = lambda thread: sys.exit("started")
 from opentelemetry import _logs, metrics, trace
-from otel_concurrency._child_exit import flush, providers
-providers.flush_timeout = 5000
+from otel_concurrency._child_exit import flush
+flush.timeout = 5000
 flush.at_start_of_child()
 departure = flush.Departure(lambda: True)
 threading._shutdown()
@@ -446,8 +446,8 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from otel_concurrency._child_exit import flush, providers
-providers.flush_timeout = 5000
+from otel_concurrency._child_exit import flush
+flush.timeout = 5000
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(sys.argv[1])))
 trace.set_tracer_provider(provider)

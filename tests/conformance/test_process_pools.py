@@ -29,7 +29,7 @@ from pool_work import NOTHING, look
 
 from interpreters import weak_reference
 from otel_concurrency import ConcurrencyInstrumentor
-from otel_concurrency._child_exit import providers
+from otel_concurrency._child_exit import flush
 from otel_concurrency._primitives._multiprocessing import _pools
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -636,7 +636,7 @@ def test_a_worker_that_died_with_the_lock_makes_nothing_worse(instrumented):
 
     Terminating it hangs without the library, until the lock is released.
     """
-    before, providers.flush_timeout = providers.flush_timeout, 200
+    before, flush.timeout = flush.timeout, 200
     pool = multiprocessing.get_context("fork").Pool(2)
     try:
         pool.map(pool_work.pid, range(4), 1)
@@ -652,7 +652,7 @@ def test_a_worker_that_died_with_the_lock_makes_nothing_worse(instrumented):
         terminating.join(WAIT)
         assert not terminating.is_alive()
     finally:
-        providers.flush_timeout = before
+        flush.timeout = before
 
 
 def test_nothing_is_left_in_the_calling_thread(method, instrumented, tracer):

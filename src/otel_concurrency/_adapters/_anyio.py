@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._child_exit import providers
+from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
@@ -87,7 +87,7 @@ def _open_process(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     async def open_process(*args: Any, **kwargs: Any) -> Any:
         process = await original(*args, **kwargs)
-        if seam.active and providers.flush_timeout > 0:
+        if seam.active and flush.timeout > 0:
             process.kill = _Kill(weakref.ref(process))
         return process
 
@@ -107,7 +107,7 @@ class _Kill:
             return
         self._is_asked = True
         try:
-            timer = threading.Timer(providers.flush_timeout / 1000, self._kill_if_alive)
+            timer = threading.Timer(flush.timeout / 1000, self._kill_if_alive)
             timer.daemon = True
             Call(NO_CONTEXT, timer.start)()
         except Exception as error:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from otel_concurrency import _settings
-from otel_concurrency._child_exit import flush, providers
+from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer, Patch
@@ -121,7 +121,7 @@ def _set_handler(before: Any, after: Any) -> None:
     """Replace the handler ``before`` by ``after``: while a task runs, SIGTERM ends it at once."""
     try:
         if (
-            providers.flush_timeout > 0
+            flush.timeout > 0
             and threading.get_ident() == threading.main_thread().ident
             and signal.getsignal(signal.SIGTERM) is before
         ):

@@ -28,6 +28,9 @@ from otel_concurrency._core import faults
 
 _logger = logging.getLogger(__name__)
 
+timeout = 0
+"""How many milliseconds all providers together may take; 0: they are not flushed at all."""
+
 _process = os.getpid()
 """The process that imported this module. A forked child has its parent's id here."""
 
@@ -38,7 +41,7 @@ def before_child() -> None:
     The requests library (to 2.34) imports ``netrc`` at its first request. If the child is forked
     while a thread of the parent imports it, the child would wait for ever for that import to end.
     """
-    if providers.flush_timeout > 0 and "requests" in sys.modules:
+    if timeout > 0 and "requests" in sys.modules:
         try:
             import netrc  # noqa: F401  # pyright: ignore[reportUnusedImport]  # waits for that thread
         except Exception as error:
@@ -50,7 +53,7 @@ def at_start_of_child() -> None:
 
     Call it before any of the user's code runs.
     """
-    if providers.flush_timeout <= 0 or os.getpid() == _process:
+    if timeout <= 0 or os.getpid() == _process:
         return
     if "urllib3" not in sys.modules and providers.METRICS.sdk not in sys.modules:
         return  # what is touched in a child is copied: most children are spared it
@@ -65,7 +68,7 @@ def at_start_of_child() -> None:
 
 def is_needed() -> bool:
     """Whether a child may have something to export, as far as this process can tell."""
-    return providers.flush_timeout > 0 and providers.are_in_use()
+    return timeout > 0 and providers.are_in_use()
 
 
 _Flush = tuple[Any, "Callable[[Exception], None]"]
@@ -85,10 +88,10 @@ class Departure:
         self._new_spans = new_spans
         self._util = util
         self._has_spans = False
-        self._left = providers.flush_timeout / 1000
+        self._left = timeout / 1000
         self._more_to_come = True
         try:
-            if providers.flush_timeout > 0:
+            if timeout > 0:
                 self._before_threads_are_waited_for()
         except Exception as error:
             _report_fault(error)

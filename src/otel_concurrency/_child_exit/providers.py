@@ -1,4 +1,4 @@
-"""Finds the SDK's providers, so that a child can flush them at its end (``flush``).
+"""Finds the SDK's providers, so that a child can flush them at its end.
 
 The API knows the global providers only. A program may have others, and no list contains them: they
 are recorded here when they are created.
@@ -11,23 +11,19 @@ import sys
 import weakref
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer
 
-flush_timeout = 0
-"""How many milliseconds all providers together may take; 0: they are not flushed at all."""
 
-
-class Signal:
+class Signal(NamedTuple):
     """A signal: its SDK module, provider class, API module, and getter of the global provider."""
 
-    def __init__(self, sdk: str, provider: str, api: str, getter: str) -> None:
-        self.sdk = sdk
-        self.provider = provider
-        self.api = api
-        self.getter = getter
+    sdk: str
+    provider: str
+    api: str
+    getter: str
 
 
 TRACES = Signal(

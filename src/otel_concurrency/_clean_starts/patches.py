@@ -64,6 +64,12 @@ def layers(
     ]
 
 
+_DEFINING = tuple(name for table, _ in _KINDS for name in table)
+
+MODULES: Mapping[str, _Advice] = dict.fromkeys((*_DEFINING, *IMPORTED_BY), layers)
+"""By module: its advice. Modules that define a function come before modules that import it."""
+
+
 def excluded(entries: Iterable[str]) -> Mapping[str, _Advice]:
     """Return the advice, by module, for coroutine functions that the user's ``entries`` name.
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._child_exit import flush, providers
+from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
@@ -182,7 +182,7 @@ def _let_idle_ones_leave(executor: Any, shutdown: Any) -> None:
     manager, processes = executor._executor_manager_thread, executor._processes
     if manager is None or manager.ident == threading.get_ident() or manager.pending_work_items:
         return
-    deadline = time.monotonic() + providers.flush_timeout / 1000
+    deadline = time.monotonic() + flush.timeout / 1000
     shutdown(executor, wait=False, cancel_futures=True)
     while manager.is_alive() and not manager.pending_work_items:
         left = deadline - time.monotonic()

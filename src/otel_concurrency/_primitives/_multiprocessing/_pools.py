@@ -25,7 +25,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._child_exit import flush, providers
+from otel_concurrency._child_exit import flush
 from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Call, Seam, capture_nothing
 from otel_concurrency._core.patching import Layer
@@ -431,10 +431,10 @@ def _let_idle_ones_leave(
             return
     elif worker_handler._state == pool.RUN:
         return
-    deadline = time.monotonic() + providers.flush_timeout / 1000
+    deadline = time.monotonic() + flush.timeout / 1000
     worker_handler._state = pool.CLOSE
     change_notifier.put(None)
-    worker_handler.join(providers.flush_timeout / 1000)
+    worker_handler.join(flush.timeout / 1000)
     if worker_handler.is_alive():
         return
     waiting = list(workers)
