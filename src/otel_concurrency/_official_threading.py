@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -132,6 +133,15 @@ _is_kept_beside_links = False
 _layers: list[Layer] = []
 _lock = threading.RLock()
 _is_logged = False
+
+
+def _begin() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
 
 
 def set_aside(modules: Iterable[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 from opentelemetry.context import Context
 
@@ -14,6 +16,13 @@ from otel_concurrency import _adapters, _official_threading, _primitives
 from otel_concurrency._core import faults, handoff, imports, patching, signatures
 
 _logger = logging.getLogger(__name__)
+
+
+_locks: dict[Primitive, Any] = {}
+"""A forked child has none: a thread that is not there may have held one, in an import."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_locks.clear)
 
 
 class Primitive:
@@ -32,10 +41,14 @@ class Primitive:
         """By module: the layers of its patches."""
         self.failures: dict[str, str] = {}
         """By module: the reason why it could not be patched."""
-        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def _lock(self) -> Any:
+        """What is held while something is patched or undone."""
+        return _locks.setdefault(self, threading.RLock())
 
     def switch_on(
         self,

@@ -8,6 +8,7 @@ PY_UNWIND, on from the first one on that might leave by an exception what it has
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -40,11 +41,16 @@ class Tool:
         """Have each of ``callbacks`` called for the event of its name."""
         self._callbacks = callbacks
         self._codes: dict[int, ref[CodeType]] = {}
-        self._lock = threading.RLock()  # a finalizer may attach while the lock is held
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):  # another thread of the parent may hold it then
+            os.register_at_fork(after_in_child=self._renew_lock)
         self.id: int | None = None
         self.refused = False
         """Whether all ids were taken by others when one was needed."""
         self._unwinds = False
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()  # a finalizer may attach while the lock is held
 
     def watch(self, code: CodeType) -> bool:
         """Have the callbacks called for generators of ``code``; return whether they will be."""
