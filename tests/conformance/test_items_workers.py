@@ -17,10 +17,11 @@ import pytest
 from forms import WAIT, without_context
 from item_forms import STOCK
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context, attach, get_current
+from opentelemetry.context import Context, attach, detach, get_current
 from test_items import forms
 
 from otel_concurrency import ConcurrencyInstrumentor
+from otel_concurrency._core.handoff import NO_CONTEXT, Call
 
 pytestmark = pytest.mark.usefixtures("instrumented")
 
@@ -313,3 +314,24 @@ def test_a_callback_that_was_registered_where_the_item_was_put_stays_there(trace
         without_context(consumer.start)
         consumer.join(WAIT)
     assert seen == [context, context, Context()]
+
+
+@forms(STOCK)
+def test_a_context_that_was_detached_is_not_gone_back_to(form, spans):
+    """An item without a context was got in it, in a flow that had begun in the empty one."""
+
+    def work():
+        waiting = form.make()
+        form.put_under(spans, None, waiting, (1,))
+        token = attach(Context({"key": "attached"}))
+        form.get(waiting)
+        inside = dict(get_current())
+        detach(token)
+        ask_in_vain(form, waiting)
+        counter.task_done()
+        return inside, dict(get_current())
+
+    counter = queue.Queue()
+    counter.unfinished_tasks = 1
+    with spans.current("request"):
+        assert Call(NO_CONTEXT, work)() == ({}, {})

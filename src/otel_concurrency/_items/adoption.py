@@ -111,7 +111,8 @@ def _adopt(context: Context | None) -> bool | None:
             if current is not idle:
                 attach(idle)
             return None
-        context, stage = NO_CONTEXT, BEGUN  # where no span is noted, nothing is a batch
+        # One that is current nowhere else. Where no span is noted, nothing is a batch.
+        context, stage = Context(), BEGUN
     handoff.any_adopted = True
     adopted.set([ref(context), idle, buried, stage, None])
     attach(context)
