@@ -528,6 +528,34 @@ def test_a_consumer_that_waits_while_it_is_switched_off(form, spans):
     ]
 
 
+@every_queue
+def test_a_method_that_was_kept_leaves_the_last_item_when_it_was_switched_off(form, spans):
+    """The consumer that calls it then handles the next item of another queue under nobody."""
+
+    async def main():
+        first, second, handled = form.make(), form.make(), []
+        got, off = asyncio.Event(), asyncio.Event()
+
+        async def consume():
+            await first.get()
+            get = second.get
+            got.set()
+            await off.wait()
+            handled.append((await get(), spans.parent()))
+
+        consumer = asyncio.create_task(consume())
+        await settle()
+        form.put_under(spans, "a", first, ("a",))
+        await got.wait()
+        ConcurrencyInstrumentor().uninstrument()
+        form.put_under(spans, "b", second, ("b",))
+        off.set()
+        await consumer
+        return handled
+
+    assert run(main) == [(("b",), None)]
+
+
 # `get` in a task of its own.
 
 

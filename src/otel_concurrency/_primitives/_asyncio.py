@@ -132,13 +132,11 @@ def _get(original: Any) -> Any:
         record = adopted.get()
         if record is not None:
             try:
-                if self._queue and record[3] <= FRESH:
-                    pass  # the items may be a batch
-                elif self._otel_concurrency_pairs is UNPAIRED:
+                if self._otel_concurrency_pairs is UNPAIRED:
                     pass
                 elif not self._queue:
                     adoption.let_go()
-                elif get_current() is record[0]():
+                elif record[3] > FRESH and get_current() is record[0]():
                     attach(record[1])  # the record stays, since the next item overwrites it
             except Exception:
                 adoption.let_go()
