@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING, Any
 # The file of BaseInstrumentor opts out of type checking, so mypy sees no names in it.
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_concurrency import (
-    _adapters,
-    _configuration,
-    _official_threading,
-    _primitives,
-    _settings,
-    package,
-)
+from otel_concurrency import _adapters, _official_threading, _primitives, _settings, package
 from otel_concurrency._child_exit import flush, providers
 from otel_concurrency._clean_starts import matching, patches
-from otel_concurrency._configuration import Configuration
 from otel_concurrency._core import handoff
 from otel_concurrency._generators import drivers
 from otel_concurrency._linking import policies as _policy
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from otel_concurrency import _metrics
+    from otel_concurrency._configuration import Configuration
     from otel_concurrency._settings import Keywords
 
 _logger = logging.getLogger(__name__)
@@ -48,6 +41,15 @@ _AGAIN, _METER_PROVIDER = "as_it_was", "meter_provider"
 
 _switched_on_with: dict[str, Any] = {}
 """The keywords that switch the library on with the present settings."""
+
+
+class _Configuration:
+    """Imports the section of a configuration file as a class when somebody asks for it."""
+
+    def __get__(self, _instance: object, _owner: object = None) -> type[Configuration]:
+        from otel_concurrency._configuration import Configuration
+
+        return Configuration
 
 
 class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
@@ -66,7 +68,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
 
     # No state: BaseInstrumentor is a singleton whose __init__ runs at every construction.
 
-    configuration = Configuration
+    configuration = _Configuration()
     """The keys of a configuration file, where ``opentelemetry-configuration`` looks for them."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -86,7 +88,7 @@ class ConcurrencyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see ab
         if self.is_instrumented_by_opentelemetry and not _brings_something_new(kwargs):
             return
         by_loader = bool(kwargs) and kwargs.keys() <= _KEYWORDS_OF_LOADER
-        disabled_by_file = by_loader and _configuration.is_disabled()
+        disabled_by_file = by_loader and _is_disabled_by_file()
         if disabled_by_file:
             return
         super().instrument(**kwargs)
@@ -154,7 +156,15 @@ _KEYWORDS_OF_LOADER = {"skip_dep_check", "raise_exception_on_conflict"}
 """The keywords that ``opentelemetry-instrument`` passes. It does not read the configuration file.
 """
 
-_KEYWORDS = frozenset(_configuration.known_keys())
+_KEYWORDS = frozenset(_settings.known(_primitives.NAMES))
+
+
+def _is_disabled_by_file() -> bool:
+    if not _settings.has_configuration_file():
+        return False
+    from otel_concurrency import _configuration
+
+    return _configuration.is_disabled()
 
 
 @contextlib.contextmanager

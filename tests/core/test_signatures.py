@@ -234,7 +234,7 @@ def test_what_is_quickly_seen_is_what_a_thorough_look_finds(bound):
 @pytest.mark.skipif(PYPY, reason="no method is written in C there")
 def test_what_is_read_from_the_text_of_a_method_in_c_is_what_a_thorough_look_finds():
     """No function passes for a method in C by its text that fails the thorough look."""
-    candidates = [*FUNCTIONS.values(), *SIMPLE_QUEUE.values()]
+    candidates = [lambda: None, *FUNCTIONS.values(), *SIMPLE_QUEUE.values()]
     methods = [
         method
         for kind in (queue.SimpleQueue, list, str, bytes, dict)

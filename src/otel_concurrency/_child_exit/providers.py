@@ -11,19 +11,20 @@ import sys
 import weakref
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from otel_concurrency._core.handoff import Seam
 from otel_concurrency._core.patching import Layer
 
 
-class Signal(NamedTuple):
+class Signal:
     """A signal: its SDK module, provider class, API module, and getter of the global provider."""
 
-    sdk: str
-    provider: str
-    api: str
-    getter: str
+    def __init__(self, sdk: str, provider: str, api: str, getter: str) -> None:
+        self.sdk = sdk
+        self.provider = provider
+        self.api = api
+        self.getter = getter
 
 
 TRACES = Signal(

@@ -183,7 +183,9 @@ def _is_alike_in_c(function: Any, method: Any) -> bool:
     if not (isinstance(function, FunctionType) and isinstance(method, MethodDescriptorType)):
         return False
     code, defaults = function.__code__, function.__defaults__ or ()
-    if code.co_flags & _TAKES_MORE or code.co_posonlyargcount or code.co_kwonlyargcount:
+    if not code.co_argcount or code.co_flags & _TAKES_MORE:
+        return False
+    if code.co_posonlyargcount or code.co_kwonlyargcount:
         return False
     if not all(default is None or type(default) in _SPELLED_ALIKE for default in defaults):
         return False
