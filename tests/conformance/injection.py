@@ -32,21 +32,40 @@ class _Binding:
         compiled.bind(vars(handoff))
 
 
-def wherever_it_is(name):
-    """Return what makes a function of the hand-off raise in every module and seam that holds it."""
+def when(armed):
+    """Return what makes a function that does as another one, but takes from ``armed`` and raises."""
+
+    def instead(function):
+        def armed_or_not(*args):
+            if armed:
+                armed.pop()
+                fail()
+            return function(*args)
+
+        return armed_or_not
+
+    return instead
+
+
+def wherever_it_is(name, instead=always_fail):
+    """Return what makes a function of the hand-off raise in every module and seam that holds it.
+
+    ``instead`` makes the function that is in its place.
+    """
 
     def inject(patch):
         ConcurrencyInstrumentor().instrument()  # makes what is made at the first use
         ConcurrencyInstrumentor().uninstrument()
         function = getattr(handoff, name)
+        replacement = instead(function)
         patch(_Binding(), "bound", True, raising=False)  # undone after all others
         for seam in handoff.seams.values():
             for slot in ("current", "concerned"):
                 if getattr(seam, slot) is function:
-                    patch(seam, slot, fail)
+                    patch(seam, slot, replacement)
         for module_name, module in list(sys.modules.items()):
             if module_name.startswith("otel_concurrency") and vars(module).get(name) is function:
-                patch(module, name, fail)
+                patch(module, name, replacement)
         compiled.bind(vars(handoff))
 
     return inject

@@ -26,6 +26,7 @@ from unittest import mock
 import pytest
 import wrapt
 from forms import WAIT, without_context
+from injection import when, wherever_it_is
 from item_forms import drive, eventually
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, set_value
@@ -851,6 +852,42 @@ def test_a_fault_in_getting_an_item_of_another_process(name, spans, caplog, monk
             return one.get(), spans.parent()
 
         assert without_context(consume) == (2, None)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("make", QUEUES.values(), ids=QUEUES)
+@pytest.mark.parametrize("starts_spans", [True, False], ids=["a span for each", "no span"])
+def test_where_a_context_cannot_be_attached_the_item_before_is_over(
+    make, starts_spans, spans, caplog, monkeypatch
+):
+    """The flow is idle for this item, and has the next one's context, whatever was known of them."""
+    failures = []
+    wherever_it_is("attach", when(failures))(monkeypatch.setattr)
+    ConcurrencyInstrumentor().instrument()
+
+    def put(item):
+        getattr(one, "put_nowait" if isinstance(one, asyncio.Queue) else "put")(item)
+
+    def get(starts_span=starts_spans):
+        item = one.get_nowait() if isinstance(one, asyncio.Queue) else one.get()
+        return item, spans.parent() if starts_span else item
+
+    def consume():
+        yield from (get(), get())
+        failures.append("to attach")
+        yield from (get(starts_span=True), get(starts_span=True))
+
+    with make() as one:
+        for item in "abcd":
+            with spans.current(item):
+                put(item)
+        assert eventually(lambda: not one.empty())
+        found = without_context(lambda: list(consume()))
+    assert not failures
+    assert sorted(item for item, _ in found) == [*"abcd"]
+    item, parent = found.pop(2)
+    assert parent in (None, item)
+    assert all(parent == item for item, parent in found)
     assert len(caplog.records) == 1
 
 

@@ -431,6 +431,22 @@ static int make_class(PyObject *module, State *state) {
 /* What adopt_plainly() returns beside -1, after a fault. */
 enum { ADOPTED, NOT_PLAIN, BUSY };
 
+/* Have the flow be in its `record` again, or in none, where attaching `context` has failed. */
+static void take_back(State *state, PyObject *context, PyObject *record) {
+    PyObject *error = PyErr_GetRaisedException(), *current;
+    int can_go_on = PyErr_GivenExceptionMatches(error, PyExc_Exception);
+    current = can_go_on ? get_current(state) : NULL;
+    if (current != NULL && current != context) {
+        set_adopted(state, record == NULL ? Py_None : record);
+    }
+    Py_XDECREF(current);
+    if (PyErr_Occurred()) {
+        Py_DECREF(error);
+    } else {
+        PyErr_SetRaisedException(error);
+    }
+}
+
 /* Have the flow adopt `context`, in the place of what it has in its `record`, or above `current`. */
 static int begin_adoption(State *state, PyObject *context, PyObject *record, PyObject *current,
                           PyObject *stage, PyObject *batch) {
@@ -448,8 +464,8 @@ static int begin_adoption(State *state, PyObject *context, PyObject *record, PyO
         PyList_SET_ITEM(made, 3, Py_NewRef(stage));
         PyList_SET_ITEM(made, 4, Py_NewRef(batch));
     }
-    if (made != NULL && set_adopted(state, made) == 0) {
-        token = attach(state, context);
+    if (made != NULL && set_adopted(state, made) == 0 && (token = attach(state, context)) == NULL) {
+        take_back(state, context, record);
     }
     Py_XDECREF(reference);
     Py_XDECREF(made);

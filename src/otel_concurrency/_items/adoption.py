@@ -64,58 +64,63 @@ def _adopt(context: Context | None) -> bool | None:
     current = get_current()
     record = adopted.get()
     buried: Any
-    if record is None:
-        if current and is_busy(current):
-            return True
-        together, stage, idle, buried = False, FRESH, current, ()
-    elif record[0]() is current:
-        if context is current:
-            record[3] = SEVERAL
-            return None
-        _, idle, buried, so_far, earlier = record
-        if earlier is not None:
-            known = earlier.find(id(context), _unknown)
-            if known() is context:
-                adopted.set([known, idle, buried, SEVERAL, earlier])
-                attach(context)  # pyright: ignore[reportArgumentType]  # only contexts are found
+    try:
+        if record is None:
+            if current and is_busy(current):
+                return True
+            together, stage, idle, buried = False, FRESH, current, ()
+        elif record[0]() is current:
+            if context is current:
+                record[3] = SEVERAL
                 return None
-        # What is called in the place of a part of other work is no part of that.
-        together, stage = so_far <= FRESH and current is not bodies.get(get_ident()), FRESH
-    elif current is record[1]:  # the flow has let go since, and is in its idle context
-        if context and context is record[0]():
-            attach(context)
-            record[3] = FRESH
-            return None
-        together, stage, idle, buried = False, FRESH, current, record[2]
-    else:
-        together, stage = False, FRESH
-        found = _dig(record, current)
-        if found is not None:
-            idle, buried = found[1], found[2]
-        elif record is ABSTAINS:
-            return None
-        elif current and is_busy(current):
-            return True
+            _, idle, buried, so_far, earlier = record
+            if earlier is not None:
+                known = earlier.find(id(context), _unknown)
+                if known() is context:
+                    adopted.set([known, idle, buried, SEVERAL, earlier])
+                    attach(context)  # pyright: ignore[reportArgumentType]  # one that was found
+                    return None
+            # What is called in the place of a part of other work is no part of that.
+            together, stage = so_far <= FRESH and current is not bodies.get(get_ident()), FRESH
+        elif current is record[1]:  # the flow has let go since, and is in its idle context
+            if context and context is record[0]():
+                attach(context)
+                record[3] = FRESH
+                return None
+            together, stage, idle, buried = False, FRESH, current, record[2]
         else:
-            idle, buried = current, _bury(record)
-    if idle and context is not idle and _is_strangers(context, idle):
-        idle = NO_CONTEXT
-        buried = tuple((below, NO_CONTEXT) for below, _ in buried)
-        if not context and record is not None:
-            adopted.set(None)
-    if together and record is not None:
-        _adopt_together(record[4], current, context, idle, buried)
-        return None
-    if not context:
-        if not idle:
-            if current is not idle:
-                attach(idle)
+            together, stage = False, FRESH
+            found = _dig(record, current)
+            if found is not None:
+                idle, buried = found[1], found[2]
+            elif record is ABSTAINS:
+                return None
+            elif current and is_busy(current):
+                return True
+            else:
+                idle, buried = current, _bury(record)
+        if idle and context is not idle and _is_strangers(context, idle):
+            idle = NO_CONTEXT
+            buried = tuple((below, NO_CONTEXT) for below, _ in buried)
+            if not context and record is not None:
+                adopted.set(None)
+        if together and record is not None:
+            _adopt_together(record[4], current, context, idle, buried)
             return None
-        # One that is current nowhere else. Where no span is noted, nothing is a batch.
-        context, stage = Context(), BEGUN
-    handoff.any_adopted = True
-    adopted.set([ref(context), idle, buried, stage, None])
-    attach(context)
+        if not context:
+            if not idle:
+                if current is not idle:
+                    attach(idle)
+                return None
+            # One that is current nowhere else. Where no span is noted, nothing is a batch.
+            context, stage = Context(), BEGUN
+        handoff.any_adopted = True
+        adopted.set([ref(context), idle, buried, stage, None])
+        attach(context)
+    except Exception:
+        if get_current() is current:  # the flow is still in what its record says that it has
+            adopted.set(record)
+        raise
     return None
 
 
