@@ -33,7 +33,7 @@ class _Binding:
 
 
 def when(armed):
-    """Return what makes a function that does as another one, but takes from ``armed`` and raises."""
+    """Return what makes a function like another one, but for raising once for each of ``armed``."""
 
     def instead(function):
         def armed_or_not(*args):

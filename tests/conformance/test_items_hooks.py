@@ -860,7 +860,7 @@ def test_a_fault_in_getting_an_item_of_another_process(name, spans, caplog, monk
 def test_where_a_context_cannot_be_attached_the_item_before_is_over(
     make, starts_spans, spans, caplog, monkeypatch
 ):
-    """The flow is idle for this item, and has the next one's context, whatever was known of them."""
+    """The flow is idle for this item, and has the context of the next one."""
     failures = []
     wherever_it_is("attach", when(failures))(monkeypatch.setattr)
     ConcurrencyInstrumentor().instrument()

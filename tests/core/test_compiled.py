@@ -6,7 +6,9 @@ What it does for hand-offs is what the pure twin does, and is tested by the same
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import copy
 import gc
@@ -35,13 +37,18 @@ from interpreters import PYPY, measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import compiled, handoff
 from otel_concurrency._items import adoption
-from otel_concurrency._items.pairs import UNKNOWN, Fifo
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer(__name__)
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
 PLAIN_QUEUE = queue.SimpleQueue
-PLAIN_CALLBACK = concurrent.futures.Future.add_done_callback
+STREAMS = [queue.Queue, queue.LifoQueue, queue.PriorityQueue, asyncio.Queue]
+METHODS = [
+    *((PLAIN_QUEUE, "put"), (PLAIN_QUEUE, "get"), (asyncio.Queue, "get")),
+    (concurrent.futures.Future, "add_done_callback"),
+    *((kind, name) for kind in STREAMS for name in ("_put", "_get")),
+]
+PLAIN_METHODS = {(kind, name): vars(kind)[name] for kind, name in METHODS}
 THIRD_ARGUMENT_IS_A_TASK = sys.version_info >= (3, 14)
 
 where_it_is_in_use = pytest.mark.skipif(compiled.functions is None, reason=compiled.reason)
@@ -228,22 +235,53 @@ class Stream:
     """A queue through which new items go, one of them twice; it is known to hand work on."""
 
     def __init__(self, kind):
-        self.items, self._number = kind(), 1000
+        self.items, self._number, self.last = kind(), 1000, None
 
     def __call__(self):
         """Put three items; return what each of the flows sees that get them."""
         self._number = number = self._number + 2
-        for item in (number, number + 1, number):
-            self.items.put(item)
-        return [contextvars.Context().run(self._get) for _ in range(3)]
+        self.put(number, number + 1, number)
+        return [contextvars.Context().run(self.get) for _ in range(3)]
 
-    def _get(self):
-        self.items.get()
+    def put(self, *items):
+        """Put items."""
+        for item in items:
+            self.items.put(item)
+
+    def get(self):
+        """Get the last item; return what is seen with it."""
+        self.last = self.items.get()
         return seen()
 
     def is_settled(self):
         """Whether nothing is noted of its items any more."""
         return bool(self.items._otel_concurrency_pairs.loans.settled)
+
+
+class TaskStream(Stream):
+    """A queue of asyncio's, whose coroutines have nothing to wait for."""
+
+    def put(self, *items):
+        for item in items:
+            ended(self.items.put(item))
+
+    def get(self):
+        self.last = ended(self.items.get())
+        return seen()
+
+
+def ended(coroutine):
+    """Run a coroutine that does not wait; return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError
+
+
+def stream_through(kind):
+    """Return a stream through a queue of this kind."""
+    return (TaskStream if kind is asyncio.Queue else Stream)(kind)
 
 
 def from_two_producers():
@@ -336,7 +374,7 @@ def test_a_hand_off_arrives_and_leaves_nothing():
     assert from_two_producers() == [(0, 0), (1, 1), (2, 0), (3, 1)]
     for kind in (queue.Queue, queue.LifoQueue, queue.PriorityQueue):
         assert through_a_queue(kind()) == ("item", "handed off")
-        stream = Stream(kind)
+    for stream in map(stream_through, STREAMS):
         assert [stream() for _ in range(20)] == [["handed off"] * 3] * 20
         assert stream.is_settled()
 
@@ -376,14 +414,13 @@ def test_a_callback_without_a_context_leaves_nothing():
 
 
 @where_it_is_in_use
-@pytest.mark.usefixtures("on")
-@pytest.mark.parametrize("name", ["put", "get", "add_done_callback"])
-def test_a_method_is_a_function_in_all_that_can_be_read(name):
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize(("kind", "name"), METHODS)
+def test_a_method_is_a_function_in_all_that_can_be_read(kind, name):
     """The object that calls C is pickled, copied and referred to as the function is."""
-    if name == "add_done_callback":
-        method, plain = vars(concurrent.futures.Future)[name], PLAIN_CALLBACK
-    else:
-        method, plain = vars(queue.SimpleQueue)[name], getattr(PLAIN_QUEUE, name)
+    stream_through(asyncio.Queue)()  # some is patched with the first item
+    method = vars(queue.SimpleQueue if kind is PLAIN_QUEUE else kind)[name]
+    plain = PLAIN_METHODS[kind, name]
     assert isinstance(method, types.FunctionType)
     assert inspect.signature(method) == inspect.signature(plain)
     assert repr(method).startswith("<function ")
@@ -439,6 +476,7 @@ def test_methods_are_freed():
         Stream(queue.Queue),
         Stream(queue.LifoQueue),
         Stream(queue.PriorityQueue),
+        TaskStream(asyncio.Queue),
         from_two_producers,
         got_in_a_span,
         found_empty,
@@ -457,6 +495,7 @@ def test_methods_are_freed():
             "stream",
             "stream, last first",
             "stream, sorted",
+            "stream of tasks",
             "producers",
             "busy",
             "empty",
@@ -505,7 +544,7 @@ class Foreign(trace.NonRecordingSpan):
         vars(self).update(attributes)
 
 
-def ended():
+def ended_span():
     """Return a span that has ended."""
     span = TRACER.start_span("ended")
     span.end()
@@ -517,7 +556,7 @@ def ended():
     ("span", "sees"),
     [
         (TRACER.start_span, None),
-        (lambda _: ended(), "handed off"),
+        (lambda _: ended_span(), "handed off"),
         (lambda _: trace.INVALID_SPAN, "handed off"),
         (lambda _: Foreign(), None),
         (lambda _: Foreign(end_time=None), None),
@@ -554,112 +593,157 @@ def test_an_item_is_adopted_in_work_that_was_handed_off_with_its_span():
         detach(token)
 
 
-# --- the pairs beside a queue ---
+# --- the hooks of queues ---
 
 
-@pytest.fixture
-def pairs():
-    """Return the compiled functions for pairs; the flow lets go of what they adopt."""
-    if compiled.functions is None:
-        pytest.skip(compiled.reason)
-    yield compiled.functions
-    adoption.let_go()
+def settled(kind):
+    """Return a stream through a queue that is known to hand work on."""
+    stream = stream_through(kind)
+    for _ in range(20):
+        stream()
+    assert stream.is_settled()
+    return stream
 
 
-@pytest.mark.parametrize(("take", "expected"), [("take_first", 0), ("take_last", 2)])
-def test_the_item_at_an_end_is_taken_with_its_context(take, expected, pairs):
-    """The flow adopts the context; the pair is gone, and the others stay."""
-    contexts = [set_value("number", number) for number in range(3)]
-    items = [object() for _ in range(3)]
-    beside = deque(part for pair in zip(items, contexts, strict=True) for part in pair)
-    container = [item for item in items if item is not items[expected]]
-    assert getattr(pairs, take)(beside, items[expected], container) is True
-    assert get_value("number") == expected
-    assert list(beside)[::2] == container
+@contextlib.contextmanager
+def noting_functions():
+    """Yield a list of the library's functions in Python that this thread calls meanwhile."""
+    called = []
 
+    def note(frame, event, _):
+        if event == "call" and f"{os.sep}otel_concurrency{os.sep}" in frame.f_code.co_filename:
+            called.append(frame.f_code.co_name)
 
-@pytest.mark.parametrize("take", ["take_first", "take_last"])
-@pytest.mark.parametrize("change", ["another item", "more in the queue", "less in the queue"])
-def test_a_pair_that_is_not_expected_stays(take, change, pairs):
-    """Nothing is done, and nothing adopted: what is to be done is for the pairs in Python."""
-    item, context = object(), set_value("number", 1)
-    beside = deque((item, context) * 3)
-    container = [item] * {"more in the queue": 3, "less in the queue": 1}.get(change, 2)
-    due = object() if change == "another item" else item
-    assert getattr(pairs, take)(beside, due, container) is False
-    assert list(beside) == [item, context] * 3
-    assert get_value("number") is None
-
-
-@pytest.mark.parametrize("take", ["take_first", "take_last"])
-@pytest.mark.parametrize("empty", [None, Context(), ""], ids=repr)
-def test_a_context_that_is_empty_is_returned(take, empty, pairs):
-    """It is for the queue's loans, and so is that of an item which a busy flow has got."""
-    item = object()
-    assert getattr(pairs, take)(deque((item, empty)), item, []) is empty
-    assert dict(context_api.get_current()) == {}
-    of_a_stranger = set_value("number", 1)
-    with trace.use_span(TRACER.start_span("busy")):
-        assert getattr(pairs, take)(deque((item, of_a_stranger)), item, []) is of_a_stranger
-        assert get_value("number") is None
-        assert pairs.take_keyed({id(item): of_a_stranger}, item, []) is of_a_stranger
-        assert get_value("number") is None
-
-
-def test_a_pair_is_put_with_the_current_context(pairs):
-    """Where the queue holds another number of items than there are pairs, all are forgotten."""
-    item, token = object(), attach(set_value("key", "current"))
-    beside = Fifo((None, None), 0)
+    sys.setprofile(note)
     try:
-        pairs.put_pair(beside, item, [item])
-        assert list(beside) == [item, context_api.get_current()]
-        pairs.put_pair(beside, item, [item] * 3)
+        yield called
+    finally:
+        sys.setprofile(None)
+
+
+@where_it_is_in_use
+@pytest.mark.usefixtures("on")
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("has_context", [True, False], ids=["context", "no context"])
+def test_an_item_calls_no_function_in_python(kind, has_context):
+    """It is put, and got by two flows: one that has had an item before it, and one that has not."""
+    token = attach(Context({"key": "handed off"} if has_context else {}))
+    try:
+        stream = settled(kind) if has_context else stream_through(kind)
+        with noting_functions() as called:
+            stream.put(1, 2)
+            found = contextvars.Context().run(lambda: [stream.get(), stream.get()])
     finally:
         detach(token)
-    assert list(beside) == [UNKNOWN, None] * 3
+    assert found == ["handed off" if has_context else None] * 2
+    # What tells a consumer whether it has to wait stays a function: it looks at its callers.
+    assert set(called) <= {"_qsize", "empty"}
 
 
-def test_an_item_of_a_table_is_known_by_its_identity(pairs):
-    """One that was put twice, or of which nothing is known, is left to the table in Python."""
-    item, context = object(), set_value("number", 1)
-    token = attach(context)
-    table = {}
-    try:
-        assert pairs.put_keyed(table, item, [item]) is True
-        assert pairs.put_keyed(table, item, [item, item]) is False  # again
-        assert pairs.put_keyed(table, object(), [item] * 3) is False  # another size
-    finally:
-        detach(token)
-    assert table == {id(item): context}
-    assert pairs.take_keyed(table, object(), []) is False  # nothing is known of it
-    assert pairs.take_keyed(table, item, [item]) is False
-    assert pairs.take_keyed({id(item): deque([context])}, item, []) is False
-    assert get_value("number") is None
-    assert pairs.take_keyed(table, item, []) is True
-    assert table == {}
-    assert get_value("number") == 1
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("change", ["more", "less", "another item", "another order"])
+def test_a_container_that_was_changed_directly_has_no_contexts(kind, change):
+    """A missing parent is better than a wrong one; the items that are put later have theirs."""
+    stream = settled(kind)
+    first, second, third = 1001, 1002, 1003
+    stream.put(first, second, third)
+    items = stream.items
+    container = getattr(items, "queue", None) or items._queue
+    if change == "more":
+        container.append(1004)
+    elif change == "less":
+        del container[1]
+    elif change == "another item":
+        container[0], container[-1] = 2001, 2003
+    else:
+        container[0], container[-1] = container[-1], container[0]
+    by_identity = kind is queue.PriorityQueue and change == "another order"
+    found = [contextvars.Context().run(stream.get) for _ in range(len(container))]
+    assert found == ["handed off" if by_identity else None] * len(found)
+    assert stream() == ["handed off"] * 3
 
 
-@pytest.mark.parametrize("name", ["put_pair", "take_first", "take_last", "put_keyed", "take_keyed"])
-@pytest.mark.parametrize("size", [TypeError, ValueError, OverflowError])
-def test_a_container_whose_size_is_an_error_is_the_callers(name, size, pairs):
-    """The hook that called reports it."""
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_container_of_another_class_is_used_as_it_is(kind):
+    """What it does with an item is its own; the hooks in Python see to it."""
 
-    class Container:
+    class Own(list if kind in (queue.LifoQueue, queue.PriorityQueue) else deque):
         def __len__(self):
-            raise size
+            return super().__len__()
 
-    beside = {} if "keyed" in name else Fifo((None, None), 0)
-    with pytest.raises(size):
-        getattr(pairs, name)(beside, object(), Container())
+    stream = settled(kind)
+    name = "_queue" if kind is asyncio.Queue else "queue"
+    setattr(stream.items, name, Own(getattr(stream.items, name)))
+    assert stream() == ["handed off"] * 3
 
 
-def test_being_in_a_context_is_a_yes_or_no(pairs):
-    """An empty one is none."""
-    assert pairs.is_in_context() is False
-    token = attach(set_value("key", "value"))
-    assert pairs.is_in_context() is True
-    detach(token)
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+def test_an_item_without_a_context_of_a_settled_queue_is_nobodys(kind):
+    """A flow that has handled another one before it goes on with nothing."""
+    stream = settled(kind)
+    stream.put(1001)
+    contextvars.Context().run(stream.put, 1002)
+
+    def consume():
+        return dict((stream.get(), stream.last)[::-1] for _ in range(2))
+
+    found = contextvars.Context().run(consume)
+    assert found == {1001: "handed off", 1002: None}
+
+
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+def test_an_item_that_is_got_in_a_span_stays_outside_it(kind):
+    """A flow with a span of its own adopts nothing."""
+    stream = settled(kind)
+    stream.put(1001, 1002)
+
+    def consume():
+        with trace.use_span(TRACER.start_span("busy")):
+            return [stream.get(), stream.get()]
+
+    assert contextvars.Context().run(consume) == [None, None]
+
+
+@where_it_is_in_use
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("where", ["get_current", "attach"])
+def test_an_interrupt_in_a_hook_reaches_the_program(kind, where, replace):
+    """It is never swallowed; the items that come later have their contexts."""
+    stream = settled(kind)
+    plain, strikes = getattr(handoff, where), []
+
+    def function(*arguments):
+        if strikes:
+            strikes.pop()
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    replace([where], function)
+
+    def consume():
+        strikes.append(1)
+        return stream.get()
+
+    stream.put(1001, 1002)
+    with pytest.raises(KeyboardInterrupt):
+        contextvars.Context().run(consume)
+    assert not strikes
+    stream.items = type(stream.items)()
+    stream.put(1003)
+    assert contextvars.Context().run(stream.get) == "handed off"
+
+
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_queue_that_is_empty_raises_as_the_plain_one(kind):
+    """The container's own error comes out of the hook."""
+    with pytest.raises(IndexError):
+        settled(kind).items._get()
 
 
 # --- faults ---
@@ -787,10 +871,7 @@ def another_module():
     return module
 
 
-FUNCTIONS = (
-    *("carry_item", "run_item", "method", "begin_collection", "end_collection"),
-    *("put_pair", "take_first", "take_last", "put_keyed", "take_keyed"),
-)
+FUNCTIONS = ("carry_item", "run_item", "method", "begin_collection", "end_collection")
 
 
 @where_it_is_in_use

@@ -1,9 +1,9 @@
 /* The compiled part of the hot path: what a hand-off costs around the program's own call.
  *
  * Each function here, but those of collections, has its twin in pure Python, in handoff.py and in
- * files of _primitives, and does the same, step by step. compiled.py chooses which of the two is used.
- * Functions that the program can see stay Python functions, which call these: their frames are looked
- * for, and are in tracebacks.
+ * files of _items and _primitives, and does the same, step by step. compiled.py chooses which of the two
+ * is used. The functions of pools stay Python functions, which call these: their frames are looked for,
+ * and are in tracebacks. Methods of queues, of futures and of events are objects that call C directly.
  *
  * What handoff.py calls `attach`, `detach`, `get_current`, ... is bound when it calls bind(), and again
  * when a test calls that, which has replaced one. Where they are the methods of a context variable,
@@ -17,7 +17,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#define INTERFACE 5 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 6 /* compiled.py has the same number; a module of another is not used */
 
 /* --- what older versions lack ------------------------------------------------------------------ */
 
@@ -63,8 +63,11 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 
 /* Names of attributes. */
 #define NAMES(X) \
-    X(_result) X(future) X(capture) X(current) X(change) X(find) X(__module__) X(_end_time) \
-    X(_otel_concurrency_loans)
+    X(_result) X(future) X(find) X(__module__) X(_end_time) \
+    X(_otel_concurrency_pairs) X(pop) X(popleft)
+
+/* Slots of a seam. */
+#define SLOTS(X) X(capture) X(current) X(change)
 
 /* Objects of handoff.py. */
 #define OBJECTS(X) \
@@ -93,6 +96,11 @@ typedef struct {
         NAMES(X)
 #undef X
     } names;
+    struct {
+#define X(name) PyObject *name;
+        SLOTS(X)
+#undef X
+    } slots; /* their descriptors */
 } State;
 
 /* All that a collection has to know. */
@@ -495,14 +503,18 @@ static int adopt_in_batch(State *state, PyObject *context, PyObject *record) {
     return status;
 }
 
+/* Whether a flow's record is what adoption.py makes. */
+static int is_record(PyObject *record) {
+    return PyList_CheckExact(record) && PyList_GET_SIZE(record) == 5 &&
+           PyWeakref_Check(PyList_GET_ITEM(record, 0)) && PyLong_Check(PyList_GET_ITEM(record, 3));
+}
+
 /* The same as adopt_plainly(), of a flow that has a `record`. */
 static int adopt_again(State *state, PyObject *context, PyObject *current, PyObject *record) {
     PyObject *known, *token;
     int status, was_known;
     long stage;
-    if (!PyList_CheckExact(record) || PyList_GET_SIZE(record) != 5 ||
-        !PyWeakref_Check(PyList_GET_ITEM(record, 0)) ||
-        !PyLong_Check(PyList_GET_ITEM(record, 3))) {
+    if (!is_record(record)) {
         return NOT_PLAIN;
     }
     if (PyWeakref_GetRef(PyList_GET_ITEM(record, 0), &known) < 0) {
@@ -609,7 +621,7 @@ static int adopt_context(State *state, PyObject *context) {
     return status;
 }
 
-/* --- queue.SimpleQueue -------------------------------------------------------------------------- */
+/* --- methods that the program sees ---------------------------------------------------------------- */
 
 /* The method of a class that the program sees. It does by its C function what is usual, and leaves to
  * its twin what is not. In all that can be read from it or set it is its twin: a function in Python. */
@@ -621,13 +633,16 @@ typedef struct {
     PyObject *weak_references;
 } Method;
 
-/* What is in that tuple: the twin, the method of the plain class, and more. */
-enum { TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOOP = MARK, ASKED, STOCK = MARK };
+/* What is in that tuple: the kind, the twin, the plain method or what it calls, and more. */
+enum { KIND, TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOANS };
+enum { CONTAINER = SEAM, PAIRS = MARK, FAULT = EMPTY, OWNER, PAIRS_LOANS, SETTLED, HAS_GIVEN, UNKNOWN,
+       REPEATED, CONTEXTS }; /* of the hooks of queues; the last are descriptors of slots */
+enum { UNPAIRED = MARK, LOOP = MARK, STOCK = MARK, ASKED };
 #define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
 
-/* What a method of a name does where all is usual. */
+/* What a method of a kind does where all is usual. */
 struct Usual {
-    const char *name;
+    const char *kind;
     Py_ssize_t parts, least, most; /* how many arguments are usual, with the object */
     /* Returns NULL without an exception where it has done nothing, since something is not usual. */
     PyObject *(*run)(State *, Method *, PyObject *const *args, Py_ssize_t count);
@@ -641,16 +656,32 @@ static PyObject *leave_to_twin(void) {
     return NULL;
 }
 
-/* Whether an attribute is `wanted`. */
-static int is_same(PyObject *object, PyObject *name, PyObject *wanted) {
-    PyObject *value = PyObject_GetAttr(object, name);
+/* Read a slot of an object, whose class has `descriptor` for it. */
+static PyObject *read_slot(PyObject *object, PyObject *descriptor) {
+    PyMemberDef *member;
+    PyObject *value = NULL;
+    if (descriptor == NULL || !Py_IS_TYPE(descriptor, &PyMemberDescr_Type) ||
+        !PyObject_TypeCheck(object, PyDescr_TYPE(descriptor))) {
+        PyErr_SetString(PyExc_TypeError, "expected an object with the slot");
+        return NULL;
+    }
+    member = ((PyMemberDescrObject *)descriptor)->d_member;
+    if (member->type == T_OBJECT_EX) {
+        value = Py_XNewRef(*(PyObject **)((char *)object + member->offset));
+    }
+    return value != NULL ? value : PyMember_GetOne((const char *)object, member);
+}
+
+/* Whether a slot has what is `wanted` in it. */
+static int is_same(PyObject *object, PyObject *descriptor, PyObject *wanted) {
+    PyObject *value = read_slot(object, descriptor);
     Py_XDECREF(value);
     return value == NULL ? -1 : value == wanted;
 }
 
 /* Whether all is known of what comes back to a queue (1), or nothing yet (0); else more is noted (2). */
-static int loans_of(State *state, PyObject *queue) {
-    PyObject *loans = PyObject_GetAttr(queue, state->names._otel_concurrency_loans);
+static int loans_of(Method *self, PyObject *queue) {
+    PyObject *loans = read_slot(queue, PART(self, LOANS));
     int status = loans == NULL ? -1 : loans == Py_None ? 1 : 2 * PyObject_IsTrue(loans);
     Py_XDECREF(loans);
     return status;
@@ -660,16 +691,16 @@ static int loans_of(State *state, PyObject *queue) {
 static PyObject *put_simple(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *call[4] = {args[0]}, *function, *context, *stored = NULL, *nothing;
     int holds, loans, off = 0;
-    function = PyObject_GetAttr(PART(self, SEAM), state->names.current);
+    function = read_slot(PART(self, SEAM), state->slots.current);
     if (function == NULL) {
         return leave_to_twin();
     }
     context = function == state->get_current ? get_current(state) : NULL; /* the twin calls others */
     Py_DECREF(function);
     holds = context == NULL ? -1 : PyObject_IsTrue(context);
-    loans = holds < 0 ? -1 : loans_of(state, args[0]);
+    loans = holds < 0 ? -1 : loans_of(self, args[0]);
     if (holds > 0 && loans == 1) {
-        off = is_same(PART(self, SEAM), state->names.capture, state->capture_nothing);
+        off = is_same(PART(self, SEAM), state->slots.capture, state->capture_nothing);
         stored = off ? NULL : PyTuple_Pack(3, PART(self, MARK), args[1], context);
     } else if (holds == 0 && (loans == 0 || loans == 1)) {
         stored = Py_NewRef(args[1]);
@@ -691,19 +722,19 @@ static PyObject *put_simple(State *state, Method *self, PyObject *const *args, P
 static int is_plain(State *state, Method *self, PyObject *queue, PyObject *context, int has_adopted) {
     int status;
     if (has_adopted || context != NULL) {
-        status = is_same(PART(self, SEAM), state->names.capture, state->capture_nothing);
+        status = is_same(PART(self, SEAM), state->slots.capture, state->capture_nothing);
         if (status != 0) {
             return status < 0 ? -1 : 0;
         }
     }
     if (context != NULL) {
-        return is_same(PART(self, SEAM), state->names.change, Py_None);
+        return is_same(PART(self, SEAM), state->slots.change, Py_None);
     }
     context = get_current(state);
     status = context == NULL ? -1 : PyObject_IsTrue(context);
     Py_XDECREF(context);
     if (status == 0) {
-        status = loans_of(state, queue);
+        status = loans_of(self, queue);
         return status < 0 ? -1 : status != 2;
     }
     return status < 0 ? -1 : 0;
@@ -762,7 +793,7 @@ static PyObject *get_simple(State *state, Method *self, PyObject *const *args, P
 /* add_done_callback(self, fn) of a future */
 static PyObject *add_callback(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *call[2] = {args[0]}, *context = NULL, *module = NULL, *nothing;
-    int status = is_same(PART(self, SEAM), state->names.capture, state->capture);
+    int status = is_same(PART(self, SEAM), state->slots.capture, state->capture);
     if (status > 0 && (PyObject *)Py_TYPE(args[0]) == PART(self, STOCK) && PyCallable_Check(args[1]) &&
         !PyObject_TypeCheck(args[1], (PyTypeObject *)state->Call)) {
         module = PyObject_GetAttr(args[1], state->names.__module__);
@@ -805,11 +836,349 @@ static PyObject *iterate(State *state, Method *self, PyObject *const *args, Py_s
     return status == 0 ? PyTuple_Type.tp_iter(args[0]) : leave_to_twin();
 }
 
+/* --- the hooks of queues -------------------------------------------------------------------------- */
+
+/* `_put` and `_get` of the stock queues do what their twins do with a queue whose pairs are known by heart,
+ * or that has none and needs none. That is found out before the queue is touched; all else is left to the
+ * twin. The pairs of a queue in order are a deque: item, context, item, context, ... Those of a
+ * PriorityQueue are a dictionary: of an item's id, its context. */
+enum Order { FIRST, LAST, LEAST }; /* which item comes out */
+
+/* What such a method works with; each is NULL until it is known. */
+typedef struct {
+    PyObject *container, *pairs, *loans;
+} Held;
+
+static void drop(Held *held) {
+    Py_XDECREF(held->container);
+    Py_XDECREF(held->pairs);
+    Py_XDECREF(held->loans);
+}
+
+/* Call a method of deque, where `argument` may be NULL. */
+static PyObject *call_deque(PyObject *method, PyObject *deque, PyObject *argument) {
+    PyObject *args[2] = {deque, argument};
+    return PyObject_Vectorcall(method, args, argument == NULL ? 1 : 2, NULL);
+}
+
+static int append(State *state, PyObject *deque, PyObject *object) {
+    PyObject *nothing = call_deque(state->append, deque, object);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+static int is_true(PyObject *object, PyObject *descriptor) {
+    PyObject *value = read_slot(object, descriptor);
+    int status = value == NULL ? -1 : PyObject_IsTrue(value);
+    Py_XDECREF(value);
+    return status;
+}
+
+/* Find out what a queue holds. Return whether its pairs are known by heart (1), or there is nothing to do
+ * but what the plain method does (0). */
+static int look_at(State *state, Method *self, PyObject *queue, enum Order order, int puts, Held *held) {
+    PyObject *context;
+    int status;
+    held->container = PyObject_GetAttr(queue, PART(self, CONTAINER));
+    held->pairs = held->container == NULL ? NULL : PyObject_GetAttr(queue, state->names._otel_concurrency_pairs);
+    if (held->pairs == NULL || (!PyList_CheckExact(held->container) &&
+                                (PyObject *)Py_TYPE(held->container) != state->deque)) {
+        return -1;
+    }
+    if (held->pairs == Py_None) {
+        context = get_current(state);
+        status = context == NULL ? -1 : PyObject_IsTrue(context);
+        Py_XDECREF(context);
+        return status == 0 ? 0 : -1;
+    }
+    if ((PyObject *)Py_TYPE(held->pairs) != PART(self, PAIRS)) {
+        return -1;
+    }
+    if (order == FIRST) {
+        return 1; /* those of another class are watched */
+    }
+    held->loans = read_slot(held->pairs, PART(self, PAIRS_LOANS));
+    if (held->loans == NULL || is_true(held->loans, PART(self, SETTLED)) <= 0) {
+        return -1;
+    }
+    return puts && is_true(held->loans, PART(self, HAS_GIVEN)) != 0 ? -1 : 1;
+}
+
+/* Report a fault by the function of the twin, and clear it. An interrupt is left as it is. */
+static int report_fault(Method *self, const char *step) {
+    PyObject *error, *nothing;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    error = PyErr_GetRaisedException();
+    nothing = PyObject_CallFunction(PART(self, FAULT), "sO", step, error);
+    Py_DECREF(error);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+/* Do what Fifo.put() does. */
+static int pair_up(State *state, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
+    PyObject *nothing;
+    if (append(state, held->pairs, item) < 0 || append(state, held->pairs, context) < 0) {
+        return -1;
+    }
+    if (PyObject_Size(held->pairs) == 2 * size) {
+        return 0;
+    }
+    nothing = PyObject_CallMethod(held->pairs, "forget", "n", size);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+/* Set `contexts` to those of a Keyed where no item is there twice, and all are known; else to NULL. */
+static int get_contexts(Method *self, PyObject *pairs, PyObject **contexts) {
+    int unknown = is_true(pairs, PART(self, UNKNOWN));
+    int repeated = unknown != 0 ? unknown : is_true(pairs, PART(self, REPEATED));
+    *contexts = repeated != 0 ? NULL : read_slot(pairs, PART(self, CONTEXTS));
+    if (*contexts != NULL && !PyDict_CheckExact(*contexts)) {
+        Py_CLEAR(*contexts);
+    }
+    return repeated < 0 || PyErr_Occurred() ? -1 : 0;
+}
+
+/* Do what Keyed.put() does. */
+static int note(Method *self, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
+    PyObject *contexts, *key, *nothing;
+    int done = 0, status = get_contexts(self, held->pairs, &contexts);
+    if (status == 0 && contexts != NULL && PyDict_GET_SIZE(contexts) + 1 == size) {
+        key = PyLong_FromVoidPtr(item);
+        status = key == NULL || PyDict_SetDefault(contexts, key, context) == NULL ? -1 : 0;
+        done = PyDict_GET_SIZE(contexts) == size; /* it was not there before */
+        Py_XDECREF(key);
+    }
+    Py_XDECREF(contexts);
+    if (status == 0 && !done) {
+        nothing = PyObject_CallMethod(held->pairs, "put", "OOn", item, context, size);
+        status = nothing == NULL ? -1 : 0;
+        Py_XDECREF(nothing);
+    }
+    return status;
+}
+
+/* Put an item into the container itself. */
+static int store(State *state, Method *self, PyObject *container, PyObject *item, enum Order order) {
+    PyObject *args[2] = {container, item}, *nothing;
+    if (order != LEAST) {
+        return PyList_CheckExact(container) ? PyList_Append(container, item)
+                                            : append(state, container, item);
+    }
+    nothing = PyObject_Vectorcall(PART(self, PLAIN), args, 2, NULL);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+/* Put an item, and remember the current context with it. */
+static PyObject *put_item(State *state, Method *self, PyObject *const *args, enum Order order) {
+    Held held = {NULL, NULL, NULL};
+    PyObject *context;
+    Py_ssize_t size;
+    int known = look_at(state, self, args[0], order, 1, &held), status;
+    if (known < 0) {
+        drop(&held);
+        return leave_to_twin();
+    }
+    status = store(state, self, held.container, args[1], order);
+    if (status == 0 && known) {
+        context = get_current(state);
+        size = context == NULL ? -1 : PyObject_Size(held.container);
+        if (size < 0) {
+            status = -1;
+        } else if (order == LEAST) {
+            status = note(self, &held, args[1], context, size);
+        } else {
+            status = pair_up(state, &held, args[1], context, size);
+        }
+        status = status < 0 ? report_fault(self, "put") : 0;
+        Py_XDECREF(context);
+    }
+    drop(&held);
+    return status < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Have the flow adopt the `context` of an item that it has got, of which this takes the reference. Return
+ * True; or the context, where that is empty, or the flow is busy: it is to be noted as a loan. */
+static PyObject *hand_over(State *state, PyObject *context) {
+    int status = context == NULL ? -1 : PyObject_IsTrue(context);
+    int busy = status > 0 ? adopt_context(state, context) : !status;
+    if (status < 0 || busy < 0) {
+        Py_XDECREF(context);
+        return NULL;
+    }
+    if (!busy) {
+        Py_DECREF(context);
+        Py_RETURN_TRUE;
+    }
+    return context;
+}
+
+/* Hand the item over that has come out at one end, if the pairs have it there. Return False otherwise. */
+static PyObject *hand_pair_over(State *state, Held *held, PyObject *item, enum Order order) {
+    PyObject *take = order == LAST ? state->pop : state->popleft, *due, *first, *second;
+    Py_ssize_t size = PyObject_Size(held->container);
+    if (size < 0) {
+        return NULL;
+    }
+    if (PyObject_Size(held->pairs) != 2 * size + 2) {
+        Py_RETURN_FALSE;
+    }
+    if ((due = PySequence_GetItem(held->pairs, order == LAST ? 2 * size : 0)) == NULL) {
+        return NULL;
+    }
+    Py_DECREF(due); /* only which it is matters */
+    if (due != item) {
+        Py_RETURN_FALSE;
+    }
+    first = call_deque(take, held->pairs, NULL);
+    second = first == NULL ? NULL : call_deque(take, held->pairs, NULL);
+    if (second == NULL) {
+        Py_XDECREF(first);
+        return NULL;
+    }
+    Py_DECREF(order == LAST ? second : first); /* the item */
+    return hand_over(state, order == LAST ? first : second);
+}
+
+/* Hand the item over that was the least, with the context that Keyed.take() returns. */
+static PyObject *hand_noted_over(State *state, Method *self, Held *held, PyObject *item) {
+    PyObject *contexts, *key, *context = NULL;
+    Py_ssize_t size = PyObject_Size(held->container);
+    int status = size < 0 ? -1 : get_contexts(self, held->pairs, &contexts);
+    if (status < 0) {
+        return NULL;
+    }
+    if (contexts != NULL && PyDict_GET_SIZE(contexts) == size + 1) {
+        key = PyLong_FromVoidPtr(item);
+        status = key == NULL ? -1 : PyDict_GetItemRef(contexts, key, &context);
+        if (status > 0 && PyObject_TypeCheck(context, (PyTypeObject *)state->deque)) {
+            Py_CLEAR(context); /* it was put more than once */
+        } else if (status > 0 && PyDict_DelItem(contexts, key) < 0) {
+            Py_CLEAR(context);
+            status = -1;
+        } else if (size == 0 && context != NULL) {
+            PyDict_Clear(contexts); /* frees the memory of one that was large */
+        }
+        Py_XDECREF(key);
+    }
+    Py_XDECREF(contexts);
+    if (status >= 0 && context == NULL) {
+        context = PyObject_CallMethod(held->pairs, "take", "On", item, size);
+    }
+    return hand_over(state, context);
+}
+
+/* Take an item out of the container itself. */
+static PyObject *take_out(State *state, Method *self, PyObject *container, enum Order order) {
+    if (order == LEAST) {
+        return PyObject_CallOneArg(PART(self, PLAIN), container);
+    }
+    if ((PyObject *)Py_TYPE(container) == state->deque) {
+        return call_deque(order == LAST ? state->pop : state->popleft, container, NULL);
+    }
+    return PyObject_CallMethodNoArgs(container, order == LAST ? state->names.pop : state->names.popleft);
+}
+
+/* Get an item, and have the flow adopt the context that it was put in. */
+static PyObject *get_item(State *state, Method *self, PyObject *queue, enum Order order) {
+    Held held = {NULL, NULL, NULL};
+    PyObject *item, *done, *nothing;
+    int known = look_at(state, self, queue, order, 0, &held);
+    if (known < 0) {
+        drop(&held);
+        return leave_to_twin();
+    }
+    item = take_out(state, self, held.container, order);
+    if (item != NULL && known) {
+        done = order == LEAST ? hand_noted_over(state, self, &held, item)
+                              : hand_pair_over(state, &held, item, order);
+        if (done == Py_False) {
+            nothing = PyObject_CallFunctionObjArgs(PART(self, DELIVER), queue, item, PART(self, OWNER), NULL);
+        } else if (done != NULL && done != Py_True) {
+            nothing = PyObject_CallFunctionObjArgs(PART(self, LEND), order == FIRST ? queue : held.loans, item,
+                                                   done, NULL);
+        } else {
+            nothing = Py_XNewRef(done);
+        }
+        Py_XDECREF(done);
+        Py_XDECREF(nothing);
+        if (nothing == NULL && report_fault(self, "get") < 0) {
+            Py_CLEAR(item);
+        }
+    }
+    drop(&held);
+    return item;
+}
+
+#define HOOK(name, call) \
+    static PyObject *name(State *state, Method *self, PyObject *const *args, Py_ssize_t Py_UNUSED(count)) { \
+        return call; \
+    }
+HOOK(put_in_order, put_item(state, self, args, FIRST))
+HOOK(put_on_top, put_item(state, self, args, LAST))
+HOOK(put_sorted, put_item(state, self, args, LEAST))
+HOOK(get_first, get_item(state, self, args[0], FIRST))
+HOOK(get_last, get_item(state, self, args[0], LAST))
+HOOK(get_least, get_item(state, self, args[0], LEAST))
+#undef HOOK
+
+/* Do what `get` of an asyncio.Queue does before its coroutine is made: a flow that has begun a span for its
+ * last item goes back to its idle context. Return whether that is all. */
+static int go_back(State *state, Method *self, PyObject *queue, PyObject *record) {
+    PyObject *pairs = PyObject_GetAttr(queue, state->names._otel_concurrency_pairs);
+    PyObject *container = pairs == NULL ? NULL : PyObject_GetAttr(queue, PART(self, CONTAINER));
+    PyObject *known = NULL, *current = NULL, *idle, *token;
+    int status = container == NULL ? -1 : 0;
+    if (status == 0 && pairs != PART(self, UNPAIRED)) {
+        if (PyObject_Size(container) <= 0 || !is_record(record)) {
+            status = -1; /* it lets go, and waits */
+        } else if (PyLong_AsLong(PyList_GET_ITEM(record, 3)) > PyLong_AsLong(state->FRESH)) {
+            status = PyWeakref_GetRef(PyList_GET_ITEM(record, 0), &known);
+            current = status > 0 ? get_current(state) : NULL;
+            status = status > 0 && current == NULL ? -1 : status;
+        }
+    }
+    if (current != NULL && known == current) {
+        idle = Py_NewRef(PyList_GET_ITEM(record, 1));
+        token = attach(state, idle); /* the record stays: the next item overwrites it */
+        status = token == NULL ? -1 : 0;
+        Py_XDECREF(token);
+        Py_DECREF(idle);
+    }
+    Py_XDECREF(known);
+    Py_XDECREF(current);
+    Py_XDECREF(container);
+    Py_XDECREF(pairs);
+    return status >= 0;
+}
+
+/* get(self) of an asyncio.Queue */
+static PyObject *ask(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *record;
+    int is_all = get_adopted(state, &record) == 0;
+    if (is_all && record != NULL && record != Py_None) {
+        is_all = go_back(state, self, args[0], record);
+    }
+    Py_XDECREF(record);
+    return is_all ? PyObject_Vectorcall(PART(self, PLAIN), args, count, NULL) : leave_to_twin();
+}
+
 static const struct Usual all_usual[] = {
-    {"put", 7, 2, 4, put_simple},
-    {"get", 7, 1, 1, get_simple},
-    {"add_done_callback", 4, 2, 2, add_callback},
-    {"__iter__", 5, 1, 1, iterate},
+    {"SimpleQueue.put", 9, 2, 4, put_simple},
+    {"SimpleQueue.get", 9, 1, 1, get_simple},
+    {"Future.add_done_callback", 5, 2, 2, add_callback},
+    {"Event.__iter__", 6, 1, 1, iterate},
+    {"Queue._put", 15, 2, 2, put_in_order},
+    {"Queue._get", 15, 1, 1, get_first},
+    {"LifoQueue._put", 15, 2, 2, put_on_top},
+    {"LifoQueue._get", 15, 1, 1, get_last},
+    {"PriorityQueue._put", 15, 2, 2, put_sorted},
+    {"PriorityQueue._get", 15, 1, 1, get_least},
+    {"asyncio.Queue.get", 5, 1, 1, ask},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -909,7 +1278,7 @@ static PyObject *carry_item(PyObject *module, PyObject *const *args, Py_ssize_t 
         return NULL;
     }
     function = PY_VERSION_HEX >= 0x030E0000 ? PySequence_GetItem(args[2], 0) : Py_NewRef(args[2]);
-    capture = function == NULL ? NULL : PyObject_GetAttr(args[0], state->names.capture);
+    capture = function == NULL ? NULL : read_slot(args[0], state->slots.capture);
     if (capture != NULL && capture == state->capture) {
         context = get_current(state);
         status = context == NULL ? -1 : PyObject_IsTrue(context);
@@ -971,21 +1340,22 @@ static PyObject *adopt_or(PyObject *module, PyObject *const *args, Py_ssize_t co
     return PyObject_GetAttrString(module, "adopt");
 }
 
-/* method(twin, *parts): return a method that is `twin`, a function of one of the names in all_usual. */
+/* method(kind, twin, *parts): return a method that is `twin`, a function in Python, of a kind in all_usual. */
 static PyObject *method(PyObject *module, PyObject *parts) {
     State *state = PyModule_GetState(module);
     const struct Usual *usual = all_usual;
-    PyObject *twin = PyTuple_GET_SIZE(parts) == 0 ? Py_None : PyTuple_GET_ITEM(parts, TWIN);
+    PyObject *kind = PyTuple_GET_SIZE(parts) <= TWIN ? Py_None : PyTuple_GET_ITEM(parts, KIND);
     Method *made;
     if (expect(state, 0, 0, 0) < 0) {
         return NULL;
     }
-    while (PyFunction_Check(twin) && usual->name != NULL &&
-           PyUnicode_CompareWithASCIIString(((PyFunctionObject *)twin)->func_name, usual->name) != 0) {
+    while (PyUnicode_Check(kind) && usual->kind != NULL &&
+           PyUnicode_CompareWithASCIIString(kind, usual->kind) != 0) {
         usual++;
     }
-    if (!PyFunction_Check(twin) || usual->parts != PyTuple_GET_SIZE(parts)) {
-        PyErr_SetString(PyExc_TypeError, "expected a function of a known name, and its parts");
+    if (!PyUnicode_Check(kind) || usual->parts != PyTuple_GET_SIZE(parts) ||
+        !PyFunction_Check(PyTuple_GET_ITEM(parts, TWIN))) {
+        PyErr_SetString(PyExc_TypeError, "expected a known kind, a function, and its parts");
         return NULL;
     }
     if ((made = PyObject_GC_New(Method, (PyTypeObject *)state->Method)) == NULL) {
@@ -997,177 +1367,6 @@ static PyObject *method(PyObject *module, PyObject *parts) {
     made->weak_references = NULL;
     PyObject_GC_Track((PyObject *)made);
     return (PyObject *)made;
-}
-
-/* --- the pairs beside a queue -------------------------------------------------------------------- */
-
-/* Those of a queue in order are a deque: item, context, item, context, ... Those of a PriorityQueue are
- * a dictionary: of an item's id, its context. The hooks of the queues, which are Python functions, call
- * these with the queue's container, when the item is in it, or out of it. They do what is done of an
- * item and a place as expected; of another one they leave all as it is, and return False. */
-
-/* Call a method of deque, where `argument` may be NULL. */
-static PyObject *call_deque(PyObject *method, PyObject *pairs, PyObject *argument) {
-    PyObject *args[2] = {pairs, argument};
-    return PyObject_Vectorcall(method, args, argument == NULL ? 1 : 2, NULL);
-}
-
-static int append(State *state, PyObject *pairs, PyObject *object) {
-    PyObject *nothing = call_deque(state->append, pairs, object);
-    Py_XDECREF(nothing);
-    return nothing == NULL ? -1 : 0;
-}
-
-/* Check what one of these was called with: pairs of that class, an item, and the container. */
-static int expect_pairs(State *state, PyObject *const *args, Py_ssize_t count, PyObject *class) {
-    if (expect(state, count, 3, 3) < 0) {
-        return -1;
-    }
-    if (!PyObject_TypeCheck(args[0], (PyTypeObject *)class)) {
-        PyErr_SetString(PyExc_TypeError, "something else was expected as pairs");
-        return -1;
-    }
-    return 0;
-}
-
-/* put_pair(pairs, item, container): what Fifo.put() does, with the current context. */
-static PyObject *put_pair(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
-    PyObject *context, *nothing;
-    Py_ssize_t size;
-    int status;
-    if (expect_pairs(state, args, count, state->deque) < 0 || append(state, args[0], args[1]) < 0 ||
-        (context = get_current(state)) == NULL) {
-        return NULL;
-    }
-    status = append(state, args[0], context);
-    Py_DECREF(context);
-    size = status < 0 ? -1 : PyObject_Size(args[2]);
-    if (size < 0) {
-        return NULL;
-    }
-    if (PyObject_Size(args[0]) != 2 * size) {
-        nothing = PyObject_CallMethod(args[0], "forget", "n", size);
-        Py_XDECREF(nothing);
-        if (nothing == NULL) {
-            return NULL;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-/* Have the flow adopt the `context` of an item that it has got, of which this takes the reference. Return
- * True; or the context, where that is empty, or the flow is busy: it is to be noted as a loan. */
-static PyObject *hand_over(State *state, PyObject *context) {
-    int status = context == NULL ? -1 : PyObject_IsTrue(context);
-    int busy = status > 0 ? adopt_context(state, context) : !status;
-    if (status < 0 || busy < 0) {
-        Py_XDECREF(context);
-        return NULL;
-    }
-    if (!busy) {
-        Py_DECREF(context);
-        Py_RETURN_TRUE;
-    }
-    return context;
-}
-
-/* Take the pair of an item from one end, if it is the due one. */
-static PyObject *take_end(PyObject *module, PyObject *const *args, Py_ssize_t count, int is_last) {
-    State *state = PyModule_GetState(module);
-    PyObject *due, *context, *other;
-    Py_ssize_t size;
-    if (expect_pairs(state, args, count, state->deque) < 0 || (size = PyObject_Size(args[2])) < 0) {
-        return NULL;
-    }
-    if (PyObject_Size(args[0]) != 2 * size + 2) {
-        Py_RETURN_FALSE;
-    }
-    if ((due = PySequence_GetItem(args[0], is_last ? 2 * size : 0)) == NULL) {
-        return NULL;
-    }
-    Py_DECREF(due); /* only which it is matters */
-    if (due != args[1]) {
-        Py_RETURN_FALSE;
-    }
-    other = call_deque(is_last ? state->pop : state->popleft, args[0], NULL);
-    context = other == NULL ? NULL : call_deque(is_last ? state->pop : state->popleft, args[0], NULL);
-    if (context != NULL && is_last) {
-        Py_DECREF(context);
-        context = other;
-    } else {
-        Py_XDECREF(other);
-    }
-    return hand_over(state, context);
-}
-
-/* take_first(pairs, item, container): what Fifo.take() does; and hand the item over. */
-static PyObject *take_first(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    return take_end(module, args, count, 0);
-}
-
-/* take_last(pairs, item, container): the same of Lifo. */
-static PyObject *take_last(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    return take_end(module, args, count, 1);
-}
-
-/* put_keyed(contexts, item, container): what Keyed.put() does, where the item was not put before. */
-static PyObject *put_keyed(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
-    PyObject *key, *context, *known = NULL;
-    Py_ssize_t size;
-    if (expect_pairs(state, args, count, (PyObject *)&PyDict_Type) < 0 ||
-        (size = PyObject_Size(args[2])) < 0) {
-        return NULL;
-    }
-    if (PyDict_GET_SIZE(args[0]) + 1 != size) {
-        Py_RETURN_FALSE;
-    }
-    key = PyLong_FromVoidPtr(args[1]);
-    context = key == NULL ? NULL : get_current(state);
-    known = context == NULL ? NULL : PyDict_SetDefault(args[0], key, context);
-    Py_XDECREF(context);
-    Py_XDECREF(key);
-    return known == NULL ? NULL : PyBool_FromLong(PyDict_GET_SIZE(args[0]) == size);
-}
-
-/* take_keyed(contexts, item, container): what Keyed.take() does of such an item; and hand it over. */
-static PyObject *take_keyed(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
-    PyObject *key, *context = NULL;
-    Py_ssize_t size;
-    int status;
-    if (expect_pairs(state, args, count, (PyObject *)&PyDict_Type) < 0 ||
-        (size = PyObject_Size(args[2])) < 0) {
-        return NULL;
-    }
-    if (PyDict_GET_SIZE(args[0]) != size + 1) {
-        Py_RETURN_FALSE;
-    }
-    key = PyLong_FromVoidPtr(args[1]);
-    status = key == NULL ? -1 : PyDict_GetItemRef(args[0], key, &context);
-    if (status > 0 && PyObject_TypeCheck(context, (PyTypeObject *)state->deque)) {
-        status = 0; /* it was put more than once */
-    }
-    if (status > 0 && (status = PyDict_DelItem(args[0], key)) == 0) {
-        if (PyDict_GET_SIZE(args[0]) == 0) {
-            PyDict_Clear(args[0]); /* frees the memory of one that was large */
-        }
-        Py_DECREF(key);
-        return hand_over(state, context);
-    }
-    Py_XDECREF(context);
-    Py_XDECREF(key);
-    return status < 0 ? NULL : PyBool_FromLong(0);
-}
-
-/* is_in_context(): whether the current context is not empty. */
-static PyObject *is_in_context(PyObject *module, PyObject *const *Py_UNUSED(args),
-                               Py_ssize_t Py_UNUSED(count)) {
-    PyObject *context = get_current(PyModule_GetState(module));
-    int holds = context == NULL ? -1 : PyObject_IsTrue(context);
-    Py_XDECREF(context);
-    return holds < 0 ? NULL : PyBool_FromLong(holds);
 }
 
 /* --- collections ---------------------------------------------------------------------------------- */
@@ -1260,6 +1459,23 @@ static int set_named(State *state, const char *name, PyObject **place) {
     return found == NULL ? -1 : 0;
 }
 
+/* Keep the descriptors of a seam's slots. */
+static int set_slots(State *state) {
+    PyObject *class = PyDict_GetItemString(state->namespace, "Seam"), *found;
+    if (class == NULL) {
+        PyErr_SetString(PyExc_NameError, "Seam");
+        return -1;
+    }
+    Py_INCREF(class);
+#define X(name) \
+    found = PyObject_GetAttrString(class, #name); \
+    Py_XSETREF(state->slots.name, found);
+    SLOTS(X)
+#undef X
+    Py_DECREF(class);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 /* Where `attach` is a method of a context variable, keep that variable. */
 static void set_variable(State *state) {
     PyObject *owner = NULL;
@@ -1293,7 +1509,7 @@ static PyObject *bind(PyObject *module, PyObject *namespace) {
     if (!PyContextVar_CheckExact(state->adopted) || !PyDict_Check(state->bodies) ||
         !PyDict_Check(state->ages) || !PyType_Check(state->Context)) {
         PyErr_SetString(PyExc_TypeError, "something else was expected in the namespace");
-    } else if (make_class(module, state) == 0) {
+    } else if (set_slots(state) == 0 && make_class(module, state) == 0) {
         Py_RETURN_NONE;
     }
 failed:
@@ -1308,12 +1524,6 @@ static PyMethodDef functions[] = {
     {"adopt", adopt, METH_O, NULL},
     {"adopt_or", (PyCFunction)(void (*)(void))adopt_or, METH_FASTCALL, NULL},
     {"method", method, METH_VARARGS, NULL},
-    {"put_pair", (PyCFunction)(void (*)(void))put_pair, METH_FASTCALL, NULL},
-    {"take_first", (PyCFunction)(void (*)(void))take_first, METH_FASTCALL, NULL},
-    {"take_last", (PyCFunction)(void (*)(void))take_last, METH_FASTCALL, NULL},
-    {"put_keyed", (PyCFunction)(void (*)(void))put_keyed, METH_FASTCALL, NULL},
-    {"take_keyed", (PyCFunction)(void (*)(void))take_keyed, METH_FASTCALL, NULL},
-    {"is_in_context", (PyCFunction)(void (*)(void))is_in_context, METH_FASTCALL, NULL},
     {"begin_collection", (PyCFunction)(void (*)(void))begin_collection, METH_FASTCALL, NULL},
     {"end_collection", (PyCFunction)(void (*)(void))end_collection, METH_FASTCALL, NULL},
     {"is_collecting", is_collecting, METH_NOARGS, NULL},
@@ -1356,6 +1566,9 @@ static int traverse(PyObject *module, visitproc visit, void *arg) {
 #define X(name) Py_VISIT(state->name);
     REFERENCES(X)
 #undef X
+#define X(name) Py_VISIT(state->slots.name);
+    SLOTS(X)
+#undef X
     return 0;
 }
 
@@ -1363,6 +1576,9 @@ static int clear(PyObject *module) {
     State *state = PyModule_GetState(module);
 #define X(name) Py_CLEAR(state->name);
     REFERENCES(X)
+#undef X
+#define X(name) Py_CLEAR(state->slots.name);
+    SLOTS(X)
 #undef X
     return 0;
 }

@@ -22,7 +22,7 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 5
+INTERFACE = 6
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
@@ -50,42 +50,12 @@ class Functions(Protocol):
         A context has its span under ``span_key``; ``invalid`` stands for none.
         """
 
-    def method(self, twin: Any, /, *parts: object) -> Any:
+    def method(self, kind: str, twin: Any, /, *parts: object) -> Any:
         """Return a method that is called as ``twin`` is, and leaves what is not usual to it.
 
-        ``put`` or ``get`` of a ``SimpleQueue``, ``add_done_callback`` of a future, or ``__iter__``
-        of an event of ``sched``.
-
-        What is read from the method, or set in it, is an attribute of ``twin``.
+        ``kind`` is the class and the method, such as ``SimpleQueue.put``; what its ``parts`` are is
+        in ``_compiled.c``. What is read from the method, or set in it, is an attribute of ``twin``.
         """
-
-    def put_pair(self, pairs: Any, item: object, container: object, /) -> None:
-        """Do what ``Fifo.put`` does, with the current context and the size of ``container``."""
-
-    def take_first(self, pairs: Any, item: object, container: object, /) -> Any:
-        """Do what ``Fifo.take`` does, and have the flow adopt the context that it returns.
-
-        Return True where that is all. False: nothing was done, since the item is not the one that
-        was expected. Otherwise the context is returned, as a loan is to be noted: it is empty, or
-        the flow has a span of its own.
-        """
-
-    def take_last(self, pairs: Any, item: object, container: object, /) -> Any:
-        """Do the same of a ``Lifo``."""
-
-    def put_keyed(self, contexts: Any, item: object, container: object, /) -> bool:
-        """Do what ``Keyed.put`` does with its ``contexts``, and return whether that was done.
-
-        It is not where an item was put twice, or one is not known of.
-        """
-        ...
-
-    def take_keyed(self, contexts: Any, item: object, container: object, /) -> Any:
-        """Do what :meth:`take_first` does, with the contexts of a ``Keyed``."""
-
-    def is_in_context(self) -> bool:
-        """Return whether the current context is not empty."""
-        ...
 
     def begin_collection(self, phase: str, info: object, /) -> None:
         """Attach an empty context, for ``gc.callbacks``: a collection begins in this thread.

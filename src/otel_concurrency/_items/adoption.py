@@ -204,8 +204,14 @@ def _bury(record: Record) -> tuple[tuple[ref[Context], Context], ...]:
 
     They are still alive, and another context was attached on top of them.
     """
-    layers = ((record[0], record[1]), *record[2])
-    return tuple(layer for layer in layers if layer[0]() is not None)[:_DEEPEST]
+    layers, newest = [], record[0]()
+    if newest is not None:
+        layers.append((record[0], record[1]))
+    for layer in record[2]:
+        context = layer[0]()
+        if context is not None and context is not newest:
+            layers.append(layer)
+    return tuple(layers[:_DEEPEST])
 
 
 def let_go() -> None:

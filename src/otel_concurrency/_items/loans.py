@@ -166,11 +166,13 @@ _put_first: ContextVar[object] = ContextVar("otel_concurrency_put_first", defaul
 class Loans:
     """What has been taken out of one queue, and may come back. Its methods may raise."""
 
-    # Most queues never need another value.
-    settled = False
+    __slots__ = ("__dict__", "has_given", "settled")  # what each item asks is quickest so
+
+    settled: bool
     """Whether the queue is known to hand work on."""
-    has_given = False
+    has_given: bool
     """Whether items were taken out before anything was noted: one of these may come back."""
+    # Most queues never need another value.
     noted = False
     """Whether anything was."""
     _lacked = False
@@ -196,6 +198,7 @@ class Loans:
         ``enough`` is how many items are to be taken, with nothing coming back in between, before
         the queue is settled; ``by_value`` says that it gives copies, known by their value.
         """
+        self.settled = self.has_given = False
         self._enough = enough
         self._by_value = by_value
         self._by_key: dict[object, Loan] = {}

@@ -13,13 +13,11 @@ a copy or a pickle of a queue they become None.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import compiled
-from otel_concurrency._core.handoff import get_current
 from otel_concurrency._items.loans import SOON, Loans
 
 Owners = tuple[type | None, type | None]
@@ -33,22 +31,11 @@ _MARK = ""
 """Stands for a context; false, as is that of an item that was put without one."""
 
 
-put_pair, take_first, take_last, put_keyed, take_keyed = (
-    getattr(compiled.functions, name, None)
-    for name in ("put_pair", "take_first", "take_last", "put_keyed", "take_keyed")
-)
-"""What the hooks call where there is a compiled part, which says what they do. Otherwise None."""
-
-is_in_context: Callable[[], object] = getattr(compiled.functions, "is_in_context", get_current)
-"""Tells whether the current context is not empty. May raise."""
-
-
 class Fifo(deque[Any]):
     """Pairs for a first-in first-out container, stored as item, context, item, context, ...
 
-    They refer to the items themselves, so no other object can get an item's id meanwhile. In pure
-    Python the hooks of the stock queues contain the code of :meth:`put` and :meth:`take` instead of
-    calling them.
+    They refer to the items themselves, so no other object can get an item's id meanwhile. The hooks
+    of the stock queues contain the code of :meth:`put` and :meth:`take` instead of calling them.
     """
 
     __slots__ = ("_marked", "loans", "owners", "stored")
@@ -262,6 +249,13 @@ class Sorted(Keyed):
     """Those of a stock ``PriorityQueue``, whose contexts stay as they are."""
 
     __slots__ = ()
+
+
+def slots_of(kind: Any) -> tuple[Any, ...]:
+    """Return what a hook in C reads of pairs, by which their classes read it."""
+    of_keyed = (getattr(kind, name, None) for name in ("unknown", "repeated", "contexts"))
+    loans: Any = Loans
+    return kind.loans, loans.settled, loans.has_given, *of_keyed
 
 
 def watch(pairs: Pairs) -> None:

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.handoff import get_current
 from otel_concurrency._core.patching import Layer, apply_all, definer, family, method_of, undo_all
 from otel_concurrency._items import adoption
@@ -58,21 +58,25 @@ def shutdown_layers(stock: type) -> list[Layer]:
     return [Layer(stock, "shutdown", adoption.abstaining)] if hasattr(stock, "shutdown") else []
 
 
+Inlined = Mapping[str, tuple[Any, tuple[str, ...], tuple[Any, ...]]]
+"""By the name of a method: the hook that contains its body, the names that this body uses, by which
+it is recognized, and the parts of the method in C, if there is one."""
+
+
 class QueueHooks:
     """The hooks of one module's queues. They are applied and undone like a layer."""
 
     def __init__(
         self,
         pairing: Pairing,
-        inlined: Mapping[type, Mapping[str, tuple[Any, ...]]],
+        inlined: Mapping[type, Inlined],
         later: tuple[Layer, ...] = (),
     ) -> None:
         """Take the pairing that the hooks call.
 
-        ``inlined`` are, by stock class, hooks that contain the body of the stock method, each with
-        the names that this body uses, by which it is recognized. The layers ``later`` are applied
-        when tracking of the first queue starts: a program that never has a context does not pay for
-        them.
+        ``inlined`` are, by stock class, hooks that contain the body of the stock method. The layers
+        ``later`` are applied when tracking of the first queue starts: a program that never has a
+        context does not pay for them.
         """
         self._pairing = pairing
         self._inlined = inlined
@@ -275,11 +279,15 @@ class QueueHooks:
 
     def _inline(self, owner: type, name: str, plain: Any) -> Any:
         """Return the hook that inlines ``plain``; None unless that is the known stock method."""
-        hook, *names = self._inlined.get(owner, {}).get(name, (None,))
+        hook, names, parts = self._inlined.get(owner, {}).get(name, (None, (), ()))
         if hook is None or not inspect.isfunction(plain):
             return None
-        known = plain.__module__ == owner.__module__ and plain.__code__.co_names == tuple(names)
-        return functools.wraps(plain)(hook) if known else None
+        if plain.__module__ != owner.__module__ or plain.__code__.co_names != names:
+            return None
+        hook = functools.wraps(plain)(hook)
+        if not parts or compiled.functions is None:
+            return hook
+        return compiled.functions.method(f"{owner.__name__}.{name}", hook, *parts)
 
 
 def _give_up(queue: Any) -> None:

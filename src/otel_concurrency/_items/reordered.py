@@ -12,18 +12,8 @@ from typing import Any
 from otel_concurrency._core.handoff import get_current
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import Pairing
-from otel_concurrency._items.pairs import (
-    Lifo,
-    Sorted,
-    is_in_context,
-    put_keyed,
-    put_pair,
-    take_keyed,
-    take_last,
-)
-
-Inlined = dict[str, tuple[Any, ...]]
-"""By the name of a method: its hook, and the names that its stock body uses."""
+from otel_concurrency._items.pairs import Lifo, Sorted, slots_of
+from otel_concurrency._items.queue_hooks import Inlined
 
 
 def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
@@ -37,16 +27,13 @@ def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     start(self, item, owner)
             elif type(pairs) is Lifo and pairs.loans.settled and not pairs.loans.has_given:
-                if put_pair is not None:
-                    put_pair(pairs, item, container)
-                else:
-                    pairs.append(item)
-                    pairs.append(get_current())
-                    if len(pairs) != 2 * len(container):
-                        pairs.forget(len(container))
+                pairs.append(item)
+                pairs.append(get_current())
+                if len(pairs) != 2 * len(container):
+                    pairs.forget(len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -58,16 +45,10 @@ def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     deliver(self, item, owner)
             elif type(pairs) is Lifo and pairs.loans.settled:
-                if take_last is not None:
-                    done = take_last(pairs, item, container)
-                    if done is False:
-                        deliver(self, item, owner)
-                    elif done is not True:
-                        lend(pairs.loans, item, done)
-                elif len(pairs) == 2 * len(container) + 2 and pairs[-2] is item:
+                if len(pairs) == 2 * len(container) + 2 and pairs[-2] is item:
                     context = pairs.pop()
                     pairs.pop()
                     if not context or adopt(context):
@@ -80,10 +61,11 @@ def of_last_in_first_out(pairing: Pairing, owner: type) -> Inlined:
             fault("get", error)
         return item
 
+    parts = "queue", None, Lifo, deliver, lend, fault, owner, *slots_of(Lifo)
     return {
-        "_put": (_put, "queue", "append"),
-        "_get": (_get, "queue", "pop"),
-        "_qsize": (_size_of(pairing), "len", "queue"),
+        "_put": (_put, ("queue", "append"), parts),
+        "_get": (_get, ("queue", "pop"), parts),
+        "_qsize": (_size_of(pairing), ("len", "queue"), ()),
     }
 
 
@@ -107,13 +89,7 @@ def of_priorities(pairing: Pairing, owner: type) -> Inlined:
             return
         try:
             if type(pairs) is Sorted and pairs.loans.settled and not pairs.loans.has_given:
-                if (
-                    put_keyed is None
-                    or pairs.unknown
-                    or pairs.repeated
-                    or not put_keyed(pairs.contexts, item, container)
-                ):
-                    pairs.put(item, get_current(), len(container))
+                pairs.put(item, get_current(), len(container))
             else:
                 remember(self, item, owner)
         except Exception as error:
@@ -125,28 +101,23 @@ def of_priorities(pairing: Pairing, owner: type) -> Inlined:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     deliver(self, item, owner)
             elif type(pairs) is Sorted and pairs.loans.settled:
-                done: Any = False
-                if take_keyed is not None and not pairs.unknown and not pairs.repeated:
-                    done = take_keyed(pairs.contexts, item, container)
-                if done is False:
-                    done = pairs.take(item, len(container))
-                    if done and not adopt(done):
-                        return item
-                if done is not True:
-                    lend(pairs.loans, item, done)
+                context = pairs.take(item, len(container))
+                if not context or adopt(context):
+                    lend(pairs.loans, item, context)
             else:
                 deliver(self, item, owner)
         except Exception as error:
             fault("get", error)
         return item
 
+    parts = Sorted, deliver, lend, fault, owner, *slots_of(Sorted)
     return {
-        "_put": (_put, "heappush", "queue"),
-        "_get": (_get, "heappop", "queue"),
-        "_qsize": (_size_of(pairing), "len", "queue"),
+        "_put": (_put, ("heappush", "queue"), ("queue", heappush, *parts)),
+        "_get": (_get, ("heappop", "queue"), ("queue", heappop, *parts)),
+        "_qsize": (_size_of(pairing), ("len", "queue"), ()),
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.handoff import (
     FRESH,
     BodyCall,
@@ -31,8 +31,8 @@ from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._items import adoption, queue_hooks
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.pairing import UNPAIRED, Pairing
-from otel_concurrency._items.pairs import Fifo, WatchedFifo, is_in_context, put_pair, take_first
-from otel_concurrency._items.queue_hooks import QueueHooks
+from otel_concurrency._items.pairs import Fifo, WatchedFifo, slots_of
+from otel_concurrency._items.queue_hooks import Inlined, QueueHooks
 
 _OTHER_INTERPRETERS = ("concurrent.futures.process", "concurrent.futures.interpreter")
 
@@ -142,7 +142,10 @@ def _get(original: Any) -> Any:
                 adoption.let_go()
         return original(self)
 
-    return _as_coroutine_function(get)
+    get = _as_coroutine_function(get)
+    if compiled.functions is None:
+        return get
+    return compiled.functions.method("asyncio.Queue.get", get, "_queue", original, UNPAIRED)
 
 
 def _as_coroutine_function(function: Any) -> Any:
@@ -152,7 +155,7 @@ def _as_coroutine_function(function: Any) -> Any:
     return function
 
 
-def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
+def _inlined(pairing: Pairing) -> Inlined:
     # The same code as in `_queue`, for another attribute. It is not shared because one more
     # function call would cost as much as all the rest.
     owner, start, remember = pairing.stock, pairing.start, pairing.remember
@@ -165,16 +168,13 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     start(self, item, owner)
             elif type(pairs) is Fifo:
-                if put_pair is not None:
-                    put_pair(pairs, item, container)
-                else:
-                    pairs.append(item)
-                    pairs.append(get_current())
-                    if len(pairs) != 2 * len(container):
-                        pairs.forget(len(container))
+                pairs.append(item)
+                pairs.append(get_current())
+                if len(pairs) != 2 * len(container):
+                    pairs.forget(len(container))
             elif type(pairs) is WatchedFifo:
                 remember_watched(pairs, item, len(container))
             else:
@@ -188,16 +188,10 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     deliver(self, item, owner)
             elif type(pairs) is Fifo:
-                if take_first is not None:
-                    done = take_first(pairs, item, container)
-                    if done is False:
-                        deliver(self, item, owner)
-                    elif done is not True:
-                        lend(self, item, done)
-                elif len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                if len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
                     pairs.popleft()
                     context = pairs.popleft()
                     if not context or adopt(context):
@@ -221,8 +215,9 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
             fault("get", error)
         return True
 
+    parts = "_queue", None, Fifo, deliver, lend, fault, owner, *slots_of(Fifo)
     return {
-        "_put": (_put, "_queue", "append"),
-        "_get": (_get, "_queue", "popleft"),
-        "empty": (empty, "_queue"),
+        "_put": (_put, ("_queue", "append"), parts),
+        "_get": (_get, ("_queue", "popleft"), parts),
+        "empty": (empty, ("_queue",), ()),
     }

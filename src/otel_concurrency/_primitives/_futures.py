@@ -281,7 +281,8 @@ def _add_done_callback(original: Any, seam: Seam, stock: type | None) -> Any:
 
     if compiled.functions is None:
         return add_done_callback
-    return compiled.functions.method(add_done_callback, seam, original, stock)
+    kind = "Future.add_done_callback"
+    return compiled.functions.method(kind, add_done_callback, seam, original, stock)
 
 
 _CHAINING = "asyncio.futures"

@@ -21,8 +21,8 @@ from otel_concurrency._items import adoption, known_queues, queue_hooks, reorder
 from otel_concurrency._items.adoption import adopt, let_go
 from otel_concurrency._items.loans import Loans
 from otel_concurrency._items.pairing import Pairing
-from otel_concurrency._items.pairs import Fifo, WatchedFifo, is_in_context, put_pair, take_first
-from otel_concurrency._items.queue_hooks import QueueHooks
+from otel_concurrency._items.pairs import Fifo, WatchedFifo, slots_of
+from otel_concurrency._items.queue_hooks import Inlined, QueueHooks
 
 
 def _layers(queue: ModuleType, seam: Seam) -> list[Patch]:
@@ -68,7 +68,7 @@ MODULES = {
 }
 
 
-def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
+def _inlined(pairing: Pairing) -> Inlined:
     # The same code as in `_asyncio`, for another attribute. It is not shared because one more
     # function call would cost as much as all the rest.
     # A test compares the two, and compares both with the code of `Fifo` that they repeat.
@@ -82,16 +82,13 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     start(self, item, owner)
             elif type(pairs) is Fifo:
-                if put_pair is not None:
-                    put_pair(pairs, item, container)
-                else:
-                    pairs.append(item)
-                    pairs.append(get_current())
-                    if len(pairs) != 2 * len(container):
-                        pairs.forget(len(container))
+                pairs.append(item)
+                pairs.append(get_current())
+                if len(pairs) != 2 * len(container):
+                    pairs.forget(len(container))
             elif type(pairs) is WatchedFifo:
                 remember_watched(pairs, item, len(container))
             else:
@@ -105,16 +102,10 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
         try:
             pairs = self._otel_concurrency_pairs
             if pairs is None:
-                if is_in_context():
+                if get_current():
                     deliver(self, item, owner)
             elif type(pairs) is Fifo:
-                if take_first is not None:
-                    done = take_first(pairs, item, container)
-                    if done is False:
-                        deliver(self, item, owner)
-                    elif done is not True:
-                        lend(self, item, done)
-                elif len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
+                if len(pairs) == 2 * len(container) + 2 and pairs[0] is item:
                     pairs.popleft()
                     context = pairs.popleft()
                     if not context or adopt(context):
@@ -138,10 +129,11 @@ def _inlined(pairing: Pairing) -> dict[str, tuple[Any, ...]]:
                 fault("get", error)
         return size
 
+    parts = "queue", None, Fifo, deliver, lend, fault, owner, *slots_of(Fifo)
     return {
-        "_put": (_put, "queue", "append"),
-        "_get": (_get, "queue", "popleft"),
-        "_qsize": (_qsize, "len", "queue"),
+        "_put": (_put, ("queue", "append"), parts),
+        "_get": (_get, ("queue", "popleft"), parts),
+        "_qsize": (_qsize, ("len", "queue"), ()),
     }
 
 
@@ -321,10 +313,12 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
     for name in ("put", "put_nowait", "get", "get_nowait"):
         SimpleQueue.__dict__[name].__annotations__ = {}
     if compiled.functions is not None:
+        noted_loans = SimpleQueue.__dict__["_otel_concurrency_loans"]
         for name, plain_method in (("put", plain_put), ("get", plain_get)):
             twin = SimpleQueue.__dict__[name]
-            parts = seam, plain_method, _MARK, deliver, lend, module.Empty
-            setattr(SimpleQueue, name, compiled.functions.method(twin, *parts))
+            parts = seam, plain_method, _MARK, deliver, lend, module.Empty, noted_loans
+            method = compiled.functions.method(f"SimpleQueue.{name}", twin, *parts)
+            setattr(SimpleQueue, name, method)
     SimpleQueue.__qualname__ = "SimpleQueue"  # PyPy's has another, by which this is not found
     return SimpleQueue
 

@@ -109,7 +109,9 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
             return sys.modules[plain.__module__].Event, tuple(self)
 
         if compiled.functions is not None and held is vars(tuple)["__iter__"]:
-            __iter__ = compiled.functions.method(__iter__, seam, held, loop, _asked)
+            __iter__ = compiled.functions.method(
+                "Event.__iter__", __iter__, seam, held, loop, _asked
+            )
 
     return Event
 
