@@ -708,6 +708,31 @@ def test_an_item_that_is_got_in_a_span_stays_outside_it(kind):
     assert contextvars.Context().run(consume) == [None, None]
 
 
+@pytest.mark.usefixtures("on", "current")
+@pytest.mark.parametrize("kind", [*STREAMS, PLAIN_QUEUE])
+def test_most_items_that_are_got_in_spans_are_counted_and_not_noted(kind):
+    """A queue of which much was got so hands work on; knowing that takes no function in Python."""
+    stream = stream_through(kind if kind is not PLAIN_QUEUE else queue.SimpleQueue)
+
+    def consume(number):
+        with trace.use_span(TRACER.start_span("busy")), noting_functions() as called:
+            for _ in range(number):
+                stream.get()
+        return set(called) - {"_qsize", "empty"}
+
+    stream.put(*range(1000, 1300))
+    contextvars.Context().run(consume, 300)
+    pairs = getattr(stream.items, "_otel_concurrency_pairs", None)
+    loans = pairs.loans if pairs is not None else stream.items._otel_concurrency_settled
+    left = loans.to_pass
+    assert left > 3
+    stream.put(1000, 1001, 1002)
+    contextvars.Context().run(stream.get)  # an idle flow, which adopts it
+    called = contextvars.Context().run(consume, 2)
+    assert loans.to_pass == left - 2
+    assert compiled.functions is None or called == set()
+
+
 @where_it_is_in_use
 @pytest.mark.usefixtures("on", "current")
 @pytest.mark.parametrize("kind", STREAMS)

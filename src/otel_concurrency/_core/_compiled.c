@@ -64,7 +64,7 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
 /* Names of attributes. */
 #define NAMES(X) \
     X(_result) X(future) X(find) X(__module__) X(_end_time) \
-    X(_otel_concurrency_pairs) X(pop) X(popleft)
+    X(_otel_concurrency_pairs) X(pop) X(popleft) X(to_pass)
 
 /* Slots of a seam. */
 #define SLOTS(X) X(capture) X(current) X(change)
@@ -634,9 +634,9 @@ typedef struct {
 } Method;
 
 /* What is in that tuple: the kind, the twin, the plain method or what it calls, and more. */
-enum { KIND, TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOANS };
-enum { CONTAINER = SEAM, PAIRS = MARK, FAULT = EMPTY, OWNER, PAIRS_LOANS, SETTLED, HAS_GIVEN, UNKNOWN,
-       REPEATED, CONTEXTS }; /* of the hooks of queues; the last are descriptors of slots */
+enum { KIND, TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOANS, SETTLED_LOANS, LOANS_TO_PASS };
+enum { CONTAINER = SEAM, PAIRS = MARK, FAULT = EMPTY, OWNER, PAIRS_LOANS, SETTLED, HAS_GIVEN, TO_PASS,
+       UNKNOWN, REPEATED, CONTEXTS }; /* of the hooks of queues; the last are descriptors of slots */
 enum { UNPAIRED = MARK, LOOP = MARK, STOCK = MARK, ASKED };
 #define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
 
@@ -740,6 +740,31 @@ static int is_plain(State *state, Method *self, PyObject *queue, PyObject *conte
     return status < 0 ? -1 : 0;
 }
 
+/* Whether an item need not be noted, of which a flow with a span of its own has taken some more. */
+static int is_passed(State *state, PyObject *loans, PyObject *descriptor) {
+    PyObject *left = read_slot(loans, descriptor), *less = NULL;
+    long number = left == NULL ? 0 : PyLong_AsLong(left);
+    Py_XDECREF(left);
+    if (number > 0 && (less = PyLong_FromLong(number - 1)) != NULL) {
+        PyObject_SetAttr(loans, state->names.to_pass, less);
+    }
+    Py_XDECREF(less);
+    return PyErr_Occurred() ? -1 : number > 0;
+}
+
+/* The same of a SimpleQueue, where it is known that it hands work on. */
+static int is_passed_by(State *state, Method *self, PyObject *queue) {
+    PyObject *loans;
+    int status = loans_of(self, queue);
+    if (status != 1) {
+        return status < 0 ? -1 : 0;
+    }
+    loans = read_slot(queue, PART(self, SETTLED_LOANS));
+    status = loans == NULL ? -1 : is_passed(state, loans, PART(self, LOANS_TO_PASS));
+    Py_XDECREF(loans);
+    return status;
+}
+
 /* Return the item in what was `stored`, of which this takes the reference, and adopt its context. */
 static PyObject *deliver(State *state, Method *self, PyObject *queue, PyObject *stored, int has_adopted) {
     PyObject *item = stored, *context = NULL, *nothing, *interrupt = NULL;
@@ -757,7 +782,7 @@ static PyObject *deliver(State *state, Method *self, PyObject *queue, PyObject *
     }
     if (status > 0 && context != NULL) {
         status = adopt_context(state, context);
-        if (status > 0) {
+        if (status > 0 && (status = is_passed_by(state, self, queue)) == 0) {
             nothing = PyObject_CallFunctionObjArgs(PART(self, LEND), queue, item, context, NULL);
             status = nothing == NULL ? -1 : 0;
             Py_XDECREF(nothing);
@@ -1083,6 +1108,23 @@ static PyObject *take_out(State *state, Method *self, PyObject *container, enum 
     return PyObject_CallMethodNoArgs(container, order == LAST ? state->names.pop : state->names.popleft);
 }
 
+/* Note that an item was taken out, which came with `context`, and which the flow does not adopt. */
+static PyObject *lend(State *state, Method *self, PyObject *queue, PyObject *item, PyObject *context,
+                      enum Order order, Held *held) {
+    int status = PyObject_IsTrue(context);
+    if (status > 0 && held->loans == NULL) {
+        held->loans = read_slot(held->pairs, PART(self, PAIRS_LOANS));
+    }
+    if (status > 0) {
+        status = held->loans == NULL ? -1 : is_passed(state, held->loans, PART(self, TO_PASS));
+    }
+    if (status != 0) {
+        return status < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    return PyObject_CallFunctionObjArgs(PART(self, LEND), order == FIRST ? queue : held->loans, item, context,
+                                        NULL);
+}
+
 /* Get an item, and have the flow adopt the context that it was put in. */
 static PyObject *get_item(State *state, Method *self, PyObject *queue, enum Order order) {
     Held held = {NULL, NULL, NULL};
@@ -1099,8 +1141,7 @@ static PyObject *get_item(State *state, Method *self, PyObject *queue, enum Orde
         if (done == Py_False) {
             nothing = PyObject_CallFunctionObjArgs(PART(self, DELIVER), queue, item, PART(self, OWNER), NULL);
         } else if (done != NULL && done != Py_True) {
-            nothing = PyObject_CallFunctionObjArgs(PART(self, LEND), order == FIRST ? queue : held.loans, item,
-                                                   done, NULL);
+            nothing = lend(state, self, queue, item, done, order, &held);
         } else {
             nothing = Py_XNewRef(done);
         }
@@ -1168,16 +1209,16 @@ static PyObject *ask(State *state, Method *self, PyObject *const *args, Py_ssize
 }
 
 static const struct Usual all_usual[] = {
-    {"SimpleQueue.put", 9, 2, 4, put_simple},
-    {"SimpleQueue.get", 9, 1, 1, get_simple},
+    {"SimpleQueue.put", 11, 2, 4, put_simple},
+    {"SimpleQueue.get", 11, 1, 1, get_simple},
     {"Future.add_done_callback", 5, 2, 2, add_callback},
     {"Event.__iter__", 6, 1, 1, iterate},
-    {"Queue._put", 15, 2, 2, put_in_order},
-    {"Queue._get", 15, 1, 1, get_first},
-    {"LifoQueue._put", 15, 2, 2, put_on_top},
-    {"LifoQueue._get", 15, 1, 1, get_last},
-    {"PriorityQueue._put", 15, 2, 2, put_sorted},
-    {"PriorityQueue._get", 15, 1, 1, get_least},
+    {"Queue._put", 16, 2, 2, put_in_order},
+    {"Queue._get", 16, 1, 1, get_first},
+    {"LifoQueue._put", 16, 2, 2, put_on_top},
+    {"LifoQueue._get", 16, 1, 1, get_last},
+    {"PriorityQueue._put", 16, 2, 2, put_sorted},
+    {"PriorityQueue._get", 16, 1, 1, get_least},
     {"asyncio.Queue.get", 5, 1, 1, ask},
     {NULL, 0, 0, 0, NULL},
 };

@@ -166,12 +166,19 @@ _put_first: ContextVar[object] = ContextVar("otel_concurrency_put_first", defaul
 class Loans:
     """What has been taken out of one queue, and may come back. Its methods may raise."""
 
-    __slots__ = ("__dict__", "has_given", "settled")  # what each item asks is quickest so
+    __slots__ = (
+        "__dict__",
+        "has_given",
+        "settled",
+        "to_pass",
+    )  # what each item asks is quickest so
 
     settled: bool
     """Whether the queue is known to hand work on."""
     has_given: bool
     """Whether items were taken out before anything was noted: one of these may come back."""
+    to_pass: int
+    """How many items in a context need not be noted that are taken by flows with a span."""
     # Most queues never need another value.
     noted = False
     """Whether anything was."""
@@ -187,8 +194,6 @@ class Loans:
     """Whether a flow that was started in a span has taken something without a context."""
     _returned = 0
     """How many without a context have come back."""
-    to_pass = 0
-    """How many more of these need not be noted."""
     first: Loan | None = None
     """The first item in a context, where it may have been taken out before it was put."""
 
@@ -199,6 +204,7 @@ class Loans:
         the queue is settled; ``by_value`` says that it gives copies, known by their value.
         """
         self.settled = self.has_given = False
+        self.to_pass = 0
         self._enough = enough
         self._by_value = by_value
         self._by_key: dict[object, Loan] = {}

@@ -255,7 +255,7 @@ def slots_of(kind: Any) -> tuple[Any, ...]:
     """Return what a hook in C reads of pairs, by which their classes read it."""
     of_keyed = (getattr(kind, name, None) for name in ("unknown", "repeated", "contexts"))
     loans: Any = Loans
-    return kind.loans, loans.settled, loans.has_given, *of_keyed
+    return kind.loans, loans.settled, loans.has_given, loans.to_pass, *of_keyed
 
 
 def watch(pairs: Pairs) -> None:

@@ -313,10 +313,10 @@ def _simple_queue(plain: Any, seam: Seam) -> Any:
     for name in ("put", "put_nowait", "get", "get_nowait"):
         SimpleQueue.__dict__[name].__annotations__ = {}
     if compiled.functions is not None:
-        noted_loans = SimpleQueue.__dict__["_otel_concurrency_loans"]
+        slots = (*map(SimpleQueue.__dict__.get, SimpleQueue.__slots__), vars(Loans)["to_pass"])
         for name, plain_method in (("put", plain_put), ("get", plain_get)):
             twin = SimpleQueue.__dict__[name]
-            parts = seam, plain_method, _MARK, deliver, lend, module.Empty, noted_loans
+            parts = seam, plain_method, _MARK, deliver, lend, module.Empty, *slots
             method = compiled.functions.method(f"SimpleQueue.{name}", twin, *parts)
             setattr(SimpleQueue, name, method)
     SimpleQueue.__qualname__ = "SimpleQueue"  # PyPy's has another, by which this is not found
