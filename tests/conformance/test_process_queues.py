@@ -312,7 +312,7 @@ def test_any_item_comes_out_as_it_was_put(item, name, make, instrumented, tracer
 
 def test_the_first_items_of_two_threads_both_have_their_contexts(monkeypatch, instrumented):
     """One that comes while the other is still getting ready waits for nothing and loses nothing."""
-    monkeypatch.setattr(trailers, "_sends", False)
+    monkeypatch.setattr(trailers, "sends", False)
     pickler = trailers.pickler(ForkingPickler)
     ready, entered, go = trailers._write_trailers, threading.Event(), threading.Event()
 

@@ -57,6 +57,36 @@ class Functions(Protocol):
         in ``_compiled.c``. What is read from the method, or set in it, is an attribute of ``twin``.
         """
 
+    def begins(self, seam: object, sides: dict[int, Any], queue: object, /) -> bool:
+        """Return whether there is nothing to do before the flow asks ``queue`` for an item.
+
+        The ``seam`` is on, and ``ask`` of ``adoption`` would do nothing. What is known of a queue
+        is in ``sides``, by the id of the queue.
+        """
+        ...
+
+    def arrived(
+        self,
+        seam: object,
+        sides: dict[int, Any],
+        queue: object,
+        message: bytes | None,
+        carrier: dict[str, Any],
+        /,
+    ) -> bool:
+        """Return whether all is done for an item that has come out of ``queue``.
+
+        It has come with ``message``, or with None where nothing follows its pickle. ``carrier`` is
+        the namespace of the module that has decoded a context last.
+        """
+        ...
+
+    def known_trailer(self, context: object, carrier: dict[str, Any], /) -> bytes | None:
+        """Return the trailer of ``context`` if that is what was encoded last; otherwise None.
+
+        ``carrier`` is the namespace of the module that has encoded it.
+        """
+
     def begin_collection(self, phase: str, info: object, /) -> None:
         """Attach an empty context, for ``gc.callbacks``: a collection begins in this thread.
 

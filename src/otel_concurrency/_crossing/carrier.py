@@ -9,7 +9,7 @@ child must not write to a copy of its parent process's span.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import ref
 
@@ -114,8 +114,20 @@ def decoded(message: bytes) -> Context | None:
         return None
     context = noted(_read(headers, propagator), headers)
     if _LINK not in headers and _ENDED not in headers and _is_pure(propagator):
-        _decoded = message, propagator, context
+        _decoded = message, propagator, context, wire_format.trailer(message)
     return context
+
+
+def decoded_behind(message: bytes, behind: Callable[[bytes], bytes | None]) -> Context | None:
+    """Return the context in the trailer of ``message``, in which ``behind`` finds the headers.
+
+    None if it finds none, or their version is unknown. May raise.
+    """
+    last = _decoded
+    if last is not None and message.endswith(last[3]) and last[1] is get_global_textmap():
+        return last[2]
+    headers = behind(message)
+    return None if headers is None else decoded(headers)
 
 
 def pack(context: Context) -> Headers | None:
@@ -184,7 +196,7 @@ results are cached, since much work is often handed off in one span."""
 _STANDARD = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
 _encoded: tuple[ref[Context], object, int | None, tuple[bytes, bytes] | None] | None = None
-_decoded: tuple[bytes, object, Context] | None = None
+_decoded: tuple[bytes, object, Context, bytes] | None = None
 
 _FIELDS = ("traceparent", "tracestate", "baggage")
 

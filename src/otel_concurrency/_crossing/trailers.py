@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.patching import StandIn
 from otel_concurrency._crossing import carrier, wire_format
 
@@ -29,10 +29,10 @@ sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
 
 receiving: dict[int, bytes | None] = {}
-"""By thread that waits for a message: the trailer of the message that it has unpickled.
+"""By thread that waits for a message: the message that it has unpickled, if it has a trailer.
 
 What waits sets its entry to None first, calls :func:`begin_to_receive` unless :data:`receives`, and
-takes its entry out afterwards, whatever happens.
+takes its entry out afterwards, whatever happens. :func:`behind` returns the headers in it.
 """
 
 if hasattr(os, "register_at_fork"):
@@ -79,8 +79,8 @@ def send(item: object, context: Context | None) -> None:
 
 def send_with_context(put: tuple[object, Context]) -> None:
     """Do what :func:`send` does with an item and its context. May raise."""
-    if not _sends:
-        _begin_to_send()
+    if not sends:
+        begin_to_send()
     sending[get_ident()] = put
 
 
@@ -100,7 +100,8 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     except BaseException:
         receiving.pop(thread, None)
         raise
-    return item, receiving.pop(thread, None)
+    message = receiving.pop(thread, None)
+    return item, None if message is None else behind(message)
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
@@ -118,12 +119,12 @@ def pickler(plain: Any) -> Any:
     _stand_ins.add(ForkingPickler)
     if receives:
         _read_trailers(ForkingPickler)
-    if _sends:
+    if sends:
         _write_trailers(ForkingPickler)
     return ForkingPickler
 
 
-receives = _sends = False
+receives = sends = False
 """Whether every pickler reads trailers, and whether each writes them."""
 
 
@@ -142,13 +143,16 @@ def begin_to_receive() -> None:
         handoff.report_fault("get", error)
 
 
-def _begin_to_send() -> None:
+def begin_to_send() -> None:
     """Have every pickler write trailers, as :func:`begin_to_receive` has it read. May raise."""
-    global _sends  # noqa: PLW0603
+    global sends  # noqa: PLW0603
     for stand_in in list(_stand_ins):
         _write_trailers(stand_in)
-    _sends = True
+    sends = True
 
+
+known_trailer = getattr(compiled.functions, "known_trailer", None)
+"""What ``dumps`` calls where there is a compiled part, which says what it does. Otherwise None."""
 
 _OF_DUMPS = ("io", "BytesIO", "dump", "getbuffer")
 """The names in the code of ``dumps``, by which it is recognized: the stand-in has the same body."""
@@ -157,6 +161,7 @@ _OF_DUMPS = ("io", "BytesIO", "dump", "getbuffer")
 def _write_trailers(stand_in: Any) -> None:
     plain_dumps = cast(Any, super(stand_in, stand_in)).dumps
     plain_function = getattr(plain_dumps, "__func__", plain_dumps)
+    encoded = vars(carrier)
     is_known = getattr(getattr(plain_function, "__code__", None), "co_names", ()) == _OF_DUMPS
 
     @functools.wraps(plain_function)
@@ -173,7 +178,11 @@ def _write_trailers(stand_in: Any) -> None:
             raise
         if pending is not None and pending[0] is obj:
             try:
-                trailer = pack(pending[1])
+                trailer = None
+                if known_trailer is not None:
+                    trailer = known_trailer(pending[1], encoded)
+                if trailer is None:
+                    trailer = pack(pending[1])
                 if trailer is not None:
                     message.write(trailer)
             except Exception as error:
@@ -193,11 +202,7 @@ def _read_trailers(stand_in: Any) -> None:
             if message[-1] != _STOP:  # no trailer ends like a pickle
                 thread = get_ident()
                 if thread in receiving:
-                    last = _last_read
-                    if message.__class__ is bytes and message.endswith(last[0]):
-                        receiving[thread] = last[1]
-                    else:
-                        receiving[thread] = _behind(message)
+                    receiving[thread] = message if type(message) is bytes else _end_of(message)
         except Exception as error:
             handoff.report_fault("unpickle", error)
         return obj
@@ -211,11 +216,25 @@ _last_read: tuple[bytes | tuple[()], bytes | None] = (), None
 """The trailer that was read last, and the headers in it; no message ends with an empty tuple."""
 
 
-def _behind(message: Any) -> bytes | None:
-    global _last_read  # noqa: PLW0603
+def _end_of(message: Any) -> bytes | None:
+    """Return a copy of the trailer of a message, which may be large; None without one. May raise."""
     headers = wire_format.behind(message)
-    if headers is not None:
-        trailer = wire_format.trailer(headers)
-        if message[-len(trailer) :] == trailer:  # not in a format of 0.1
-            _last_read = trailer, headers
+    return None if headers is None else wire_format.trailer(headers)
+
+
+def behind(message: bytes) -> bytes | None:
+    """Return the headers in the trailer of ``message``; None without one, or after a fault."""
+    global _last_read  # noqa: PLW0603
+    try:
+        last = _last_read
+        if message.endswith(last[0]):
+            return last[1]
+        headers = wire_format.behind(message)
+        if headers is not None:
+            trailer = wire_format.trailer(headers)
+            if message.endswith(trailer):  # not in a format of 0.1
+                _last_read = trailer, headers
+    except Exception as error:
+        handoff.report_fault("unpickle", error)
+        return None
     return headers

@@ -7,6 +7,7 @@ connections in queues, and clients of brokers keep messages that they have recei
 
 from __future__ import annotations
 
+import functools
 from types import FrameType
 
 PLUMBING = frozenset(
@@ -77,9 +78,15 @@ def is_plumbing(frame: FrameType | None) -> bool:
     """
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
+        if _is_another(name):
+            return False
         if name in _ALL:
             return True
-        if name not in _QUEUES and not name.startswith(_OURS):
-            return False
         frame = frame.f_back
     return False
+
+
+@functools.lru_cache
+def _is_another(name: str) -> bool:
+    """Whether a module is not in these lists, and has no methods of queues or hooks."""
+    return name not in _ALL and name not in _QUEUES and not name.startswith(_OURS)

@@ -22,11 +22,11 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from otel_concurrency._core import handoff
+from otel_concurrency._core import compiled, handoff
 from otel_concurrency._core.handoff import Seam, adopted, capture_nothing, get_current
 from otel_concurrency._core.patching import Layer, Patch
-from otel_concurrency._crossing import trailers
-from otel_concurrency._crossing.carrier import decoded
+from otel_concurrency._crossing import carrier, trailers
+from otel_concurrency._crossing.carrier import decoded_behind
 from otel_concurrency._items import adoption, known_queues, queue_hooks
 from otel_concurrency._items.adoption import adopt
 from otel_concurrency._items.loans import Loans
@@ -150,7 +150,7 @@ def _is_plumbing(kind: type) -> bool:
 class _Side:
     """What is known of one queue in this process."""
 
-    __slots__ = ("gave_contexts", "loans", "poll", "queue")
+    __slots__ = ("descriptor", "gave_contexts", "loans", "poll", "queue")
 
     def __init__(self, queue: weakref.ref[Any]) -> None:
         self.queue = queue
@@ -159,6 +159,8 @@ class _Side:
         """Whether an item with a context has come out of it."""
         self.poll: Callable[[int], list[tuple[int, int]]] | None = None
         """Asks whether there is something to read; None while that is not known, or in use."""
+        self.descriptor: int | None = None
+        """What it asks, as soon as that is known."""
 
 
 class _Consumed:
@@ -173,15 +175,15 @@ class _Consumed:
         self.sides: dict[int, _Side] = {}
         """By the id of the queue."""
 
-    def adopt(self, queue: Any, item: object, trailer: bytes | None) -> None:
-        """Adopt the context of an item that has come out of ``queue``."""
+    def adopt(self, queue: Any, item: object, message: bytes | None) -> None:
+        """Adopt the context of an item that has come out of ``queue``, by what came with it."""
         try:
             side = self.sides.get(id(queue)) or self.side_of(queue)
             loans, context = side.loans, None
-            if trailer is not None:
+            if message is not None:
                 side.gave_contexts = True
                 try:
-                    context = decoded(trailer)
+                    context = decoded_behind(message, trailers.behind)
                 except Exception as error:
                     handoff.report_fault("extract", error)
                 if (
@@ -219,7 +221,8 @@ class _Consumed:
             if _POLL is None or not _has_empty_of_its_module(queue.__class__):
                 return bool(queue.empty())
             waiting = _POLL()
-            waiting.register(queue._reader.fileno(), _POLLIN)
+            side.descriptor = descriptor = queue._reader.fileno()
+            waiting.register(descriptor, _POLLIN)
             poll = waiting.poll
         found = poll(0)
         side.poll = poll
@@ -272,12 +275,13 @@ def _get(original: Any, consumed: _Consumed, stock: type) -> Any:
 
     @functools.wraps(original)
     def get(self: Any, block: bool = True, timeout: float | None = None) -> Any:
-        if self.__class__ is not stock and _is_plumbing(self.__class__):
+        if _type(self) is not stock and _is_plumbing(self.__class__):
             return original(self, block, timeout)
-        if adopted.get() is not None:
-            adoption.ask(consumed.is_empty if block else _never, self)
-        if seam.capture is capture_nothing:
-            return original(self, block, timeout)
+        if begins is None or not block or not begins(seam, sides, self):
+            if adopted.get() is not None:
+                adoption.ask(consumed.is_empty if block else _never, self)
+            if seam.capture is capture_nothing:
+                return original(self, block, timeout)
         thread = get_ident()
         if not trailers.receives:
             trailers.begin_to_receive()
@@ -290,19 +294,29 @@ def _get(original: Any, consumed: _Consumed, stock: type) -> Any:
                 adoption.found_none()
                 consumed.asked_in_vain(self)
             raise
-        trailer = receiving.pop(thread, None)
+        message = receiving.pop(thread, None)
         try:
-            if trailer is None and adopted.get() is None and not get_current():
+            if arrived is not None and arrived(seam, sides, self, message, _OF_CARRIER):
+                return item
+            if message is None and adopted.get() is None and not get_current():
                 side = sides.get(id(self))
                 if side is not None and side.loans.settled:
                     return item
         except Exception as error:
             handoff.report_fault("get", error)
-        consumed.adopt(self, item, trailer)
+        consumed.adopt(self, item, message)
         return item
 
     _plain[get] = original
     return get
+
+
+begins, arrived = (getattr(compiled.functions, name, None) for name in ("begins", "arrived"))
+"""What ``get`` calls where there is a compiled part, which says what they do. Otherwise None."""
+
+_OF_CARRIER = vars(carrier)
+
+_type: Any = type  # it is cheaper to ask than ``__class__``
 
 
 def _never(queue: Any) -> bool:
@@ -314,10 +328,11 @@ def _simple_get(original: Any, consumed: _Consumed) -> Any:
 
     @functools.wraps(original)
     def get(self: Any) -> Any:
-        if adopted.get() is not None:
-            adoption.ask(consumed.is_empty, self)
-        if seam.capture is capture_nothing:
-            return original(self)
+        if begins is None or not begins(seam, sides, self):
+            if adopted.get() is not None:
+                adoption.ask(consumed.is_empty, self)
+            if seam.capture is capture_nothing:
+                return original(self)
         thread = get_ident()
         if thread in receiving:  # whoever has called this takes the trailer
             return original(self)
@@ -329,9 +344,15 @@ def _simple_get(original: Any, consumed: _Consumed) -> Any:
         except BaseException:
             receiving.pop(thread, None)
             raise
-        trailer = receiving.pop(thread, None)
+        message = receiving.pop(thread, None)
         try:
-            if trailer is None and adopted.get() is None and not get_current():
+            if (
+                arrived is not None
+                and (message is None or not _is_called_by_plumbing())
+                and arrived(seam, sides, self, message, _OF_CARRIER)
+            ):
+                return item
+            if message is None and adopted.get() is None and not get_current():
                 side = sides.get(id(self))
                 if side is not None and side.loans.settled:
                     return item
@@ -341,7 +362,7 @@ def _simple_get(original: Any, consumed: _Consumed) -> Any:
         except Exception as error:
             handoff.report_fault("get", error)
         if not _is_called_by_plumbing():
-            consumed.adopt(self, item, trailer)
+            consumed.adopt(self, item, message)
         return item
 
     return get
@@ -363,18 +384,20 @@ def _send(seam: Seam, put: tuple[object, Context]) -> None:
     try:
         if seam.change is not None:
             put = put[0], seam.change(put[1])
-        trailers.send_with_context(put)
+        if not trailers.sends:
+            trailers.begin_to_send()
+        trailers.sending[get_ident()] = put
     except Exception as error:
         handoff.report_fault("put", error)
 
 
 def _put(original: Any, consumed: _Consumed) -> Any:
-    seam, sending = consumed.seam, trailers.sending
+    seam, sides, sending = consumed.seam, consumed.sides, trailers.sending
 
     def send(queue: Any, item: object) -> None:
         try:
             context: Context | None = seam.current()
-            loans = consumed.side_of(queue).loans
+            loans = (sides.get(id(queue)) or consumed.side_of(queue)).loans
             if loans.noted and not loans.settled:
                 context = loans.kept_with(item, context)
         except Exception as error:
