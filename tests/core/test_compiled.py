@@ -15,6 +15,7 @@ import gc
 import importlib.util
 import inspect
 import json
+import multiprocessing
 import os
 import pickle
 import queue
@@ -229,6 +230,23 @@ def through_a_queue(items=None):
         return got, seen()
     finally:
         detach(token)
+
+
+class Messages:
+    """A queue to other processes through which new items go; it is known to hand work on."""
+
+    def __init__(self, kind):
+        self._kind, self._items, self._number = kind, None, 1000
+
+    def __call__(self):
+        """Put three items; have one flow get the first two, and another one the last."""
+        if self._items is None:
+            self._items = getattr(multiprocessing, self._kind)()
+        self._number = number = self._number + 3
+        for item in range(number, number + 3):
+            self._items.put(item)
+        flow = contextvars.Context()
+        return [each.run(self._items.get) for each in (flow, flow, contextvars.Context())]
 
 
 class Stream:
@@ -477,6 +495,8 @@ def test_methods_are_freed():
         Stream(queue.LifoQueue),
         Stream(queue.PriorityQueue),
         TaskStream(asyncio.Queue),
+        Messages("Queue"),
+        Messages("SimpleQueue"),
         from_two_producers,
         got_in_a_span,
         found_empty,
@@ -496,6 +516,8 @@ def test_methods_are_freed():
             "stream, last first",
             "stream, sorted",
             "stream of tasks",
+            "messages",
+            "simple messages",
             "producers",
             "busy",
             "empty",
@@ -896,7 +918,10 @@ def another_module():
     return module
 
 
-FUNCTIONS = ("carry_item", "run_item", "method", "begin_collection", "end_collection")
+FUNCTIONS = (
+    *("carry_item", "run_item", "method", "begin_collection", "end_collection"),
+    *("begins", "arrived", "known_trailer"),
+)
 
 
 @where_it_is_in_use
