@@ -24,6 +24,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import weakref
 from collections import deque
@@ -246,7 +247,10 @@ class Messages:
         for item in range(number, number + 3):
             self._items.put(item)
         flow = contextvars.Context()
-        return [each.run(self._items.get) for each in (flow, flow, contextvars.Context())]
+        for each in (flow, flow, contextvars.Context()):
+            each.run(self._items.get)
+        while self._kind == "Queue" and not self._items._notempty._waiters:
+            time.sleep(0)  # its thread is still about to wait, and refers to what it has sent
 
 
 class Stream:
