@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from opentelemetry.context import Context, attach, detach, get_current, set_valu
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import TracerProvider
 
+from interpreters import measures_memory
 from otel_concurrency import ConcurrencyInstrumentor
 from otel_concurrency._core import compiled, handoff
 from otel_concurrency._crossing import carrier, trailers, wire_format
@@ -268,6 +270,72 @@ def test_a_trailer_is_made_anew_when_it_may_be_another(functions, monkeypatch):
     assert functions.known_trailer(Context(), vars(carrier)) is None
     monkeypatch.setattr(carrier, "_encoded", None)
     assert functions.known_trailer(context, vars(carrier)) is None
+
+
+# --- references ---
+
+
+@measures_memory
+@only_posix
+@pytest.mark.parametrize("number", [1000, pytest.param(100_000, marks=pytest.mark.scale)])
+def test_no_reference_is_kept(number, functions, message, pipe):
+    """Whatever a function finds and returns, there is not one reference more to anything."""
+    side, sides = side_with(descriptor=pipe[0])
+    idle, item, _ = contexts = [Context(), set_value("number", 1), set_value("number", 2)]
+    span = TRACER.start_span("ended")
+    span.end()
+    ended = trace.set_span_in_context(span, Context())
+    received, _, sent = message
+    namespace = vars(carrier)
+
+    def all_of_them():
+        handoff.adopted.set(None)
+        attach(idle)
+        found = [
+            functions.begins(ON, sides, QUEUE),
+            functions.arrived(ON, sides, QUEUE, None, namespace),
+            functions.arrived(ON, {}, QUEUE, None, namespace),
+        ]
+        adoption.adopt(item)
+        found += [
+            functions.begins(ON, sides, QUEUE),
+            functions.begins(OFF, sides, QUEUE),
+            functions.begins(ON, {}, QUEUE),
+            functions.arrived(ON, sides, QUEUE, None, namespace),
+            functions.arrived(OFF, sides, QUEUE, received, namespace),
+            functions.arrived(ON, sides, QUEUE, b"another", namespace),
+        ]
+        adoption.let_go()
+        found.append(functions.arrived(ON, sides, QUEUE, received, namespace))
+        adoption.let_go()
+        found += [functions.known_trailer(each, namespace) for each in (sent, idle)]
+        encoded = carrier._encoded
+        carrier._encoded = of_ended
+        found += [functions.known_trailer(each, namespace) for each in (ended, sent)]
+        carrier._encoded = encoded
+        return found
+
+    carrier.encoded_with_trailer(ended)
+    of_ended = carrier._encoded
+    carrier.encoded_with_trailer(sent)
+    for _ in range(100):
+        found = all_of_them()
+    expected = [True, True, False, True, *[False] * 5, True]
+    assert found == [*expected, carrier._encoded[3][1], None, of_ended[3][1], None]
+    watched = [*contexts, *message, ON, OFF, sides, side, side.loans, QUEUE, namespace, ended]
+    watched += [span, span.end_time, of_ended, *of_ended[2:], *carrier._encoded, *carrier._decoded]
+    watched += [carrier._encoded, carrier._decoded, carrier.get_global_textmap, handoff.adopted]
+
+    def counted():
+        gc.collect()
+        return [sys.getrefcount(each) for each in watched], sys.getallocatedblocks()
+
+    references, blocks = counted()
+    for _ in range(number):
+        all_of_them()
+    references_now, blocks_now = counted()
+    assert references_now == references
+    assert blocks_now - blocks < 100
 
 
 # --- faults ---
