@@ -5,6 +5,7 @@ The interpreters are real. What work was run in is told by a span that it makes 
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from concurrent import interpreters
 
@@ -174,6 +175,38 @@ def test_what_stays_shared_stays_shared(instrumented, tracer):
     assert bytes(view) == b"DATA"
     assert queue.get() == (inner, 1)
     assert queue.get() is inner
+
+
+class GetsAnother:
+    """Gets an item from another queue where it is unpickled."""
+
+    queue = None
+
+    def __reduce__(self):
+        return GetsAnother._get, ()
+
+    @classmethod
+    def _get(cls):
+        return cls.queue.get(), process_work.look()
+
+
+@pytest.mark.parametrize("situation", [span_and_baggage, no_context])
+def test_an_item_that_is_got_in_the_middle_of_another_is_apart(
+    situation, instrumented, tracer, monkeypatch
+):
+    """Neither has the context of the other one."""
+    outer, another = interpreters.create_queue(), interpreters.create_queue()
+    monkeypatch.setattr(GetsAnother, "queue", another)
+    with span_and_baggage(tracer) as of_another:
+        another.put({"an": "item"})
+    with situation(tracer) as expected:
+        outer.put(GetsAnother())
+
+    def consume():
+        (_, first), second = outer.get(), process_work.look()
+        return Sight(*first), Sight(*second)
+
+    assert contextvars.Context().run(consume) == (of_another, expected)
 
 
 def test_what_cannot_be_put_fails_as_without_us(instrumented, tracer):

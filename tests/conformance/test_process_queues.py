@@ -7,6 +7,7 @@ process that is not instrumented it is the plain item.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import gc
 import logging
@@ -15,6 +16,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import textwrap
@@ -528,6 +530,58 @@ def test_an_item_without_a_context_is_handled_in_none(name, make, instrumented, 
     items.put(pool_work.Looking())
     idle = (None, "of the consumer", False)
     assert in_a_flow(consume) == (NOTHING, idle, NOTHING)
+
+
+class GetsAnother:
+    """Gets an item from another queue where it is unpickled, or in a signal handler then."""
+
+    queue, how, seen = None, None, None
+
+    def __reduce__(self):
+        return GetsAnother._get, ()
+
+    @classmethod
+    def _get(cls):
+        if cls.how == "in a signal handler":
+            before = signal.signal(signal.SIGUSR1, cls._get_one)
+            try:
+                signal.raise_signal(signal.SIGUSR1)
+            finally:
+                signal.signal(signal.SIGUSR1, before)
+        else:
+            cls._get_one()
+        return "outer"
+
+    @classmethod
+    def _get_one(cls, *_):
+        cls.queue.get()
+        cls.seen = look()
+
+
+@every_class
+@pytest.mark.parametrize("inner", CLASSES)
+@pytest.mark.parametrize("how", ["where it is unpickled", "in a signal handler"])
+@pytest.mark.parametrize("is_traced", [True, False], ids=["traced", "untraced"])
+def test_an_item_that_is_got_in_the_middle_of_another_is_apart(
+    name, inner, how, is_traced, make, instrumented, tracer, monkeypatch
+):
+    """Neither has the context of the other one."""
+    if how == "in a signal handler" and not hasattr(signal, "SIGUSR1"):
+        pytest.skip("this platform has no such signal")
+    outer, another = make(name), make(inner)
+    monkeypatch.setattr(GetsAnother, "queue", another)
+    monkeypatch.setattr(GetsAnother, "how", how)
+    monkeypatch.setattr(GetsAnother, "seen", None)
+    of_another = put_under(tracer, another.put, "inner", "of another")
+    if is_traced:
+        expected = put_under(tracer, outer.put, GetsAnother())
+    else:
+        expected = NOTHING
+        outer.put(GetsAnother())
+    found = contextvars.Context().run(lambda: (outer.get(), look()))
+    assert found == ("outer", expected)
+    assert GetsAnother.seen == of_another
+    assert not trailers.receiving
 
 
 def test_a_consumer_that_is_done_lets_go(make, instrumented, tracer):

@@ -28,7 +28,9 @@ from otel_concurrency._items import adoption
 from otel_concurrency._items.loans import Loans
 
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer(__name__)
-ON, OFF = (SimpleNamespace(capture=each) for each in (handoff.capture, handoff.capture_nothing))
+ON, OFF = handoff.Seam("on, of a test"), handoff.Seam("off, of a test")
+ON.capture = handoff.capture
+del handoff.seams[ON.name], handoff.seams[OFF.name]
 QUEUE = object()
 KINDS = ("Queue", "SimpleQueue")
 

@@ -28,12 +28,16 @@ from otel_concurrency._crossing import carrier, wire_format
 sending: dict[int, tuple[object, Context]] = {}
 """By thread: the object that is about to be pickled there, and its context."""
 
-receiving: dict[int, bytes | None] = {}
+receiving: dict[int, Any] = {}
 """By thread that waits for a message: the message that it has unpickled, if it has a trailer.
 
-What waits sets its entry to None first, calls :func:`begin_to_receive` unless :data:`receives`, and
-takes its entry out afterwards, whatever happens. :func:`behind` returns the headers in it.
+What waits looks for an entry first, and leaves the call to :func:`apart` if there is one. It sets
+its entry to None, calls :func:`begin_to_receive` unless :data:`receives`, and takes its entry out
+afterwards, whatever happens. :func:`behind` returns the headers in it.
 """
+
+_FOR_THE_CALLER = object()
+"""Stands for the message of a thread until the method is called that receives it."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=sending.clear)
@@ -94,14 +98,31 @@ def receive(get: Callable[..., Any], *args: Any) -> tuple[Any, bytes | None]:
     thread = get_ident()
     if not receives:
         begin_to_receive()
-    receiving[thread] = None
+    receiving[thread] = _FOR_THE_CALLER
     try:
         item = get(*args)
     except BaseException:
         receiving.pop(thread, None)
         raise
     message = receiving.pop(thread, None)
-    return item, None if message is None else behind(message)
+    return item, behind(message) if type(message) is bytes else None
+
+
+def apart(original: Callable[..., Any], get: Callable[..., Any], *args: Any) -> Any:
+    """Call the method ``get`` of a queue in the middle of another call that receives.
+
+    The program has called it where an item is unpickled, or in a signal handler. What it receives
+    is not the other one's. If it is called by :func:`receive`, call its ``original`` instead.
+    """
+    thread = get_ident()
+    outer = receiving.pop(thread, None)
+    if outer is _FOR_THE_CALLER:
+        receiving[thread] = None
+        return original(*args)
+    try:
+        return get(*args)
+    finally:
+        receiving[thread] = outer
 
 
 _stand_ins: WeakSet[Any] = WeakSet()
@@ -217,7 +238,7 @@ _last_read: tuple[bytes | tuple[()], bytes | None] = (), None
 
 
 def _end_of(message: Any) -> bytes | None:
-    """Return a copy of the trailer of a message, which may be large; None without one. May raise."""
+    """Return the trailer of a message, which may be large; None without one. May raise."""
     headers = wire_format.behind(message)
     return None if headers is None else wire_format.trailer(headers)
 

@@ -223,16 +223,17 @@ def _is_any_shared(item: Any, shared: Any) -> bool:
 _TUPLE: Any = tuple
 
 
-_receiving: dict[int, Headers | None] = {}
-"""By thread of this interpreter that gets an item: the headers that have come with it."""
+_receiving: dict[int, list[Any]] = {}
+"""By thread of this interpreter that gets an item: the queue, and the headers that have come with
+the item."""
 
 
 def item_arrives(headers: Headers) -> None:
     """Note the headers of the item that this thread gets: called where that is unpickled."""
     try:
-        thread = get_ident()
-        if thread in _receiving:
-            _receiving[thread] = headers
+        arriving = _receiving.get(get_ident())
+        if arriving is not None:
+            arriving[1] = headers
     except Exception as error:
         handoff.report_fault("get", error)
 
@@ -241,17 +242,23 @@ def _get(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def get(self: Any, *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
-        if not seam.active or thread in _receiving:
-            if adopted.get() is not None and thread not in _receiving:
-                adoption.let_go()
+        outer = _receiving.get(thread)
+        if outer is not None and outer[0] is self:  # one of these methods calls another
             return original(self, *args, **kwargs)
         if adopted.get() is not None:
             adoption.let_go()
-        _receiving[thread] = None
+        if not seam.active:
+            return original(self, *args, **kwargs)
+        _receiving[thread] = arriving = [self, None]
         try:
             item = original(self, *args, **kwargs)
         finally:
-            headers = _receiving.pop(thread, None)
+            _receiving.pop(thread, None)
+            if (
+                outer is not None
+            ):  # the program has called this where an item of another is unpickled
+                _receiving[thread] = outer
+        headers = arriving[1]
         if (headers or handoff.current_safely()) and not _is_called_by_plumbing():
             _adopt(headers)
         return item

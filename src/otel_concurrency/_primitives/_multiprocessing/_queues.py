@@ -283,6 +283,8 @@ def _get(original: Any, consumed: _Consumed, stock: type) -> Any:
             if seam.capture is capture_nothing:
                 return original(self, block, timeout)
         thread = get_ident()
+        if thread in receiving:
+            return trailers.apart(original, get, self, block, timeout)
         if not trailers.receives:
             trailers.begin_to_receive()
         receiving[thread] = None
@@ -334,8 +336,8 @@ def _simple_get(original: Any, consumed: _Consumed) -> Any:
             if seam.capture is capture_nothing:
                 return original(self)
         thread = get_ident()
-        if thread in receiving:  # whoever has called this takes the trailer
-            return original(self)
+        if thread in receiving:
+            return trailers.apart(original, get, self)
         if not trailers.receives:
             trailers.begin_to_receive()
         receiving[thread] = None
