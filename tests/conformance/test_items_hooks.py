@@ -751,6 +751,29 @@ def test_a_fault_in_getting_an_item_of_a_simple_queue(spans, caplog, monkeypatch
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("kind", [queue.PriorityQueue, asyncio.PriorityQueue])
+@pytest.mark.parametrize("count", [1, 100], ids=["at once", "when it is known to hand work on"])
+def test_an_object_in_the_place_of_a_removed_item_has_no_context(kind, count, spans):
+    """Though the program has exchanged them in the container itself, and it has the other's id."""
+    one = kind()
+    container = one.queue if kind is queue.PriorityQueue else one._queue
+    for _ in range(count):
+        put(spans, one, Job(), "a")
+        without_context(one.get_nowait)
+    put(spans, one, Job(), "a")
+    removed = id(container[0])
+    container.clear()
+    others = [Job()]
+    while len(others) < 1000 and id(others[-1]) != removed:
+        others.append(Job())
+    container.append(others[-1])
+
+    def consume():
+        return one.get_nowait() is others[-1], spans.parent()
+
+    assert without_context(consume) == (True, None)
+
+
 # Switching off
 
 

@@ -640,7 +640,7 @@ typedef struct {
 /* What is in that tuple: the kind, the twin, the plain method or what it calls, and more. */
 enum { KIND, TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, EMPTY, LOANS, SETTLED_LOANS, LOANS_TO_PASS };
 enum { CONTAINER = SEAM, PAIRS = MARK, FAULT = EMPTY, OWNER, PAIRS_LOANS, SETTLED, HAS_GIVEN, TO_PASS,
-       UNKNOWN, REPEATED, CONTEXTS }; /* of the hooks of queues; the last are descriptors of slots */
+       UNKNOWN, REPEATED, CONTEXTS, HELD }; /* of the hooks of queues; the last are descriptors of slots */
 enum { UNPAIRED = MARK, LOOP = MARK, STOCK = MARK, ASKED };
 #define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
 
@@ -960,28 +960,35 @@ static int pair_up(State *state, Held *held, PyObject *item, PyObject *context, 
     return nothing == NULL ? -1 : 0;
 }
 
-/* Set `contexts` to those of a Keyed where no item is there twice, and all are known; else to NULL. */
-static int get_contexts(Method *self, PyObject *pairs, PyObject **contexts) {
+/* Set `contexts` and `items` to those of a Keyed where no item is there twice, and all are known; else to
+ * NULL. */
+static int get_tables(Method *self, PyObject *pairs, PyObject **contexts, PyObject **items) {
     int unknown = is_true(pairs, PART(self, UNKNOWN));
     int repeated = unknown != 0 ? unknown : is_true(pairs, PART(self, REPEATED));
     *contexts = repeated != 0 ? NULL : read_slot(pairs, PART(self, CONTEXTS));
-    if (*contexts != NULL && !PyDict_CheckExact(*contexts)) {
+    *items = *contexts == NULL ? NULL : read_slot(pairs, PART(self, HELD));
+    if (*items == NULL || !PyDict_CheckExact(*contexts) || !PyDict_CheckExact(*items)) {
         Py_CLEAR(*contexts);
+        Py_CLEAR(*items);
     }
     return repeated < 0 || PyErr_Occurred() ? -1 : 0;
 }
 
 /* Do what Keyed.put() does. */
 static int note(Method *self, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
-    PyObject *contexts, *key, *nothing;
-    int done = 0, status = get_contexts(self, held->pairs, &contexts);
+    PyObject *contexts, *items, *key, *nothing;
+    int done = 0, status = get_tables(self, held->pairs, &contexts, &items);
     if (status == 0 && contexts != NULL && PyDict_GET_SIZE(contexts) + 1 == size) {
         key = PyLong_FromVoidPtr(item);
         status = key == NULL || PyDict_SetDefault(contexts, key, context) == NULL ? -1 : 0;
-        done = PyDict_GET_SIZE(contexts) == size; /* it was not there before */
+        if (status == 0 && PyDict_GET_SIZE(contexts) == size) { /* it was not there before */
+            status = PyDict_SetItem(items, key, item);
+            done = 1;
+        }
         Py_XDECREF(key);
     }
     Py_XDECREF(contexts);
+    Py_XDECREF(items);
     if (status == 0 && !done) {
         nothing = PyObject_CallMethod(held->pairs, "put", "OOn", item, context, size);
         status = nothing == NULL ? -1 : 0;
@@ -1073,32 +1080,44 @@ static PyObject *hand_pair_over(State *state, Held *held, PyObject *item, enum O
     return hand_over(state, order == LAST ? first : second);
 }
 
-/* Hand the item over that was the least, with the context that Keyed.take() returns. */
+/* Take the item that was the least out of the tables, and its context. Return whether it was there once. */
+static int take_noted(State *state, PyObject *contexts, PyObject *items, PyObject *item,
+                      PyObject **context) {
+    PyObject *key = PyLong_FromVoidPtr(item);
+    int status = key == NULL ? -1 : PyDict_GetItemRef(contexts, key, context);
+    if (status > 0 && PyObject_TypeCheck(*context, (PyTypeObject *)state->deque)) {
+        status = 0; /* it was put more than once */
+    } else if (status > 0 && (PyDict_DelItem(contexts, key) < 0 || PyDict_DelItem(items, key) < 0)) {
+        status = -1;
+    }
+    if (status > 0 && PyDict_GET_SIZE(contexts) == 0) { /* frees the memory of those that were large */
+        PyDict_Clear(contexts);
+        PyDict_Clear(items);
+    }
+    Py_XDECREF(key);
+    if (status <= 0) {
+        Py_CLEAR(*context);
+    }
+    return status;
+}
+
+/* Hand that item over, with the context that Keyed.take() returns. */
 static PyObject *hand_noted_over(State *state, Method *self, Held *held, PyObject *item) {
-    PyObject *contexts, *key, *context = NULL;
+    PyObject *contexts, *items, *context = NULL;
     Py_ssize_t size = PyObject_Size(held->container);
-    int status = size < 0 ? -1 : get_contexts(self, held->pairs, &contexts);
+    int status = size < 0 ? -1 : get_tables(self, held->pairs, &contexts, &items);
     if (status < 0) {
         return NULL;
     }
     if (contexts != NULL && PyDict_GET_SIZE(contexts) == size + 1) {
-        key = PyLong_FromVoidPtr(item);
-        status = key == NULL ? -1 : PyDict_GetItemRef(contexts, key, &context);
-        if (status > 0 && PyObject_TypeCheck(context, (PyTypeObject *)state->deque)) {
-            Py_CLEAR(context); /* it was put more than once */
-        } else if (status > 0 && PyDict_DelItem(contexts, key) < 0) {
-            Py_CLEAR(context);
-            status = -1;
-        } else if (size == 0 && context != NULL) {
-            PyDict_Clear(contexts); /* frees the memory of one that was large */
-        }
-        Py_XDECREF(key);
+        status = take_noted(state, contexts, items, item, &context);
     }
     Py_XDECREF(contexts);
-    if (status >= 0 && context == NULL) {
+    Py_XDECREF(items);
+    if (status == 0) {
         context = PyObject_CallMethod(held->pairs, "take", "On", item, size);
     }
-    return hand_over(state, context);
+    return status < 0 ? NULL : hand_over(state, context);
 }
 
 /* Take an item out of the container itself. */
@@ -1217,12 +1236,12 @@ static const struct Usual all_usual[] = {
     {"SimpleQueue.get", 11, 1, 1, get_simple},
     {"Future.add_done_callback", 5, 2, 2, add_callback},
     {"Event.__iter__", 6, 1, 1, iterate},
-    {"Queue._put", 16, 2, 2, put_in_order},
-    {"Queue._get", 16, 1, 1, get_first},
-    {"LifoQueue._put", 16, 2, 2, put_on_top},
-    {"LifoQueue._get", 16, 1, 1, get_last},
-    {"PriorityQueue._put", 16, 2, 2, put_sorted},
-    {"PriorityQueue._get", 16, 1, 1, get_least},
+    {"Queue._put", 17, 2, 2, put_in_order},
+    {"Queue._get", 17, 1, 1, get_first},
+    {"LifoQueue._put", 17, 2, 2, put_on_top},
+    {"LifoQueue._get", 17, 1, 1, get_last},
+    {"PriorityQueue._put", 17, 2, 2, put_sorted},
+    {"PriorityQueue._get", 17, 1, 1, get_least},
     {"asyncio.Queue.get", 5, 1, 1, ask},
     {NULL, 0, 0, 0, NULL},
 };

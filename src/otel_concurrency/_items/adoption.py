@@ -204,9 +204,8 @@ def _bury(record: Record) -> tuple[tuple[ref[Context], Context], ...]:
 
     They are still alive, and another context was attached on top of them.
     """
-    layers, newest = [], record[0]()
-    if newest is not None:
-        layers.append((record[0], record[1]))
+    newest = record[0]()
+    layers = [] if newest is None else [(record[0], record[1])]
     for layer in record[2]:
         context = layer[0]()
         if context is not None and context is not newest:

@@ -166,12 +166,8 @@ _put_first: ContextVar[object] = ContextVar("otel_concurrency_put_first", defaul
 class Loans:
     """What has been taken out of one queue, and may come back. Its methods may raise."""
 
-    __slots__ = (
-        "__dict__",
-        "has_given",
-        "settled",
-        "to_pass",
-    )  # what each item asks is quickest so
+    # What is asked of each item is read the quickest from a slot.
+    __slots__ = ("__dict__", "has_given", "settled", "to_pass")
 
     settled: bool
     """Whether the queue is known to hand work on."""

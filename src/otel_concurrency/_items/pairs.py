@@ -131,8 +131,8 @@ class Keyed:
 
     __slots__ = (
         "_before",
-        "_held",
         "contexts",
+        "held",
         "loans",
         "owners",
         "repeated",
@@ -159,9 +159,9 @@ class Keyed:
         """The item that a base class of the queue's class has stored or taken out in this step."""
         self.contexts: dict[int, Context | deque[Context | None] | None] = {}
         """By the id of an item: its context, or the contexts of one that was put several times."""
-        # A custom container may hold something else than the item. The item would then be freed,
-        # and another object could get its id. So keep the items alive.
-        self._held: dict[int, object] | None = {} if items is None else None
+        self.held: dict[int, object] = {}
+        """By its id: each item, or another object could get the id of one that is freed. The
+        container may hold something else, or the program may have removed the item from it."""
         self.repeated = 0
         """How many items are in the queue again that are there already."""
         self.unknown = size - len(items or ())
@@ -190,10 +190,9 @@ class Keyed:
 
     def _remember(self, item: object, context: Context | None) -> None:
         contexts, key = self.contexts, id(item)
-        if self._held is not None:
-            self._held[key] = item
         if key not in contexts:
             contexts[key] = context
+            self.held[key] = item
             return
         self.repeated += 1
         several = contexts[key]
@@ -222,9 +221,7 @@ class Keyed:
         if isinstance(several, deque) and len(several) > 1:
             self.repeated -= 1
             return several.popleft()
-        del contexts[key]
-        if self._held is not None:
-            del self._held[key]
+        del contexts[key], self.held[key]
         if not contexts and not self.unknown:
             self.forget(size)  # frees the memory of a dictionary that was large
         return several.popleft() if isinstance(several, deque) else several
@@ -233,8 +230,7 @@ class Keyed:
         """Drop all contexts; the queue holds ``size`` items."""
         self._before = None if size else set[int]()
         self.contexts.clear()
-        if self._held is not None:
-            self._held.clear()
+        self.held.clear()
         self.repeated = 0
         self.unknown = size
 
@@ -253,7 +249,7 @@ class Sorted(Keyed):
 
 def slots_of(kind: Any) -> tuple[Any, ...]:
     """Return what a hook in C reads of pairs, by which their classes read it."""
-    of_keyed = (getattr(kind, name, None) for name in ("unknown", "repeated", "contexts"))
+    of_keyed = (getattr(kind, name, None) for name in ("unknown", "repeated", "contexts", "held"))
     loans: Any = Loans
     return kind.loans, loans.settled, loans.has_given, loans.to_pass, *of_keyed
 

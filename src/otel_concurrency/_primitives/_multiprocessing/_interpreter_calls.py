@@ -254,9 +254,7 @@ def _get(original: Any, seam: Seam) -> Any:
             item = original(self, *args, **kwargs)
         finally:
             _receiving.pop(thread, None)
-            if (
-                outer is not None
-            ):  # the program has called this where an item of another is unpickled
+            if outer is not None:  # this was called where an item of another queue is unpickled
                 _receiving[thread] = outer
         headers = arriving[1]
         if (headers or handoff.current_safely()) and not _is_called_by_plumbing():
