@@ -439,6 +439,7 @@ def test_a_propagator_that_fails_costs_the_context(error, items, monkeypatch, ca
     for number in (1, 1):
         put(items, number)
     assert got(items) == (1, 1)
+    assert items._reader.poll(20)  # whoever writes has asked for the propagator already
     monkeypatch.setattr(carrier, "get_global_textmap", raising(error()))
     if error is KeyboardInterrupt:
         with pytest.raises(KeyboardInterrupt):
