@@ -707,7 +707,7 @@ def test_a_container_of_another_class_is_used_as_it_is(kind):
 
 @pytest.mark.usefixtures("on", "current")
 @pytest.mark.parametrize("kind", STREAMS)
-def test_an_item_without_a_context_of_a_settled_queue_is_nobodys(kind):
+def test_an_item_without_a_context_is_handled_in_none_once_a_queue_is_settled(kind):
     """A flow that has handled another one before it goes on with nothing."""
     stream = settled(kind)
     stream.put(1001)
