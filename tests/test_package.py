@@ -59,7 +59,7 @@ def build(target, directory, **env):
 
 
 PURE = {"OTEL_PYTHON_CONCURRENCY_PURE_PYTHON": "1"}
-NOT_PACKED = (".c", ".so", ".pyd")
+NOT_PACKED = (".c", ".h", ".so", ".pyd")
 """The source of the compiled part, and what was built of it for interpreters of this tree."""
 
 
@@ -202,6 +202,7 @@ def test_source_distribution_can_be_built_and_tested_from(tmp_path):
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "tests/conftest.py"} <= names
     assert {"hatch_build.py", "src/otel_concurrency/_core/_compiled.c"} <= names
+    assert "src/otel_concurrency/_core/_c/state.h" in names
     assert "src/otel_concurrency/py.typed" in names
     assert not [name for name in names if name.endswith((".so", ".pyd"))]
     assert not [name for name in names if name.startswith((".ci", ".git/"))]

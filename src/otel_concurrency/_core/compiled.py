@@ -1,8 +1,9 @@
 """Chooses between the compiled part of the hot path and its twin in pure Python.
 
-The choice is made once, when this module is imported. The compiled part is ``_compiled.c``. It is
-there where a wheel for this interpreter was installed, or one was built by a compiler; the library
-does the same without it, at the cost of a few more instructions.
+The choice is made once, when this module is imported. The compiled part is ``_compiled.c``, with
+what that includes from ``_c``. It is there where a wheel for this interpreter was installed, or one
+was built by a compiler; the library does the same without it, at the cost of a few more
+instructions.
 
 Whoever has a compiled twin asks :data:`functions`: it is None where the pure one is to be used.
 """
@@ -54,7 +55,7 @@ class Functions(Protocol):
         """Return a method that is called as ``twin`` is, and leaves what is not usual to it.
 
         ``kind`` is the class and the method, such as ``SimpleQueue.put``; what its ``parts`` are is
-        in ``_compiled.c``. What is read from the method, or set in it, is an attribute of ``twin``.
+        in ``_c``. What is read from the method, or set in it, is an attribute of ``twin``.
         """
 
     def begins(self, seam: object, sides: dict[int, Any], queue: object, /) -> bool:

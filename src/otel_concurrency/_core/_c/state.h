@@ -1,0 +1,122 @@
+/* What belongs to the module, and so to one interpreter. */
+#pragma once
+#include "older_versions.h"
+
+/* Names of attributes. */
+#define NAMES(X) \
+    X(_result) X(future) X(find) X(__module__) X(_end_time) \
+    X(_otel_concurrency_pairs) X(pop) X(popleft) X(to_pass) X(descriptor) X(first) X(gave_contexts) \
+    X(loans) X(settled) X(_encoded) X(_decoded) X(get_global_textmap)
+
+/* Slots of a seam. */
+#define SLOTS(X) X(capture) X(current) X(change)
+
+/* Objects of handoff.py. */
+#define OBJECTS(X) \
+    X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(NO_CONTEXT) X(Call) X(capture) \
+    X(capture_nothing) X(get_current) X(attach) X(detach) X(get_ident) X(report_raised)
+
+typedef struct {
+    int has_adopted;     /* whether handoff.py was told that a flow has adopted something */
+    PyObject *namespace; /* of handoff.py; NULL until it calls bind() */
+    PyObject *variable;  /* that of which `attach` is a method, or NULL */
+    PyObject *twin;      /* `adopt` of adoption.py */
+    PyObject *span_key;  /* the key of a context's span */
+    PyObject *invalid;   /* the span that stands for none */
+    PyObject *token;     /* of what the collection that is running has attached, or NULL */
+    PyObject *record;    /* what the flow had adopted when it began, or NULL */
+    PyObject *empty;     /* a tuple */
+    PyObject *deque;     /* the class of the pairs beside most queues, and its methods */
+    PyObject *append, *pop, *popleft;
+    PyObject *Method;    /* the class of what method() returns */
+    PyObject *DirectCall;
+#define X(name) PyObject *name;
+    OBJECTS(X)
+#undef X
+    struct {
+#define X(name) PyObject *name;
+        NAMES(X)
+#undef X
+    } names;
+    struct {
+#define X(name) PyObject *name;
+        SLOTS(X)
+#undef X
+    } slots; /* their descriptors */
+} State;
+
+/* All that a collection has to know. */
+#define REFERENCES(X) \
+    X(namespace) X(variable) X(twin) X(span_key) X(invalid) X(token) X(record) X(empty) X(deque) \
+    X(append) X(pop) X(popleft) X(Method) X(DirectCall) OBJECTS(X)
+
+/* Call a function of handoff.py, with an argument or NULL. */
+static PyObject *call(PyObject *function, PyObject *argument) {
+    PyObject *result;
+    if (function == NULL) { /* the interpreter is ending */
+        PyErr_SetString(PyExc_RuntimeError, "bind() was not called");
+        return NULL;
+    }
+    Py_INCREF(function);
+    result = argument == NULL ? PyObject_CallNoArgs(function) : PyObject_CallOneArg(function, argument);
+    Py_DECREF(function);
+    return result;
+}
+
+/* --- the current context -------------------------------------------------------------------------------- */
+
+static PyObject *get_current(State *state) {
+    PyObject *context = NULL;
+    if (state->variable == NULL) {
+        return call(state->get_current, NULL);
+    }
+    if (PyContextVar_Get(state->variable, NULL, &context) == 0 && context == NULL) {
+        PyErr_SetObject(PyExc_LookupError, state->variable);
+    }
+    return context;
+}
+
+static PyObject *attach(State *state, PyObject *context) {
+    return state->variable == NULL ? call(state->attach, context)
+                                   : PyContextVar_Set(state->variable, context);
+}
+
+static int detach(State *state, PyObject *token) {
+    PyObject *nothing;
+    if (state->variable != NULL) {
+        return PyContextVar_Reset(state->variable, token);
+    }
+    nothing = call(state->detach, token);
+    Py_XDECREF(nothing);
+    return nothing == NULL ? -1 : 0;
+}
+
+/* --- what the flow has adopted -------------------------------------------------------------------------- */
+
+/* Set `record` to what the flow has adopted, or to None. */
+static int get_adopted(State *state, PyObject **record) {
+    *record = NULL;
+    if (state->adopted == NULL) {
+        call(NULL, NULL);
+        return -1;
+    }
+    return PyContextVar_Get(state->adopted, NULL, record);
+}
+
+static int set_adopted(State *state, PyObject *record) {
+    PyObject *token = PyContextVar_Set(state->adopted, record);
+    Py_XDECREF(token);
+    return token == NULL ? -1 : 0;
+}
+
+static int expect(State *state, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most) {
+    if (state->namespace == NULL) {
+        call(NULL, NULL);
+        return -1;
+    }
+    if (count < least || count > most) {
+        PyErr_SetString(PyExc_TypeError, "wrong number of arguments");
+        return -1;
+    }
+    return 0;
+}
