@@ -19,7 +19,7 @@
 #include "_c/messages.h"
 #include "_c/collections.h"
 
-#define INTERFACE 6 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 7 /* compiled.py has the same number; a module of another is not used */
 
 /* --- methods that the program sees ---------------------------------------------------------------------- */
 

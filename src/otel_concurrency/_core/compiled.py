@@ -23,7 +23,7 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 6
+INTERFACE = 7
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
@@ -45,10 +45,11 @@ class Functions(Protocol):
     def run_item(self, run: Callable[..., Any], item: object, /, *args: object) -> Any:
         """Do what the work item of a thread pool does around its plain ``run``."""
 
-    def adopt_or(self, twin: Any, span_key: str, invalid: object, /) -> Any:
+    def adopt_or(self, twin: Any, span_key: str, invalid: object, known: object, /) -> Any:
         """Return a function that adopts a context, and leaves what is not usual to ``twin``.
 
-        A context has its span under ``span_key``; ``invalid`` stands for none.
+        A context has its span under ``span_key``; ``invalid`` stands for none. ``known`` is the
+        descriptor of the slot of a batch in which its contexts are.
         """
 
     def method(self, kind: str, twin: Any, /, *parts: object) -> Any:

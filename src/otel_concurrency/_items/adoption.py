@@ -124,10 +124,12 @@ def _adopt(context: Context | None) -> bool | None:
     return None
 
 
+_batch: Any = batches.Together
+
 adopt = (
     _adopt
     if compiled.functions is None
-    else compiled.functions.adopt_or(_adopt, _SPAN_KEY, trace.INVALID_SPAN)
+    else compiled.functions.adopt_or(_adopt, _SPAN_KEY, trace.INVALID_SPAN, _batch.known)
 )
 
 

@@ -47,7 +47,7 @@ class Together:
     It refers to no context: the context of the last item is current, and has all that is common.
     """
 
-    __slots__ = ("_entries", "_flow", "_keys", "_known", "_origin", "_spans", "find")
+    __slots__ = ("_entries", "_flow", "_keys", "_origin", "_spans", "find", "known")
 
     def __init__(self, first: Context) -> None:
         """Take the context of the first item, which the present flow has got. May raise."""
@@ -57,12 +57,9 @@ class Together:
         self._spans = {_key(span): span for span in _spans(first)}
         self._keys = first.keys() - origins.keys_of_origin(first).keys()
         self._entries = set(baggage.get_all(first))
-        self._known: dict[int, ref[Context]] = {id(first): ref(first)}
-        self.find = self._known.get
-        """Takes the ``id`` of a context that may have been added; returns a weak reference to it.
-
-        None if there is no such context. The one that is found may be another, or be gone.
-        """
+        self.known: dict[int, ref[Context]] = {id(first): ref(first)}
+        """By their ids: contexts that were added. What is found may be another, or be gone."""
+        self.find = self.known.get
 
     def is_here(self) -> bool:
         """Whether it is the present flow that has got the items. May raise."""
@@ -71,8 +68,8 @@ class Together:
 
     def add(self, before: Context, context: Context) -> None:
         """Add an item with ``context``; ``before`` is that of the item before it. May raise."""
-        if len(self._known) < _MOST_LINKS:
-            self._known[id(context)] = ref(context)
+        if len(self.known) < _MOST_LINKS:
+            self.known[id(context)] = ref(context)
         if self._keys:
             self._keys = {key for key in self._keys if context.get(key, _MISSING) is before[key]}
         if self._entries:

@@ -1,6 +1,7 @@
 /* Adopting the context of an item; the twin is _items/adoption.py. */
 #pragma once
 #include "faults.h"
+#include "slots.h"
 
 /* What adopt_plainly() returns beside -1, after a fault. */
 enum { ADOPTED, NOT_PLAIN, BUSY };
@@ -53,18 +54,23 @@ static int at_stage(PyObject *record, PyObject *stage) {
 
 /* The same, where the flow has several items, one of which had this context. */
 static int adopt_in_batch(State *state, PyObject *context, PyObject *record) {
-    PyObject *batch = Py_NewRef(PyList_GET_ITEM(record, 4)), *key = PyLong_FromVoidPtr(context);
-    PyObject *found = key == NULL ? NULL : PyObject_CallMethodOneArg(batch, state->names.find, key);
-    PyObject *known = NULL;
-    int status = found == NULL ? -1 : NOT_PLAIN;
-    if (found != NULL && PyWeakref_Check(found) && PyWeakref_GetRef(found, &known) < 0) {
-        status = -1;
-    } else if (known == context) {
+    PyObject *batch = Py_NewRef(PyList_GET_ITEM(record, 4)), *contexts = read_slot(batch, state->known);
+    PyObject *key = PyLong_FromVoidPtr(context), *found = NULL, *known = NULL;
+    int status = key != NULL && contexts != NULL && PyDict_CheckExact(contexts)
+                     ? PyDict_GetItemRef(contexts, key, &found)
+                     : -1;
+    if (status > 0) {
+        status = PyWeakref_GetRef(found, &known);
+    }
+    if (status >= 0 && known == context) {
         status = begin_adoption(state, context, record, NULL, state->SEVERAL, batch);
+    } else if (status >= 0) {
+        status = NOT_PLAIN;
     }
     Py_XDECREF(known);
     Py_XDECREF(found);
     Py_XDECREF(key);
+    Py_XDECREF(contexts);
     Py_DECREF(batch);
     return status;
 }
@@ -194,16 +200,18 @@ static PyObject *adopt(PyObject *module, PyObject *context) {
     return busy < 0 ? NULL : PyBool_FromLong(busy);
 }
 
-/* adopt_or(twin, span_key, invalid): return adopt(), which leaves what is not plain to its `twin`. It finds
- * the span of a context by that key; `invalid` stands for none. */
+/* adopt_or(twin, span_key, invalid, known): return adopt(), which leaves what is not plain to its `twin`. It
+ * finds the span of a context by that key; `invalid` stands for none. `known` is the descriptor of the slot in
+ * which a batch has its contexts, weakly, by their ids. */
 static PyObject *adopt_or(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     State *state = PyModule_GetState(module);
-    if (count != 3) {
+    if (count != 4) {
         PyErr_SetString(PyExc_TypeError, "wrong number of arguments");
         return NULL;
     }
     Py_XSETREF(state->twin, Py_NewRef(args[0]));
     Py_XSETREF(state->span_key, Py_NewRef(args[1]));
     Py_XSETREF(state->invalid, Py_NewRef(args[2]));
+    Py_XSETREF(state->known, Py_NewRef(args[3]));
     return PyObject_GetAttrString(module, "adopt");
 }

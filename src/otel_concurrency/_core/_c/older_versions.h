@@ -41,4 +41,9 @@ static int PyDict_GetItemRef(PyObject *dict, PyObject *key, PyObject **value) {
     *value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
     return *value != NULL ? 1 : PyErr_Occurred() ? -1 : 0;
 }
+
+static int PyDict_Pop(PyObject *dict, PyObject *key, PyObject **value) {
+    int status = PyDict_GetItemRef(dict, key, value);
+    return status > 0 && PyDict_DelItem(dict, key) < 0 ? -1 : status;
+}
 #endif

@@ -24,9 +24,17 @@ static void drop(Held *held) {
     Py_XDECREF(held->loans);
 }
 
-/* Call a method of deque, where `argument` may be NULL. */
+/* Call a method of deque, where `argument` may be NULL: its C function, since it is known that it is one of
+ * a deque, and takes no other arguments. */
 static PyObject *call_deque(PyObject *method, PyObject *deque, PyObject *argument) {
     PyObject *args[2] = {deque, argument};
+    PyMethodDef *known = NULL;
+    if (Py_IS_TYPE(method, &PyMethodDescr_Type)) {
+        known = ((PyMethodDescrObject *)method)->d_method;
+    }
+    if (known != NULL && known->ml_flags == (argument == NULL ? METH_NOARGS : METH_O)) {
+        return known->ml_meth(deque, argument);
+    }
     return PyObject_Vectorcall(method, args, argument == NULL ? 1 : 2, NULL);
 }
 
@@ -216,12 +224,13 @@ static PyObject *hand_pair_over(State *state, Held *held, PyObject *item, enum O
 /* Take the item that was the least out of the tables, and its context. Return whether it was there once. */
 static int take_noted(State *state, PyObject *contexts, PyObject *items, PyObject *item,
                       PyObject **context) {
-    PyObject *key = PyLong_FromVoidPtr(item);
-    int status = key == NULL ? -1 : PyDict_GetItemRef(contexts, key, context);
+    PyObject *key = PyLong_FromVoidPtr(item), *held;
+    int status = key == NULL ? -1 : PyDict_Pop(contexts, key, context);
     if (status > 0 && PyObject_TypeCheck(*context, (PyTypeObject *)state->deque)) {
-        status = 0; /* it was put more than once */
-    } else if (status > 0 && (PyDict_DelItem(contexts, key) < 0 || PyDict_DelItem(items, key) < 0)) {
-        status = -1;
+        status = PyDict_SetItem(contexts, key, *context); /* 0: it was put more than once */
+    } else if (status > 0) {
+        status = PyDict_Pop(items, key, &held) < 0 ? -1 : 1;
+        Py_XDECREF(held);
     }
     if (status > 0 && PyDict_GET_SIZE(contexts) == 0) { /* frees the memory of those that were large */
         PyDict_Clear(contexts);
@@ -255,6 +264,15 @@ static PyObject *hand_noted_over(State *state, Method *self, Held *held, PyObjec
 
 /* Take an item out of the container itself. */
 static PyObject *take_out(State *state, Method *self, PyObject *container, enum Order order) {
+    PyObject *item;
+    Py_ssize_t size;
+    if (order == LAST && PyList_CheckExact(container) && (size = PyList_GET_SIZE(container)) > 0) {
+        item = Py_NewRef(PyList_GET_ITEM(container, size - 1));
+        if (PyList_SetSlice(container, size - 1, size, NULL) < 0) {
+            Py_CLEAR(item);
+        }
+        return item;
+    }
     if (order == LEAST) {
         return PyObject_CallOneArg(PART(self, PLAIN), container);
     }

@@ -4,7 +4,7 @@
 
 /* Names of attributes. */
 #define NAMES(X) \
-    X(_result) X(future) X(find) X(__module__) X(_end_time) \
+    X(_result) X(future) X(__module__) X(_end_time) \
     X(_otel_concurrency_pairs) X(pop) X(popleft) X(to_pass) X(descriptor) X(first) X(gave_contexts) \
     X(loans) X(settled) X(_encoded) X(_decoded) X(get_global_textmap)
 
@@ -23,6 +23,7 @@ typedef struct {
     PyObject *twin;      /* `adopt` of adoption.py */
     PyObject *span_key;  /* the key of a context's span */
     PyObject *invalid;   /* the span that stands for none */
+    PyObject *known;     /* the descriptor of the slot in which a batch has its contexts */
     PyObject *token;     /* of what the collection that is running has attached, or NULL */
     PyObject *record;    /* what the flow had adopted when it began, or NULL */
     PyObject *empty;     /* a tuple */
@@ -47,7 +48,7 @@ typedef struct {
 
 /* All that a collection has to know. */
 #define REFERENCES(X) \
-    X(namespace) X(variable) X(twin) X(span_key) X(invalid) X(token) X(record) X(empty) X(deque) \
+    X(namespace) X(variable) X(twin) X(span_key) X(invalid) X(known) X(token) X(record) X(empty) X(deque) \
     X(append) X(pop) X(popleft) X(Method) X(DirectCall) OBJECTS(X)
 
 /* Call a function of handoff.py, with an argument or NULL. */
