@@ -111,7 +111,7 @@ static PyType_Spec spec_of_method = {
     .slots = slots_of_method,
 };
 
-/* method(kind, twin, *parts): return a method that is `twin`, a function in Python, of a kind in all_usual. */
+/* method(kind, twin, *parts): return a method that is `twin`, a function in Python, of a known kind. */
 static PyObject *method(PyObject *module, PyObject *parts) {
     State *state = PyModule_GetState(module);
     const struct Usual *usual = all_usual;

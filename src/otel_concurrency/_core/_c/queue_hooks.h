@@ -50,7 +50,10 @@ static int look_at(State *state, Method *self, PyObject *queue, enum Order order
     PyObject *context;
     int status;
     held->container = PyObject_GetAttr(queue, PART(self, CONTAINER));
-    held->pairs = held->container == NULL ? NULL : PyObject_GetAttr(queue, state->names._otel_concurrency_pairs);
+    held->pairs = NULL;
+    if (held->container != NULL) {
+        held->pairs = PyObject_GetAttr(queue, state->names._otel_concurrency_pairs);
+    }
     if (held->pairs == NULL || (!PyList_CheckExact(held->container) &&
                                 (PyObject *)Py_TYPE(held->container) != state->deque)) {
         return -1;
