@@ -43,6 +43,8 @@ from otel_concurrency._items import adoption
 TRACER = TracerProvider(shutdown_on_exit=False).get_tracer(__name__)
 VARIABLE = "OTEL_PYTHON_CONCURRENCY_PURE_PYTHON"
 HAND_OFFS = 100_000
+IMMUTABLE = 1 << 8
+"""``Py_TPFLAGS_IMMUTABLETYPE``."""
 PLAIN_QUEUE = queue.SimpleQueue
 STREAMS = [queue.Queue, queue.LifoQueue, queue.PriorityQueue, asyncio.Queue]
 METHODS = [
@@ -466,6 +468,15 @@ def test_a_method_takes_what_its_function_takes():
         items.put()
     with pytest.raises(TypeError, match="argument"):
         items.get(True, None, 3)
+
+
+@where_it_is_in_use
+def test_the_class_of_methods_is_immutable():
+    """An interpreter that specializes look-ups does not do so for what may change."""
+    kind = compiled.functions.Method
+    with pytest.raises(TypeError):
+        kind.note = "changed"
+    assert kind.__flags__ & IMMUTABLE
 
 
 @measures_memory
