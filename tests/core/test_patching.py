@@ -16,7 +16,14 @@ import pytest
 import wrapt
 
 from otel_concurrency._core.imports import when_imported
-from otel_concurrency._core.patching import Layer, StandIn, apply_all, undo_all, wrap_builtin
+from otel_concurrency._core.patching import (
+    Layer,
+    StandIn,
+    apply_all,
+    family,
+    undo_all,
+    wrap_builtin,
+)
 
 
 class Base:
@@ -577,6 +584,17 @@ def new_module(tmp_path, monkeypatch):
     yield make
     for name in made:
         sys.modules.pop(name, None)
+
+
+def test_a_family_is_in_the_order_in_which_its_classes_were_made():
+    """Whatever their places in memory: what is done to them is the same in each process."""
+
+    class Base:
+        pass
+
+    children = [type(f"Child{number}", (Base,), {}) for number in range(30)]
+    grandchildren = [type(f"Of{child.__name__}", (child,), {}) for child in children]
+    assert family(Base) == [Base, *children, *grandchildren]
 
 
 def test_imported_module_is_called_back_at_once(new_module):

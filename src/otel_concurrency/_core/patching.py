@@ -307,12 +307,16 @@ def definer(kind: type, name: str) -> type:
 
 
 def family(kind: type) -> list[type]:
-    """Return a class and all its present subclasses, each after its bases."""
-    found = {kind}
+    """Return a class and all its present subclasses, each after its bases.
+
+    Else they are in the order in which they were made, which is the same in each process.
+    """
+    found: dict[type, None] = {kind: None}
     pending = [kind]
-    while pending:
-        derived: set[type] = set(type.__subclasses__(pending.pop())) - found
-        found |= derived
+    for one in pending:
+        below: list[type] = type.__subclasses__(one)
+        derived = [each for each in below if each not in found]
+        found |= dict.fromkeys(derived)
         pending += derived
     return sorted(found, key=lambda one: len(one.__mro__))
 
