@@ -11,6 +11,7 @@ import queue
 import sched
 import subprocess
 import sys
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -268,6 +269,27 @@ def use_pool_of_threads():
         return called.get(WAIT), mapped, seen
 
 
+def use_threads():
+    """Start one in a context, one without, and a timer that starts another one."""
+    seen = []
+
+    def again():
+        seen.append(value())
+        if len(seen) < 4:
+            run(threading.Timer(0, again))
+
+    def run(thread):
+        thread.start()
+        thread.join(WAIT)
+
+    run(threading.Thread(target=lambda: seen.append(value())))
+    token = attach(set_value("value", "a"))
+    run(threading.Thread(target=lambda: seen.append(value())))
+    run(threading.Timer(0, again))
+    detach(token)
+    return seen, value()
+
+
 def use_scheduler():
     """Enter in a context, run without one."""
     seen = []
@@ -332,6 +354,7 @@ USES = {
     "queue.PriorityQueue": lambda: use_queue(queue.PriorityQueue),
     "concurrent.futures.thread._WorkItem": use_pool,
     "concurrent.futures._base.Future": use_pool,
+    "threading.Thread": use_threads,
     "sched.scheduler": use_scheduler,
     "sched.Event": use_scheduler,
     "multiprocessing.pool.ApplyResult": use_pool_of_threads,

@@ -20,6 +20,9 @@ _UNNAMED_BASES = (threading.Thread, threading.Timer, object)
 _PROCESSES = ("multiprocessing", "multiprocess", "billiard")
 """The packages with a process class. Programs use the class itself or derive from it."""
 
+_MOST_NAMES = 4096
+"""The maximum number of answers that are remembered at a time."""
+
 Matcher = Callable[[object], bool]
 
 
@@ -30,15 +33,15 @@ def thread_matcher(excluded: Iterable[str]) -> Matcher:
     the function that it runs.
     """
     entries = (*TABLE, *excluded)
-    matches, concerns = name_matcher(entries), _module_matcher(entries)
+    matches, concerns = name_matcher(entries), _Concerned(entries)
+    stock: Any = threading.Thread
 
     def starts_clean(work: Any) -> bool:
-        kind = work.__class__
-        if kind is threading.Thread:
+        if type(work) is stock:
             target = work._target
-            if target.__class__ is FunctionType and not concerns(target.__module__):
+            if type(target) is FunctionType and not concerns[target.__module__]:
                 return False  # the answer for nearly every thread
-        elif issubclass(kind, threading.Thread):
+        elif issubclass(kind := work.__class__, threading.Thread):
             if any(base not in _UNNAMED_BASES and matches(_dotted(base)) for base in kind.__mro__):
                 return True
             target = work.function if issubclass(kind, threading.Timer) else work._target
@@ -55,10 +58,10 @@ def process_matcher(excluded: Iterable[str]) -> Matcher:
     It is true by the same rules as :func:`thread_matcher`'s, with the same table.
     """
     entries = (*TABLE, *excluded)
-    matches, concerns = name_matcher(entries), _module_matcher(entries)
+    matches, concerns = name_matcher(entries), _Concerned(entries)
 
     def starts_clean(work: Any) -> bool:
-        if work.__class__ is FunctionType and not concerns(work.__module__):
+        if type(work) is FunctionType and not concerns[work.__module__]:
             return False
         if not isinstance(work, _process_classes()):
             return matches(callable_name(work))
@@ -110,20 +113,26 @@ def name_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate for dotted names; its answers are remembered by name."""
     prefixes = _prefixes(tuple(entries))
 
-    @functools.lru_cache(maxsize=4096)
+    @functools.lru_cache(maxsize=_MOST_NAMES)
     def matches(name: str) -> bool:
         return f"{name}.".startswith(prefixes)
 
     return matches
 
 
-def _module_matcher(entries: Iterable[str]) -> Callable[[str], bool]:
-    """Return a predicate for modules: whether an entry may name something in it."""
-    prefixes = _prefixes(tuple(entries))
+class _Concerned(dict[Any, bool]):
+    """By module: whether an entry may name something in it. A dictionary is asked fastest."""
 
-    @functools.lru_cache(maxsize=4096)
-    def concerns(module: str) -> bool:
+    def __init__(self, entries: Iterable[str]) -> None:
+        super().__init__()
+        self._prefixes = _prefixes(tuple(entries))
+
+    def __missing__(self, module: Any) -> bool:
         inside = f"{module}."
-        return inside.startswith(prefixes) or any(entry.startswith(inside) for entry in prefixes)
-
-    return concerns
+        answer = inside.startswith(self._prefixes) or any(
+            entry.startswith(inside) for entry in self._prefixes
+        )
+        if len(self) >= _MOST_NAMES:  # a program may make up names without end
+            self.clear()
+        self[module] = answer
+        return answer

@@ -54,6 +54,10 @@ _REASONS: Mapping[str, str] = {
     "replacement calls the original.": """
         multiprocessing.pool.Pool.apply_async
     """,
+    "The original's globals are threading's records of its threads, and what starts one. A copy of "
+    "the replacement calls the original, so that the same records are kept.": """
+        threading.Thread.start threading.Thread._bootstrap_inner
+    """,
     "The original's only global is the module that words what is logged when a callback raises. A "
     "copy of the replacement calls the original.": """
         asyncio.events.TimerHandle._run

@@ -45,8 +45,8 @@ def capture_for(
     if policy is Policy.OFF:
         return handoff.capture_nothing
     change = change_for(policy, primitive)
-    if starts_clean is None and change is None:
-        return handoff.capture
+    if change is None:
+        return handoff.capture if starts_clean is None else _capture_unless(starts_clean)
 
     def capture(work: object) -> Context | None:
         context = handoff.get_current()
@@ -54,6 +54,18 @@ def capture_for(
             return None
         if starts_clean is not None and starts_clean(work):
             return handoff.NO_CONTEXT
-        return context if change is None else change(context)
+        return change(context)
+
+    return capture
+
+
+def _capture_unless(starts_clean: Callable[[object], bool]) -> handoff.Capture:
+    """Return the capture function for a context that no policy changes."""
+
+    def capture(work: object) -> Context | None:
+        context = handoff.get_current()
+        if not context:
+            return None
+        return handoff.NO_CONTEXT if starts_clean(work) else context
 
     return capture

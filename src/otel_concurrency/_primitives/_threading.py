@@ -18,10 +18,11 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_concurrency._core import handoff
-from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam
+from otel_concurrency._core.handoff import NO_CONTEXT, BodyCall, Seam, ages, bodies
 from otel_concurrency._core.patching import Layer, wrap_builtin
 from otel_concurrency._items import adoption
 from otel_concurrency._linking import rounds
+from otel_concurrency._linking.rounds import running
 
 _INHERITS = bool(getattr(sys.flags, "thread_inherit_context", False))
 """Whether a flag (since 3.14) makes a thread start in a copy of the context of its starter."""
@@ -39,11 +40,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def _thread_layers(threading: ModuleType, seam: Seam) -> list[Layer]:
-    timer = threading.Timer
+    thread, timer = threading.Thread, threading.Timer
     rounds.made_of[timer] = lambda run: rounds.Round(_job_of(run), seam.name)
     return [
-        Layer(threading.Thread, "start", lambda raw: _start(raw, seam, timer)),
-        Layer(threading.Thread, "_bootstrap_inner", lambda raw: _bootstrap(raw, seam, timer)),
+        Layer(thread, "start", lambda raw: _start(raw, seam, timer)),
+        Layer(thread, "_bootstrap_inner", lambda raw: _bootstrap(raw, seam, thread, timer)),
     ]
 
 
@@ -63,6 +64,8 @@ MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 
 
 def _start(original: Any, seam: Seam, timer: type) -> Any:
+    begin = _in_no_context(original) if _INHERITS else original
+
     @functools.wraps(original)
     def start(self: Any) -> Any:
         context = None
@@ -70,7 +73,7 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
             # A context that the user passes explicitly (3.14) always wins.
             if not _HAS_CONTEXT or self._context is None:
                 context = seam.capture(self)
-                if rounds.running and isinstance(self, timer):
+                if running and isinstance(self, timer):
                     before = rounds.repeated(_job_of(self))
                     if before is not None:
                         context = rounds.following(before, seam, self, context)
@@ -80,34 +83,42 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
         if context is None:
             return original(self)
         _starting[id(self)] = context
-        # CPython copies this flow's contextvars to the thread. Attach an empty context meanwhile,
-        # so that the copy keeps no span alive.
-        token = handoff.attach_safely(NO_CONTEXT) if _INHERITS else None
-        record = handoff.adopted.set(None) if _INHERITS else None
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
-            return original(self)
+            return begin(self)
         except BaseException:
             for tidy_up in handoff.after_failed_start:
                 tidy_up()
             raise
         finally:
-            if record is not None:
-                handoff.adopted.reset(record)
-            if token is not None:
-                handoff.leave(token)
-            token = record = None
             # Still there if the thread could not be started, or does not use the patched bootstrap.
-            _starting.pop(id(self), None)
+            if _starting:
+                _starting.pop(id(self), None)
 
     return start
 
 
-def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
+def _in_no_context(original: Any) -> Any:
+    """Return ``original`` so that CPython copies no span from this flow to the thread."""
+
+    def start(self: Any) -> Any:
+        token = handoff.attach_safely(NO_CONTEXT)
+        record: Any = handoff.adopted.set(None)
+        try:
+            return original(self)
+        finally:
+            handoff.adopted.reset(record)
+            handoff.leave(token)
+            token = record = None
+
+    return start
+
+
+def _bootstrap(original: Any, seam: Seam, stock: type, timer: type) -> Any:
     def _round(self: Any) -> Any:
         """Run a timer as a round, which its function may repeat by starting the timer again."""
         thread = get_ident()
-        rounds.running[thread] = self  # it becomes a round where one is asked for
+        running[thread] = self  # it becomes a round where one is asked for
         try:
             return original(self)
         finally:
@@ -115,7 +126,11 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
 
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        body = _round if isinstance(self, timer) and seam.active else original
+        # Little is done before the original is called: until it has begun, the starter waits. If
+        # that takes long, the starter is woken in the middle, and has to wait for the GIL as well.
+        body = original
+        if type(self) is not stock and isinstance(self, timer) and seam.active:
+            body = _round
         context = _starting.pop(id(self), None)
         if context is None:
             try:
@@ -135,18 +150,19 @@ def _bootstrap(original: Any, seam: Seam, timer: type) -> Any:
         except Exception as error:
             handoff.report_fault("attach", error)
         thread = get_ident()
-        handoff.bodies[thread] = context
+        bodies[thread] = context
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
             return body(self)
         finally:
-            handoff.bodies.pop(thread, None)
-            handoff.ages.pop(thread, None)
+            bodies.pop(thread, None)
+            if ages:
+                ages.pop(thread, None)
             try:
                 if _HAS_CONTEXT:
                     _let_go(self)
-                if inside is not None:
-                    self._context.run(handoff.leave, inside)
+                    if inside is not None:
+                        self._context.run(handoff.leave, inside)
                 if token is not None:
                     handoff.detach(token)
                 if _NEIGHBOUR in sys.modules:
