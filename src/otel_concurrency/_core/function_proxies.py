@@ -7,7 +7,7 @@ Python function that calls the original, a program would copy the replacement, a
 the copy would not reach the original's code.
 
 So the replacement is an object. Calling it calls our function; every attribute that is read from it
-is the original's. It costs a tenth of a microsecond at each call; :data:`PLAIN_FUNCTIONS` lists the
+is the original's. It costs a fifth of a microsecond at each call; :data:`PLAIN_FUNCTIONS` lists the
 functions where that is too much.
 """
 
