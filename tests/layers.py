@@ -89,7 +89,10 @@ def layers() -> Iterator[tuple[str, str, Layer]]:
 
 
 def places() -> list[Place]:
-    """Return all of them, of this version of Python."""
+    """Return all of them, of this version of Python, in an order that is the same in each process.
+
+    Classes are patched in no particular order.
+    """
     ConcurrencyInstrumentor().instrument(subprocess="parent")
     token = attach(set_value("value", "a"))
     try:
@@ -99,7 +102,7 @@ def places() -> list[Place]:
         reader = threading.Thread(target=items.get)  # this flow adopts nothing
         reader.start()
         reader.join()
-        return [place for each in layers() for place in _places_of(*each)]
+        return sorted(place for each in layers() for place in _places_of(*each))
     finally:
         detach(token)
         ConcurrencyInstrumentor().uninstrument()
