@@ -91,7 +91,7 @@ def layers() -> Iterator[tuple[str, str, Layer]]:
 def places() -> list[Place]:
     """Return all of them, of this version of Python, in an order that is the same in each process.
 
-    Classes are patched in no particular order.
+    The layers of classes of equal depth are listed in no particular order.
     """
     ConcurrencyInstrumentor().instrument(subprocess="parent")
     token = attach(set_value("value", "a"))

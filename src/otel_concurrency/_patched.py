@@ -22,13 +22,15 @@ _locks: dict[Primitive, Any] = {}
 """A forked child has others: a thread that is not there may have held one, in an import."""
 
 _kept: list[object] = []
-"""The parents' locks. What is freed in a child is written to, and so 100 pages would be copied."""
+"""The parents' locks. What is freed in a child is written to, and so some 90 pages would be copied.
+"""
 
 
 def _begin() -> None:
     global _locks  # noqa: PLW0603
-    _kept.append(_locks)
-    _locks = {}
+    if _locks:
+        _kept.append(_locks)
+        _locks = {}
 
 
 if hasattr(os, "register_at_fork"):

@@ -474,6 +474,18 @@ def fail(form, way, tracer):
 
 
 @every_thread
+def test_a_thread_that_has_ended_cannot_be_started_again(form, tracer, caplog):
+    """Its function is gone: that is the program's fault, and no fault of ours is reported."""
+    thread = form.make(int)
+    with tracer.start_as_current_span("request"):
+        thread.start()
+        thread.join(WAIT)
+        with pytest.raises(RuntimeError, match="once"):
+            thread.start()
+    assert not caplog.records
+
+
+@every_thread
 def test_a_thread_that_could_not_be_started_is_as_good_as_before(form, tracer, no_gc):
     """Whether it can be started later is the interpreter's business; nothing of ours is in it."""
     seen = Recorder(current_span_id)

@@ -8,6 +8,7 @@ import logging
 import queue
 import socket
 import socketserver
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +153,25 @@ def test_children_of_a_late_span_belong_to_it(instrument, tracer, exporter, cloc
     assert_linked(spans["late"], origin, reason="ended")
     assert spans["child"].parent == spans["late"].context
     assert not spans["child"].links
+
+
+def test_the_end_of_a_span_of_no_tracer_raises_nothing_inside(instrument):
+    """What traces the program, such as a debugger that stops at exceptions, sees none."""
+    instrument()
+    seen = []
+
+    def trace_calls(_frame, event, _argument):
+        seen.append(event)
+        return trace_calls
+
+    before = sys.gettrace()
+    sys.settrace(trace_calls)
+    try:
+        trace.INVALID_SPAN.end()
+    finally:
+        sys.settrace(before)
+    assert "call" in seen
+    assert "exception" not in seen
 
 
 def test_a_span_that_is_not_sampled_ends_like_any_other(instrument, clock):

@@ -54,8 +54,8 @@ _REASONS: Mapping[str, str] = {
     "replacement calls the original.": """
         multiprocessing.pool.Pool.apply_async
     """,
-    "The original's globals are threading's records of its threads, and what starts one. A copy of "
-    "the replacement calls the original, so that the same records are kept.": """
+    "The original's globals are threading's records of its threads, and what starts one. No "
+    "program is known that copies it. A copy of the replacement calls the original.": """
         threading.Thread.start threading.Thread._bootstrap_inner
     """,
     "The original's only global is the module that words what is logged when a callback raises. A "

@@ -68,8 +68,8 @@ Record = list[Any]
 2. The idle context.
 3. The same pair for each earlier adoption on top of which another context was attached.
 4. The stage of the work (below).
-5. What several items have in common that the flow has got since it last started a span, an object
-   with ``is_here()`` and ``merged(current)``; None for a single item.
+5. What several items have in common that the flow has got since it last started a span, a
+   ``Together`` of ``_linking.batches``; None for a single item.
 
 The references to contexts are weak: this record must not keep a context alive that the flow has
 left in another way.

@@ -309,7 +309,8 @@ def definer(kind: type, name: str) -> type:
 def family(kind: type) -> list[type]:
     """Return a class and all its present subclasses, each after its bases.
 
-    Else they are in the order in which they were made, which is the same in each process.
+    Those of one base are in the order in which they were made, and classes of equal depth in that
+    of their bases. So the order is the same in each process.
     """
     found: dict[type, None] = {kind: None}
     pending = [kind]

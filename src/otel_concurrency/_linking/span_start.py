@@ -423,12 +423,9 @@ def _end(original: Any) -> Any:
 
     @functools.wraps(original)
     def end(self: Any, end_time: Any = None) -> Any:
-        try:
-            # The SDK has not sampled this span, and it runs. The SDK does not record its end.
-            if self._end_time is None:
-                self._end_time = time.time_ns() if end_time is None else end_time
-        except AttributeError:  # it is no span of a tracer
-            pass
+        # The SDK has not sampled this span, and it runs. The SDK does not record its end.
+        if getattr(self, _END, 0) is None:
+            self._end_time = time.time_ns() if end_time is None else end_time
         if does_nothing:
             return None
         return original(self) if end_time is None else original(self, end_time)

@@ -64,8 +64,6 @@ MODULES = {"threading": _thread_layers, "_thread": _raw_thread_layers}
 
 
 def _start(original: Any, seam: Seam, timer: type) -> Any:
-    begin = _in_no_context(original) if _INHERITS else original
-
     @functools.wraps(original)
     def start(self: Any) -> Any:
         context = None
@@ -78,14 +76,15 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
                     if before is not None:
                         context = rounds.following(before, seam, self, context)
         except Exception as error:
-            if getattr(self, "_initialized", False):  # otherwise the original is about to raise
+            # Otherwise the original is about to raise.
+            if getattr(self, "_initialized", False) and self.ident is None:
                 handoff.report_fault("start", error)
         if context is None:
             return original(self)
         _starting[id(self)] = context
         context = None  # this frame lives as long as a traceback that the user keeps
         try:
-            return begin(self)
+            return _in_no_context(original, self) if _INHERITS else original(self)
         except BaseException:
             for tidy_up in handoff.after_failed_start:
                 tidy_up()
@@ -98,20 +97,16 @@ def _start(original: Any, seam: Seam, timer: type) -> Any:
     return start
 
 
-def _in_no_context(original: Any) -> Any:
-    """Return ``original`` so that CPython copies no span from this flow to the thread."""
-
-    def start(self: Any) -> Any:
-        token = handoff.attach_safely(NO_CONTEXT)
-        record: Any = handoff.adopted.set(None)
-        try:
-            return original(self)
-        finally:
-            handoff.adopted.reset(record)
-            handoff.leave(token)
-            token = record = None
-
-    return start
+def _in_no_context(original: Any, thread: Any) -> Any:
+    """Start ``thread`` so that CPython copies no span from this flow to it."""
+    token = handoff.attach_safely(NO_CONTEXT)
+    record: Any = handoff.adopted.set(None)
+    try:
+        return original(thread)
+    finally:
+        handoff.adopted.reset(record)
+        handoff.leave(token)
+        token = record = None
 
 
 def _bootstrap(original: Any, seam: Seam, stock: type, timer: type) -> Any:
@@ -126,8 +121,8 @@ def _bootstrap(original: Any, seam: Seam, stock: type, timer: type) -> Any:
 
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> Any:
-        # Little is done before the original is called: until it has begun, the starter waits. If
-        # that takes long, the starter is woken in the middle, and has to wait for the GIL as well.
+        # Little is done before the original is called. The starter waits until that says that the
+        # thread has begun; if it takes long, the starter gives the GIL up and waits for it again.
         body = original
         if type(self) is not stock and isinstance(self, timer) and seam.active:
             body = _round

@@ -56,9 +56,10 @@ static int at_stage(PyObject *record, PyObject *stage) {
 static int adopt_in_batch(State *state, PyObject *context, PyObject *record) {
     PyObject *batch = Py_NewRef(PyList_GET_ITEM(record, 4)), *contexts = read_slot(batch, state->known);
     PyObject *key = PyLong_FromVoidPtr(context), *found = NULL, *known = NULL;
-    int status = key != NULL && contexts != NULL && PyDict_CheckExact(contexts)
-                     ? PyDict_GetItemRef(contexts, key, &found)
-                     : -1;
+    int status = key == NULL || contexts == NULL ? -1 : PyDict_CheckExact(contexts);
+    if (status > 0) {
+        status = PyDict_GetItemRef(contexts, key, &found);
+    }
     if (status > 0) {
         status = PyWeakref_GetRef(found, &known);
     }
