@@ -202,8 +202,8 @@ static PyObject *adopt(PyObject *module, PyObject *context) {
 }
 
 /* adopt_or(twin, span_key, invalid, known): return adopt(), which leaves what is not plain to its `twin`. It
- * finds the span of a context by that key; `invalid` stands for none. `known` is the descriptor of the slot in
- * which a batch has its contexts, weakly, by their ids. */
+ * finds the span of a context by that key; `invalid` stands for none. `known` is the descriptor of the slot
+ * in which a batch has its contexts, weakly, by their ids. */
 static PyObject *adopt_or(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     State *state = PyModule_GetState(module);
     if (count != 4) {

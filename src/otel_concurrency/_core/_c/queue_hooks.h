@@ -90,6 +90,27 @@ static int report_fault(Method *self, const char *step) {
     return nothing == NULL ? -1 : 0;
 }
 
+/* Call a method of the pairs with an item and a context, either of which may be NULL, and a size. The name is
+ * one that is kept: older interpreters remember each string that was looked up, with its address. */
+static PyObject *call_pairs(PyObject *pairs, PyObject *name, PyObject *item, PyObject *context,
+                            Py_ssize_t size) {
+    PyObject *args[4] = {pairs}, *number = PyLong_FromSsize_t(size), *result;
+    size_t count = 1;
+    if (number == NULL) {
+        return NULL;
+    }
+    if (item != NULL) {
+        args[count++] = item;
+    }
+    if (context != NULL) {
+        args[count++] = context;
+    }
+    args[count++] = number;
+    result = PyObject_VectorcallMethod(name, args, count, NULL);
+    Py_DECREF(number);
+    return result;
+}
+
 /* Do what Fifo.put() does. */
 static int pair_up(State *state, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
     PyObject *nothing;
@@ -99,7 +120,7 @@ static int pair_up(State *state, Held *held, PyObject *item, PyObject *context, 
     if (PyObject_Size(held->pairs) == 2 * size) {
         return 0;
     }
-    nothing = PyObject_CallMethod(held->pairs, "forget", "n", size);
+    nothing = call_pairs(held->pairs, state->names.forget, NULL, NULL, size);
     Py_XDECREF(nothing);
     return nothing == NULL ? -1 : 0;
 }
@@ -119,7 +140,7 @@ static int get_tables(Method *self, PyObject *pairs, PyObject **contexts, PyObje
 }
 
 /* Do what Keyed.put() does. */
-static int note(Method *self, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
+static int note(State *state, Method *self, Held *held, PyObject *item, PyObject *context, Py_ssize_t size) {
     PyObject *contexts, *items, *key, *nothing;
     int done = 0, status = get_tables(self, held->pairs, &contexts, &items);
     if (status == 0 && contexts != NULL && PyDict_GET_SIZE(contexts) + 1 == size) {
@@ -134,7 +155,7 @@ static int note(Method *self, Held *held, PyObject *item, PyObject *context, Py_
     Py_XDECREF(contexts);
     Py_XDECREF(items);
     if (status == 0 && !done) {
-        nothing = PyObject_CallMethod(held->pairs, "put", "OOn", item, context, size);
+        nothing = call_pairs(held->pairs, state->names.put, item, context, size);
         status = nothing == NULL ? -1 : 0;
         Py_XDECREF(nothing);
     }
@@ -170,7 +191,7 @@ static PyObject *put_item(State *state, Method *self, PyObject *const *args, enu
         if (size < 0) {
             status = -1;
         } else if (order == LEAST) {
-            status = note(self, &held, args[1], context, size);
+            status = note(state, self, &held, args[1], context, size);
         } else {
             status = pair_up(state, &held, args[1], context, size);
         }
@@ -260,7 +281,7 @@ static PyObject *hand_noted_over(State *state, Method *self, Held *held, PyObjec
     Py_XDECREF(contexts);
     Py_XDECREF(items);
     if (status == 0) {
-        context = PyObject_CallMethod(held->pairs, "take", "On", item, size);
+        context = call_pairs(held->pairs, state->names.take, item, NULL, size);
     }
     return status < 0 ? NULL : hand_over(state, context);
 }
