@@ -10,7 +10,7 @@ enum { UNPAIRED = MARK };
 /* `_put` and `_get` of the stock queues do what their twins do with a queue whose pairs are known by heart,
  * or that has none and needs none. That is found out before the queue is touched; all else is left to the
  * twin. The pairs of a queue in order are a deque: item, context, item, context, ... Those of a
- * PriorityQueue are a dictionary: of an item's id, its context. */
+ * PriorityQueue are two dictionaries: by the id of an item, its context, and the item itself. */
 enum Order { FIRST, LAST, LEAST }; /* which item comes out */
 
 /* What such a method works with; each is NULL until it is known. */
