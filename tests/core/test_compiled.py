@@ -209,6 +209,11 @@ def run(item):
         detach(token)
 
 
+def running(module, plain):
+    """Return what a work item runs by in C, around ``plain``."""
+    return module.method("_WorkItem.run", seen, None, plain)
+
+
 def in_a_work_item(function):
     """Run a function as a work item; return its outcome, and what is left on the worker."""
     item, future = work_item(function)
@@ -900,7 +905,7 @@ def test_an_interrupt_in_a_step_of_the_library_is_the_programs(name, work, repla
     try:
         replace([name], raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            compiled.functions.run_item(raising(LookupError()), item)
+            running(compiled.functions, raising(LookupError()))(item)
         if name != "detach":
             assert seen() is None
         if name != "get_ident":
@@ -922,6 +927,155 @@ def test_an_interrupt_of_the_work_passes():
     assert left == {}
 
 
+# --- making a work item ---
+
+
+def arguments(future, function):
+    """Return the names and the values of what a work item is made of, without itself."""
+    if THIRD_ARGUMENT_IS_A_TASK:
+        return {"future": future, "task": (function, (), {})}
+    return {"future": future, "fn": function, "args": (), "kwargs": {}}
+
+
+@pytest.fixture
+def kind():
+    """Return the class of work items; what a test sets in it is taken out again."""
+    kind = concurrent.futures.thread._WorkItem
+    init = vars(kind)["__init__"]
+    yield kind
+    kind.__init__ = init
+
+
+def carried(item):
+    """Whether an item has the current context."""
+    return item.future._result is context_api.get_current()
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_work_item_is_made_with_names(kind):
+    """It carries the context as well."""
+    parts = arguments(concurrent.futures.Future(), seen)
+    names = [*inspect.signature(kind).parameters]
+    assert names == [*parts]
+    for by_position in range(len(parts) + 1):
+        given = [parts[name] for name in names[:by_position]]
+        named = {name: parts[name] for name in names[by_position:]}
+        item = kind(*given, **named)
+        assert type(item) is kind
+        assert carried(item)
+        item.future._result = None
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_work_item_that_cannot_be_made(kind):
+    """The error is that of the plain class."""
+    parts = [*arguments(concurrent.futures.Future(), seen).values()]
+    for given in ([], parts[:1], [*parts, 1], [*parts, 1, 2, 3]):
+        with pytest.raises(TypeError, match="__init__"):
+            kind(*given)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        kind(*parts, other=1)
+    assert parts[0]._result is None
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_a_subclass_of_work_items_is_made_as_it_says(kind):
+    """It carries the context if it calls what it overrides."""
+
+    class Inherits(kind):
+        pass
+
+    class Overrides(kind):
+        def __init__(self, *parts):
+            super().__init__(*parts)
+            self.own = parts
+
+    class Leaves(kind):
+        def __init__(self, *parts):
+            self.future = parts[0]
+
+    for derived, carries in ((Inherits, True), (Overrides, True), (Leaves, False)):
+        item = derived(*arguments(concurrent.futures.Future(), seen).values())
+        assert type(item) is derived
+        assert carried(item) is carries
+    assert item.future._result is None
+
+
+@pytest.mark.usefixtures("on", "current")
+def test_what_is_set_in_the_class_of_work_items_is_used(kind):
+    """Another ``__init__`` is called, as in any class."""
+    future = concurrent.futures.Future()
+    kind.__init__ = lambda self, *parts: setattr(self, "parts", parts)
+    assert kind(future).parts == (future,)
+    kind.__init__ = lambda self: 1
+    with pytest.raises(TypeError, match="should return None"):
+        kind()
+    del kind.__init__
+    assert not hasattr(kind(*arguments(future, seen).values()), "parts")
+    assert future._result is None
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("kind", [1, object, handoff.DirectCall, handoff.__class__])
+def test_only_a_class_in_python_is_made_directly(kind):
+    """Any other object is refused."""
+    with pytest.raises(TypeError, match="a class that was written in Python"):
+        compiled.functions.make_directly(kind)
+
+
+@where_it_is_in_use
+@measures_memory
+def test_a_class_that_is_made_directly_is_freed():
+    """It keeps nothing alive, and is found by a collection."""
+
+    class Plain:
+        def __init__(self, future, work, *rest):
+            self.future = future
+
+    def twin(self, *parts):
+        raise AssertionError
+
+    def make(directly):
+        seam = handoff.Seam("made directly")
+        init = compiled.functions.method("_WorkItem.__init__", twin, seam, Plain.__init__)
+        kind = type("Kind", (), {"__init__": init})
+        if directly:
+            compiled.functions.make_directly(kind)
+            with pytest.raises(TypeError, match="a class that was written in Python"):
+                compiled.functions.make_directly(kind)
+        future = concurrent.futures.Future()
+        for _ in range(10):
+            assert kind(*arguments(future, seen).values()).future is future
+        return weakref.ref(kind)
+
+    def grown(count, directly):
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        made = [make(directly) for _ in range(count)]
+        gc.collect()
+        assert [reference() for reference in made] == [None] * count
+        del made
+        return sys.getallocatedblocks() - blocks
+
+    for directly in (False, True):
+        grown(100, directly)
+    before = sys.getrefcount(compiled.functions)
+    assert grown(1000, directly=True) < grown(1000, directly=False) + 500
+    after = sys.getrefcount(compiled.functions)
+    assert after == before
+    handoff.seams.pop("made directly")
+
+
+@where_it_is_in_use
+def test_a_class_that_is_made_directly_may_have_a_new():
+    """It is called, then and later."""
+    kind = type("Kind", (), {})
+    compiled.functions.make_directly(kind)
+    for made in (1, 2):
+        kind.__new__ = lambda kind, *parts, made=made, **named: (made, parts, named)
+        assert kind(3, four=5) == (made, (3,), {"four": 5})
+
+
 # --- the module ---
 
 
@@ -934,7 +1088,7 @@ def another_module():
 
 
 FUNCTIONS = (
-    *("carry_item", "run_item", "method", "begin_collection", "end_collection"),
+    *("method", "begin_collection", "end_collection"),
     *("begins", "arrived", "known_trailer"),
 )
 
@@ -947,7 +1101,7 @@ def test_wrong_arguments_are_an_error(name, count):
     module = another_module()
     with pytest.raises(RuntimeError, match="was not called"):
         getattr(module, name)(*[None] * count)
-    if (name, count) not in (("carry_item", 3), ("run_item", 2), ("run_item", 3), ("begins", 3)):
+    if (name, count) != ("begins", 3):
         with pytest.raises(TypeError):
             getattr(compiled.functions, name)(*[None] * count)
 
@@ -1001,7 +1155,7 @@ def test_a_namespace_that_does_not_fit_is_refused(namespace):
     with pytest.raises((TypeError, NameError)):
         module.bind(namespace)
     with pytest.raises(RuntimeError):
-        module.run_item(print, None)
+        module.adopt(Context())
 
 
 @where_it_is_in_use
@@ -1055,7 +1209,7 @@ def test_another_runtime_context_is_used_as_it_is(monkeypatch):
     future._result = context_api.get_current()
     token = attach(Context())
     try:
-        assert module.run_item(lambda item: seen(), item) == "handed off"
+        assert running(module, lambda item: seen())(item) == "handed off"
         assert seen() is None
     finally:
         detach(token)

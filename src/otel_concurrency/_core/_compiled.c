@@ -2,8 +2,8 @@
  *
  * Each function here, but those of collections, has its twin in pure Python, in handoff.py and in
  * files of _items and _primitives, and does the same, step by step. compiled.py chooses which of the two
- * is used. The functions of pools stay Python functions, which call these: their frames are looked for,
- * and are in tracebacks. Methods of queues, of futures and of events are objects that call C directly.
+ * is used. Methods of work items, of queues, of futures and of events are objects that call C directly, and
+ * leave no frame.
  *
  * What handoff.py calls `attach`, `detach`, `get_current`, ... is bound when it calls bind(), and again
  * when a test calls that, which has replaced one. Where they are the methods of a context variable,
@@ -19,13 +19,15 @@
 #include "_c/messages.h"
 #include "_c/collections.h"
 
-#define INTERFACE 7 /* compiled.py has the same number; a module of another is not used */
+#define INTERFACE 8 /* compiled.py has the same number; a module of another is not used */
 
 /* --- methods that the program sees ---------------------------------------------------------------------- */
 
 static const struct Usual all_usual[] = {
     {"SimpleQueue.put", 11, 2, 4, put_simple},
     {"SimpleQueue.get", 11, 1, 1, get_simple},
+    {"_WorkItem.__init__", 4, FROM_3_14 ? 3 : 5, FROM_3_14 ? 3 : 5, begin_item},
+    {"_WorkItem.run", 4, 1, 2, run_item},
     {"Future.add_done_callback", 5, 2, 2, add_callback},
     {"Event.__iter__", 6, 1, 1, iterate},
     {"Queue._put", 17, 2, 2, put_in_order},
@@ -140,6 +142,61 @@ static PyObject *method(PyObject *module, PyObject *parts) {
     return (PyObject *)made;
 }
 
+/* Make an instance of a class as calling it does: allocate it, and call `__init__`. */
+static PyObject *make_instance(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    PyTypeObject *class = (PyTypeObject *)object;
+    State *state = PyType_GetModuleState(class); /* NULL if the class is part of what is collected */
+    Py_ssize_t count = PyVectorcall_NARGS(flags), i;
+    PyObject *init = NULL, *tuple, *named, *made = NULL, *nothing, *parts[1 + MOST];
+    if (state != NULL && names == NULL && count <= MOST && class->tp_new == PyBaseObject_Type.tp_new) {
+        init = PyDict_GetItemWithError(class->tp_dict, state->names.__init__);
+    }
+    if (init != NULL && (PyObject *)Py_TYPE(init) == state->Method) {
+        Py_INCREF(init);
+        parts[0] = made = PyType_GenericAlloc(class, 0);
+        memcpy(parts + 1, args, count * sizeof(PyObject *));
+        nothing = made == NULL ? NULL : call_method(init, parts, count + 1, NULL);
+        if (nothing == NULL) {
+            Py_CLEAR(made);
+        }
+        Py_XDECREF(nothing);
+        Py_DECREF(init);
+        return made;
+    }
+    PyErr_Clear();
+    tuple = PyTuple_New(count);
+    named = names == NULL ? NULL : PyDict_New();
+    for (i = 0; tuple != NULL && i < count; i++) {
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    }
+    for (i = 0; named != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        if (PyDict_SetItem(named, PyTuple_GET_ITEM(names, i), args[count + i]) < 0) {
+            Py_CLEAR(named);
+        }
+    }
+    if (tuple != NULL && (named != NULL || names == NULL)) {
+        made = PyType_Type.tp_call(object, tuple, named);
+    }
+    Py_XDECREF(tuple);
+    Py_XDECREF(named);
+    return made;
+}
+
+/* make_directly(class): have a call of the class call its `__init__` in C, if it has one, without the detour by
+ * type.__call__, which takes as long again. Interpreters before 3.12 do not ask for it where the class has a
+ * metaclass of its own. */
+static PyObject *make_directly(PyObject *module, PyObject *object) {
+    PyHeapTypeObject *class = (PyHeapTypeObject *)object;
+    if (!PyType_Check(object) || !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE) ||
+        class->ht_module != NULL) {
+        PyErr_SetString(PyExc_TypeError, "expected a class that was written in Python");
+        return NULL;
+    }
+    class->ht_module = Py_NewRef(module); /* by which make_instance() finds the state */
+    class->ht_type.tp_vectorcall = make_instance;
+    Py_RETURN_NONE;
+}
+
 /* --- binding to handoff.py ------------------------------------------------------------------------------ */
 
 static int set_named(State *state, const char *name, PyObject **place) {
@@ -211,11 +268,10 @@ failed:
 
 static PyMethodDef functions[] = {
     {"bind", bind, METH_O, NULL},
-    {"carry_item", (PyCFunction)(void (*)(void))carry_item, METH_FASTCALL, NULL},
-    {"run_item", (PyCFunction)(void (*)(void))run_item, METH_FASTCALL, NULL},
     {"adopt", adopt, METH_O, NULL},
     {"adopt_or", (PyCFunction)(void (*)(void))adopt_or, METH_FASTCALL, NULL},
     {"method", method, METH_VARARGS, NULL},
+    {"make_directly", make_directly, METH_O, NULL},
     {"begins", (PyCFunction)(void (*)(void))begins, METH_FASTCALL, NULL},
     {"arrived", (PyCFunction)(void (*)(void))arrived, METH_FASTCALL, NULL},
     {"known_trailer", (PyCFunction)(void (*)(void))known_trailer, METH_FASTCALL, NULL},

@@ -14,7 +14,6 @@ import copyreg
 import logging
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -23,7 +22,7 @@ from otel_concurrency.environment_variables import OTEL_PYTHON_CONCURRENCY_PURE_
 
 _logger = logging.getLogger(__name__)
 
-INTERFACE = 7
+INTERFACE = 8
 """The number that ``_compiled.c`` has too. It changes with what the functions take and expect."""
 
 
@@ -39,12 +38,6 @@ class Functions(Protocol):
     def bind(self, namespace: dict[str, Any], /) -> None:
         """Work with what is in the namespace of ``handoff``."""
 
-    def carry_item(self, seam: object, future: object, work: object, /) -> None:
-        """Do what the work item of a thread pool does when it is made."""
-
-    def run_item(self, run: Callable[..., Any], item: object, /, *args: object) -> Any:
-        """Do what the work item of a thread pool does around its plain ``run``."""
-
     def adopt_or(self, twin: Any, span_key: str, invalid: object, known: object, /) -> Any:
         """Return a function that adopts a context, and leaves what is not usual to ``twin``.
 
@@ -58,6 +51,9 @@ class Functions(Protocol):
         ``kind`` is the class and the method, such as ``SimpleQueue.put``; what its ``parts`` are is
         in ``_c``. What is read from the method, or set in it, is an attribute of ``twin``.
         """
+
+    def make_directly(self, kind: type, /) -> None:
+        """Have a call of the class ``kind`` call its ``__init__``, such a method, directly."""
 
     def begins(self, seam: object, sides: dict[int, Any], queue: object, /) -> bool:
         """Return whether there is nothing to do before the flow asks ``queue`` for an item.

@@ -69,110 +69,87 @@ def _work_item(plain: Any, seam: Seam) -> Any:
     switched off still runs in its context.
     """
     functions = compiled.functions
-    carry: Any = getattr(functions, "carry_item", None)
-    run_item: Any = getattr(functions, "run_item", None)
 
     class _WorkItem(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
         stands_in_for = plain
         __module__ = plain.__module__
 
-        if functions is None:
-            # The body is written twice because one more call would cost as much as all the rest.
-            if sys.version_info >= (3, 14):
+        # The body is written twice because one more call would cost as much as all the rest.
+        if sys.version_info >= (3, 14):
 
-                @functools.wraps(plain.__init__)
-                def __init__(self, future: Any, task: Any) -> None:
-                    plain.__init__(self, future, task)
-                    try:
-                        context = seam.capture(task[0])
-                        if context is not None and not isinstance(task[0], Call):
-                            future._result = context
-                    except Exception as error:
-                        handoff.report_fault("submit", error)
-
-            else:
-
-                @functools.wraps(plain.__init__)  # type: ignore[misc]  # it looks like the plain one
-                def __init__(self, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
-                    plain.__init__(self, future, fn, args, kwargs)
-                    try:
-                        context = seam.capture(fn)
-                        if context is not None and not isinstance(fn, Call):
-                            future._result = context
-                    except Exception as error:
-                        handoff.report_fault("submit", error)
-
-            @functools.wraps(plain.run)
-            def run(self, ctx: Any = NOT_GIVEN) -> Any:
-                before = token = body = None
-                thread = 0
-                # An executor may run the item in the middle of other work, which then goes on.
-                record = adopted.get() if handoff.any_adopted else None
+            @functools.wraps(plain.__init__)
+            def __init__(self, future: Any, task: Any) -> None:
+                plain.__init__(self, future, task)
                 try:
-                    before = handoff.get_current()
-                    context = self.future._result
-                    if isinstance(
-                        context, Context
-                    ):  # the future is neither cancelled nor completed
-                        self.future._result = None
-                        token = handoff.attach(context)
-                        thread = get_ident()
-                        body = bodies.get(thread)
-                        bodies[thread] = context
-                        if ages:
-                            ages.pop(thread, None)
-                    context = None  # otherwise this frame would keep the context alive
+                    context = seam.capture(task[0])
+                    if context is not None and not isinstance(task[0], Call):
+                        future._result = context
                 except Exception as error:
-                    handoff.report_fault("attach", error)
-                try:
-                    if ctx is NOT_GIVEN:  # to 3.13
-                        return plain.run(self)
-                    return plain.run(self, ctx)
-                finally:
-                    try:
-                        if handoff.any_adopted and adopted.get() is not record:
-                            adopted.set(record)  # let go of the items that the task adopted
-                        if token is not None:
-                            if ages:
-                                ages.pop(thread, None)
-                            if body is None:
-                                bodies.pop(thread, None)
-                            else:
-                                bodies[thread] = body
-                            handoff.detach(token)
-                        elif handoff.get_current() is not before and before is not None:
-                            handoff.attach(before)  # the task forgot to detach
-                    except Exception as error:
-                        handoff.report_fault("detach", error)
-                    # The future may hold a traceback with this frame, which keeps no context alive.
-                    before = token = body = record = None
-                    del self
+                    handoff.report_fault("submit", error)
 
         else:
-            if sys.version_info >= (3, 14):
 
-                @functools.wraps(plain.__init__)
-                def __init__(self, future: Any, task: Any) -> None:
-                    plain.__init__(self, future, task)
-                    carry(seam, future, task)
-
-            else:
-
-                @functools.wraps(plain.__init__)  # type: ignore[misc]  # it looks like the plain one
-                def __init__(self, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
-                    plain.__init__(self, future, fn, args, kwargs)
-                    carry(seam, future, fn)
-
-            @functools.wraps(plain.run)
-            def run(self, ctx: Any = NOT_GIVEN) -> Any:
+            @functools.wraps(plain.__init__)  # type: ignore[misc]  # it looks like the plain one
+            def __init__(self, future: Any, fn: Any, args: Any, kwargs: Any) -> None:
+                plain.__init__(self, future, fn, args, kwargs)
                 try:
-                    if ctx is NOT_GIVEN:  # to 3.13
-                        return run_item(plain.run, self)
-                    return run_item(plain.run, self, ctx)
-                finally:
-                    del self  # the future may hold a traceback with this frame
+                    context = seam.capture(fn)
+                    if context is not None and not isinstance(fn, Call):
+                        future._result = context
+                except Exception as error:
+                    handoff.report_fault("submit", error)
 
-    flows.pick_ups.add(vars(_WorkItem)["run"].__code__)
+        @functools.wraps(plain.run)
+        def run(self, ctx: Any = NOT_GIVEN) -> Any:
+            before = token = body = None
+            thread = 0
+            # An executor may run the item in the middle of other work, which then goes on.
+            record = adopted.get() if handoff.any_adopted else None
+            try:
+                before = handoff.get_current()
+                context = self.future._result
+                if isinstance(context, Context):  # the future is neither cancelled nor completed
+                    self.future._result = None
+                    token = handoff.attach(context)
+                    thread = get_ident()
+                    body = bodies.get(thread)
+                    bodies[thread] = context
+                    if ages:
+                        ages.pop(thread, None)
+                context = None  # otherwise this frame would keep the context alive
+            except Exception as error:
+                handoff.report_fault("attach", error)
+            try:
+                if ctx is NOT_GIVEN:  # to 3.13
+                    return plain.run(self)
+                return plain.run(self, ctx)
+            finally:
+                try:
+                    if handoff.any_adopted and adopted.get() is not record:
+                        adopted.set(record)  # let go of the items that the task adopted
+                    if token is not None:
+                        if ages:
+                            ages.pop(thread, None)
+                        if body is None:
+                            bodies.pop(thread, None)
+                        else:
+                            bodies[thread] = body
+                        handoff.detach(token)
+                    elif handoff.get_current() is not before and before is not None:
+                        handoff.attach(before)  # the task forgot to detach
+                except Exception as error:
+                    handoff.report_fault("detach", error)
+                # The future may hold a traceback with this frame, which keeps no context alive.
+                before = token = body = record = None
+                del self
+
+        if functions is not None:
+            __init__ = functions.method("_WorkItem.__init__", __init__, seam, plain.__init__)
+            run = functions.method("_WorkItem.run", run, seam, plain.run)
+
+    if functions is not None:
+        functions.make_directly(_WorkItem)
+    flows.pick_ups.add(inspect.unwrap(plain.run).__code__)  # a method in C has no frame
     return _WorkItem
 
 

@@ -1,7 +1,7 @@
 /* Calls that carry a context: the work items of thread pools, and DirectCall. */
 #pragma once
 #include "faults.h"
-#include "slots.h"
+#include "methods.h"
 
 /* --- the body of a thread ------------------------------------------------------------------------------- */
 
@@ -108,17 +108,13 @@ static PyObject *end_turn(State *state, PyObject *record, Turn *turn, PyObject *
     return outcome(result, raised, interrupt);
 }
 
-/* carry_item(seam, future, work): what a work item does when it is made: it captures the context into
- * its future. `work` is the function, or from 3.14 on a task, of which that is the first part. */
-static PyObject *carry_item(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
-    PyObject *capture, *function, *context, *interrupt = NULL;
+/* Do what a work item does when it is made: capture the context into its future. `work` is the function, or
+ * from 3.14 on a task, of which that is the first part. */
+static void carry(State *state, PyObject *seam, PyObject *future, PyObject *work, PyObject **interrupt) {
+    PyObject *context, *function, *capture;
     int status = -1;
-    if (expect(state, count, 3, 3) < 0) {
-        return NULL;
-    }
-    function = PY_VERSION_HEX >= 0x030E0000 ? PySequence_GetItem(args[2], 0) : Py_NewRef(args[2]);
-    capture = function == NULL ? NULL : read_slot(args[0], state->slots.capture);
+    function = FROM_3_14 ? PySequence_GetItem(work, 0) : Py_NewRef(work);
+    capture = function == NULL ? NULL : read_slot(seam, state->slots.capture);
     if (capture != NULL && capture == state->capture) {
         context = get_current(state);
         status = context == NULL ? -1 : PyObject_IsTrue(context);
@@ -130,31 +126,35 @@ static PyObject *carry_item(PyObject *module, PyObject *const *args, Py_ssize_t 
         /* not of what has a context of its own already */
         status = PyFunction_Check(function) ? 0 : PyObject_IsInstance(function, state->Call);
         if (status == 0) {
-            status = PyObject_SetAttr(args[1], state->names._result, context);
+            status = PyObject_SetAttr(future, state->names._result, context);
         }
     }
     if (status < 0) {
-        report(state, "submit", &interrupt);
+        report(state, "submit", interrupt);
     }
     Py_XDECREF(capture);
     Py_XDECREF(context);
     Py_XDECREF(function);
-    return outcome(interrupt == NULL ? Py_NewRef(Py_None) : NULL, NULL, interrupt);
 }
 
-/* run_item(run, item, *args): what a work item does around its plain method `run`. */
-static PyObject *run_item(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    State *state = PyModule_GetState(module);
+/* __init__(self, future, work, ...) of a work item */
+static PyObject *begin_item(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *nothing = PyObject_Vectorcall(PART(self, PLAIN), args, count, NULL), *interrupt = NULL;
+    if (nothing != NULL) {
+        carry(state, PART(self, SEAM), args[1], args[2], &interrupt);
+    }
+    return outcome(nothing, NULL, interrupt);
+}
+
+/* run(self) of a work item, with the worker's context from 3.14 on */
+static PyObject *run_item(State *state, Method *self, PyObject *const *args, Py_ssize_t count) {
     PyObject *record, *result = NULL, *interrupt = NULL;
     Turn turn = {NULL, NULL, NULL, NULL};
-    if (expect(state, count, 2, 3) < 0) {
-        return NULL;
-    }
-    if (get_adopted(state, &record) < 0 || pick_up(state, args[1], &turn) < 0) {
+    if (get_adopted(state, &record) < 0 || pick_up(state, args[0], &turn) < 0) {
         report(state, "attach", &interrupt);
     }
     if (interrupt == NULL) {
-        result = PyObject_Vectorcall(args[0], args + 1, count - 1, NULL);
+        result = PyObject_Vectorcall(PART(self, PLAIN), args, count, NULL);
     }
     return end_turn(state, record, &turn, result, interrupt);
 }

@@ -5,6 +5,8 @@
 #include <Python.h>
 #include <structmember.h>
 
+#define FROM_3_14 (PY_VERSION_HEX >= 0x030E0000)
+
 #if PY_VERSION_HEX < 0x030C0000
 static PyObject *PyErr_GetRaisedException(void) {
     PyObject *type, *error, *traceback;
