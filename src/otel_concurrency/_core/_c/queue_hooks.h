@@ -250,7 +250,7 @@ static int take_noted(State *state, PyObject *contexts, PyObject *items, PyObjec
                       PyObject **context) {
     PyObject *key = PyLong_FromVoidPtr(item), *held;
     int status = key == NULL ? -1 : PyDict_Pop(contexts, key, context);
-    if (status > 0 && PyObject_TypeCheck(*context, (PyTypeObject *)state->deque)) {
+    if (status > 0 && (PyObject *)Py_TYPE(*context) == state->deque) {
         status = PyDict_SetItem(contexts, key, *context); /* 0: it was put more than once */
     } else if (status > 0) {
         status = PyDict_Pop(items, key, &held) < 0 ? -1 : 1;

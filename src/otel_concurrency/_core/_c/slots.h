@@ -2,12 +2,18 @@
 #pragma once
 #include "older_versions.h"
 
+/* Whether an object is an instance of a class: its own or the base of that, mostly. */
+static int is_a(PyObject *object, PyTypeObject *class) {
+    PyTypeObject *own = Py_TYPE(object);
+    return own == class || own->tp_base == class || PyType_IsSubtype(own, class);
+}
+
 /* Read a slot of an object, whose class has `descriptor` for it. */
 static PyObject *read_slot(PyObject *object, PyObject *descriptor) {
     PyMemberDef *member;
     PyObject *value = NULL;
     if (descriptor == NULL || !Py_IS_TYPE(descriptor, &PyMemberDescr_Type) ||
-        !PyObject_TypeCheck(object, PyDescr_TYPE(descriptor))) {
+        !is_a(object, PyDescr_TYPE(descriptor))) {
         PyErr_SetString(PyExc_TypeError, "expected an object with the slot");
         return NULL;
     }
