@@ -1067,13 +1067,40 @@ def test_a_class_that_is_made_directly_is_freed():
 
 
 @where_it_is_in_use
-def test_a_class_that_is_made_directly_may_have_a_new():
-    """It is called, then and later."""
+@pytest.mark.parametrize("count", range(9))
+def test_a_class_that_is_made_directly_may_have_a_new(count):
+    """It is called with what the class is called with, and what it returns is returned."""
     kind = type("Kind", (), {})
     compiled.functions.make_directly(kind)
+    assert type(kind()) is kind
     for made in (1, 2):
-        kind.__new__ = lambda kind, *parts, made=made, **named: (made, parts, named)
-        assert kind(3, four=5) == (made, (3,), {"four": 5})
+        kind.__new__ = lambda kind, *parts, made=made, **named: (kind, made, parts, named)
+        parts = tuple(range(count))
+        assert kind(*parts) == (kind, made, parts, {})
+        assert kind(*parts, five=5) == (kind, made, parts, {"five": 5})
+    kind.__new__ = raising(LookupError())
+    with pytest.raises(LookupError):
+        kind(*parts)
+
+
+@where_it_is_in_use
+@pytest.mark.parametrize("place", ["the class", "its base"])
+def test_a_class_that_is_made_directly_may_have_both(place):
+    """``__init__`` is called with what ``__new__`` has made, if that is an instance."""
+
+    class Base:
+        pass
+
+    class Kind(Base):
+        def __new__(cls, *parts):
+            return object.__new__(cls) if parts else parts
+
+    compiled.functions.make_directly(Kind)
+    assert vars(Kind(1)) == {}
+    owner = {"the class": Kind, "its base": Base}[place]
+    owner.__init__ = lambda self, *parts: setattr(self, "parts", parts)
+    assert Kind(1, 2).parts == (1, 2)
+    assert Kind() == ()
 
 
 # --- the module ---

@@ -142,27 +142,31 @@ static PyObject *method(PyObject *module, PyObject *parts) {
     return (PyObject *)made;
 }
 
-/* Make an instance of a class as calling it does: allocate it, and call `__init__`. */
-static PyObject *make_instance(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
-    PyTypeObject *class = (PyTypeObject *)object;
-    State *state = PyType_GetModuleState(class); /* NULL if the class is part of what is collected */
-    Py_ssize_t count = PyVectorcall_NARGS(flags), i;
-    PyObject *init = NULL, *tuple, *named, *made = NULL, *nothing, *parts[1 + MOST];
-    if (state != NULL && names == NULL && count <= MOST && class->tp_new == PyBaseObject_Type.tp_new) {
-        init = PyDict_GetItemWithError(class->tp_dict, state->names.__init__);
+/* Allocate an instance of a class, and call its `__init__` in C. */
+static PyObject *make_by_init(PyTypeObject *class, PyObject *init, PyObject **parts, Py_ssize_t count) {
+    PyObject *made = PyType_GenericAlloc(class, 0), *nothing;
+    parts[0] = made;
+    nothing = made == NULL ? NULL : call_method(init, parts, count, NULL);
+    if (nothing == NULL) {
+        Py_CLEAR(made);
     }
-    if (init != NULL && (PyObject *)Py_TYPE(init) == state->Method) {
-        Py_INCREF(init);
-        parts[0] = made = PyType_GenericAlloc(class, 0);
-        memcpy(parts + 1, args, count * sizeof(PyObject *));
-        nothing = made == NULL ? NULL : call_method(init, parts, count + 1, NULL);
-        if (nothing == NULL) {
-            Py_CLEAR(made);
-        }
-        Py_XDECREF(nothing);
-        Py_DECREF(init);
-        return made;
-    }
+    Py_XDECREF(nothing);
+    return made;
+}
+
+/* Call the `__new__` of a class, a static method. */
+static PyObject *make_by_new(PyTypeObject *class, PyObject *new, PyObject **parts, Py_ssize_t count) {
+    PyObject *function = Py_TYPE(new)->tp_descr_get(new, NULL, (PyObject *)class), *made;
+    parts[0] = (PyObject *)class;
+    made = function == NULL ? NULL : PyObject_Vectorcall(function, parts, count, NULL);
+    Py_XDECREF(function);
+    return made;
+}
+
+/* Make an instance as type.__call__ does. */
+static PyObject *make_by_type(PyObject *class, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *tuple, *named, *made = NULL;
+    Py_ssize_t i;
     PyErr_Clear();
     tuple = PyTuple_New(count);
     named = names == NULL ? NULL : PyDict_New();
@@ -175,16 +179,42 @@ static PyObject *make_instance(PyObject *object, PyObject *const *args, size_t f
         }
     }
     if (tuple != NULL && (named != NULL || names == NULL)) {
-        made = PyType_Type.tp_call(object, tuple, named);
+        made = PyType_Type.tp_call(class, tuple, named);
     }
     Py_XDECREF(tuple);
     Py_XDECREF(named);
     return made;
 }
 
-/* make_directly(class): have a call of the class call its `__init__` in C, if it has one, without the detour by
- * type.__call__, which takes as long again. Interpreters before 3.12 do not ask for it where the class has a
- * metaclass of its own. */
+/* Make an instance of a class as calling it does. The short ways are those of a class that has one of the two
+ * itself, while its bases have nothing of the other. */
+static PyObject *make_instance(PyObject *object, PyObject *const *args, size_t flags, PyObject *names) {
+    PyTypeObject *class = (PyTypeObject *)object;
+    State *state = PyType_GetModuleState(class); /* NULL if the class is part of what is collected */
+    Py_ssize_t count = PyVectorcall_NARGS(flags);
+    PyObject *init = NULL, *new = NULL, *made, *parts[1 + MOST];
+    if (state != NULL && names == NULL && count <= MOST) {
+        memcpy(parts + 1, args, count * sizeof(PyObject *));
+        init = Py_XNewRef(PyDict_GetItemWithError(class->tp_dict, state->names.__init__));
+        new = Py_XNewRef(PyDict_GetItemWithError(class->tp_dict, state->names.__new__));
+    }
+    if (init != NULL && class->tp_new == PyBaseObject_Type.tp_new &&
+        (PyObject *)Py_TYPE(init) == state->Method) {
+        made = make_by_init(class, init, parts, count + 1);
+    } else if (init == NULL && new != NULL && class->tp_init == PyBaseObject_Type.tp_init &&
+               Py_IS_TYPE(new, &PyStaticMethod_Type)) {
+        made = make_by_new(class, new, parts, count + 1);
+    } else {
+        made = make_by_type(object, args, count, names);
+    }
+    Py_XDECREF(init);
+    Py_XDECREF(new);
+    return made;
+}
+
+/* make_directly(class): have a call of the class call its `__init__` in C, or its `__new__`, without the detour
+ * by type.__call__, which takes as long again. Interpreters before 3.12 do not ask for it where the class has
+ * a metaclass of its own. */
 static PyObject *make_directly(PyObject *module, PyObject *object) {
     PyHeapTypeObject *class = (PyHeapTypeObject *)object;
     if (!PyType_Check(object) || !PyType_HasFeature((PyTypeObject *)object, Py_TPFLAGS_HEAPTYPE) ||

@@ -53,7 +53,7 @@ class Functions(Protocol):
         """
 
     def make_directly(self, kind: type, /) -> None:
-        """Have a call of the class ``kind`` call its ``__init__``, such a method, directly."""
+        """Have a call of the class ``kind`` call its ``__new__``, or such a method, directly."""
 
     def begins(self, seam: object, sides: dict[int, Any], queue: object, /) -> bool:
         """Return whether there is nothing to do before the flow asks ``queue`` for an item.

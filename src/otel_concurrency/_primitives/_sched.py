@@ -113,6 +113,8 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
                 "Event.__iter__", __iter__, seam, held, loop, _asked
             )
 
+    if compiled.functions is not None:
+        compiled.functions.make_directly(Event)
     return Event
 
 

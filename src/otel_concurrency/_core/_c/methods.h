@@ -18,7 +18,7 @@ typedef struct {
 enum { KIND, TWIN, SEAM, PLAIN, MARK, DELIVER, LEND, MORE };
 #define PART(method, number) PyTuple_GET_ITEM((method)->parts, number)
 
-enum { MOST = 5 }; /* arguments that are usual */
+enum { MOST = 6 }; /* arguments that are usual */
 
 /* What a method of a kind does where all is usual. */
 struct Usual {

@@ -6,7 +6,7 @@
 #define NAMES(X) \
     X(_result) X(future) X(__module__) X(_end_time) X(_otel_concurrency_pairs) X(pop) X(popleft) X(put) \
     X(take) X(forget) X(to_pass) X(descriptor) X(first) X(gave_contexts) X(loans) X(settled) X(_encoded) \
-    X(_decoded) X(get_global_textmap) X(__init__)
+    X(_decoded) X(get_global_textmap) X(__init__) X(__new__)
 
 /* Slots of a seam. */
 #define SLOTS(X) X(capture) X(current) X(change)
