@@ -40,13 +40,15 @@ class Records:
         raise NotImplementedError
 
     @pytest.fixture(autouse=True)
-    def log(self, broker: str, tracer: Any) -> None:
+    def log(self, broker: str, tracer: Any) -> Iterator[None]:
         """Prepare to send to a topic of the test's own."""
         self.broker, self.tracer, self.topic = broker, tracer, f"orders-{next(numbers)}"
         settings = {"bootstrap.servers": broker, "log_level": 0, "linger.ms": 100}
         self.producer = confluent_kafka.cimpl.Producer(settings)
         self.send(None)  # a topic that is not known yet is sent to one by one
         self.sent_before = 1
+        yield
+        del self.producer  # pytest keeps this object up to its end, and the client has threads
 
     def send(self, *tenants: str | None) -> list[int | None]:
         """Send a record in a span for each tenant, or in none; return the ids of the spans."""
