@@ -7,8 +7,11 @@ root with a link to each origin, and has the baggage that all of them agree on.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import queue
+import sched
+import signal
 import sys
 import threading
 import weakref
@@ -462,6 +465,61 @@ def test_a_span_in_another_context_does_not_begin_the_batch(form, tracer, reques
             return span.parent, span.links, requests.look()[1]
 
     assert without_context(consume) == (None, (), ["a", "b"])
+
+
+def by_a_signal(work):
+    """Run ``work`` as a handler that interrupts the flow."""
+    before = signal.signal(signal.SIGTERM, lambda *_: work())
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def by_a_scheduler(work):
+    """Run ``work`` as the action of an event."""
+    events = sched.scheduler()
+    without_context(events.enter, 0, 1, work)
+    events.run()
+
+
+def by_a_future(work):
+    """Run ``work`` as the callback of a future that the flow completes."""
+    future = concurrent.futures.Future()
+    without_context(future.add_done_callback, lambda _: work())
+    future.set_result(None)
+
+
+def by_a_finalizer(work):
+    """Run ``work`` as the flow drops the last reference to something."""
+
+    class Something:
+        pass
+
+    something = Something()
+    weakref.finalize(something, work)
+    del something
+    gc.collect()
+
+
+@pytest.mark.parametrize("run", [by_a_signal, by_a_scheduler, by_a_future, by_a_finalizer])
+def test_work_of_nobody_is_no_part_of_a_batch(run, tracer, requests):
+    """Also where the last item has no context, as such work has none."""
+    waiting, form, seen = queue.Queue(), STOCK[0], []
+    requests.put(form, waiting, "a", None)
+
+    def work():
+        with tracer.start_as_current_span("work of nobody") as span:
+            seen.append((span.parent, span.links))
+
+    def consume():
+        form.get(waiting)
+        form.get(waiting)
+        run(work)
+        return requests.look()[1]
+
+    assert without_context(consume) == ["a"]
+    assert seen == [(None, ())]
 
 
 def test_nothing_keeps_what_items_had_in_common(requests):

@@ -243,7 +243,7 @@ class Call:
                 before = get_current()
                 if context is not before and (context or before):
                     token = attach(context)
-                if record is not None and record[0]() is context:
+                if record is not None and record[0]() is (before if token is None else context):
                     adopted.set(None)  # the caller adopted it, and lets go of it when this is over
             except Exception as error:
                 report_fault("attach", error)
@@ -402,9 +402,9 @@ def current_safely() -> Context | None:
 
 
 def is_concerned(seam: Seam) -> object:
-    """Return whether work that is handed off now is to be captured; None after a reported fault."""
+    """Return whether there is a context, or work on an item, here; None after a reported fault."""
     try:
-        return seam.concerned()
+        return seam.concerned() or (any_adopted and adopted.get())
     except Exception as error:
         report_fault("get_current", error)
         return None

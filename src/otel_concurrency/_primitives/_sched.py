@@ -24,6 +24,7 @@ from otel_concurrency._core.handoff import (
     Call,
     DirectCall,
     Seam,
+    adopted,
     capture_nothing,
     get_current,
 )
@@ -89,7 +90,7 @@ def _capturing(plain: Any, seam: Seam, loop: CodeType) -> Any:
                 running[thread] = self
             try:
                 if (
-                    not get_current()
+                    not (get_current() or adopted.get())
                     or type(_held(self, _ACTION)) is DirectCall
                     or seam.capture is capture_nothing
                 ):

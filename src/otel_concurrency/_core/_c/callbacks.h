@@ -38,15 +38,14 @@ static PyObject *add_callback(State *state, Method *self, PyObject *const *args,
 /* __iter__(self) of an event of sched, which the loop takes apart to run its action */
 static PyObject *iterate(State *state, Method *self, PyObject *const *args, Py_ssize_t Py_UNUSED(count)) {
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
-    PyObject *code = frame == NULL ? NULL : (PyObject *)PyFrame_GetCode(frame), *context;
+    PyObject *code = frame == NULL ? NULL : (PyObject *)PyFrame_GetCode(frame);
     int status = code != PART(self, LOOP) || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) < 4;
     Py_XDECREF(code);
     Py_XDECREF(frame);
     status = status != 0 ? status : PyObject_IsTrue(PART(self, ASKED));
     if (status == 0 && (PyObject *)Py_TYPE(PyTuple_GET_ITEM(args[0], 3)) != state->DirectCall) {
-        context = get_current(state); /* in which an action without one would run */
-        status = context == NULL ? -1 : PyObject_IsTrue(context);
-        Py_XDECREF(context);
+        status = is_idle(state); /* in what an action without a context would run */
+        status = status < 0 ? status : !status;
     }
     return status == 0 ? PyTuple_Type.tp_iter(args[0]) : leave_to_twin();
 }

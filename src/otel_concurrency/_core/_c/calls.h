@@ -169,10 +169,10 @@ typedef struct {
     Py_ssize_t running; /* how many calls of it have not returned yet */
 } DirectCall;
 
-/* Attach `context`, unless it is current, or both are empty. Where it is what the flow has in its
- * `record`, the call does not see that: the flow lets go of it when the call is over. */
+/* Attach `context`, unless it is current, or both are empty. Where what is current then is what the
+ * flow has in its `record`, the call does not see that: the flow lets go of it when the call is over. */
 static int begin_call(State *state, PyObject *context, PyObject *record, Turn *turn) {
-    PyObject *adopted = NULL;
+    PyObject *adopted = NULL, *current;
     int status;
     if (context == NULL || context == Py_None) {
         return 0;
@@ -185,11 +185,12 @@ static int begin_call(State *state, PyObject *context, PyObject *record, Turn *t
     if (status < 0 || (status > 0 && (turn->token = attach(state, context)) == NULL)) {
         return -1;
     }
+    current = turn->token == NULL ? turn->before : context;
     status = 0;
     if (record != NULL && PyList_CheckExact(record) && PyWeakref_Check(PyList_GET_ITEM(record, 0))) {
         status = PyWeakref_GetRef(PyList_GET_ITEM(record, 0), &adopted);
     }
-    status = status > 0 && adopted == context ? set_adopted(state, Py_None) : status;
+    status = status > 0 && adopted == current ? set_adopted(state, Py_None) : status;
     Py_XDECREF(adopted);
     return status;
 }

@@ -71,19 +71,6 @@ static PyObject *begins(PyObject *module, PyObject *const *args, Py_ssize_t coun
     return PyBool_FromLong(status && !off);
 }
 
-/* Whether the flow is in no context, and has adopted nothing. */
-static int is_idle(State *state) {
-    PyObject *record, *current = NULL;
-    int status = get_adopted(state, &record);
-    if (status == 0 && (record == NULL || record == Py_None)) {
-        current = get_current(state);
-        status = current == NULL ? -1 : PyObject_Not(current);
-    }
-    Py_XDECREF(record);
-    Py_XDECREF(current);
-    return status;
-}
-
 /* Return what the namespace of a module has under a name, if that is a tuple of that size; otherwise NULL,
  * with or without an exception. */
 static PyObject *cached(PyObject *namespace, PyObject *name, Py_ssize_t size) {

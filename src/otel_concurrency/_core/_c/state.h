@@ -110,6 +110,19 @@ static int set_adopted(State *state, PyObject *record) {
     return token == NULL ? -1 : 0;
 }
 
+/* Whether the flow is in no context, and has adopted nothing. */
+static int is_idle(State *state) {
+    PyObject *record, *current = NULL;
+    int status = get_adopted(state, &record);
+    if (status == 0 && (record == NULL || record == Py_None)) {
+        current = get_current(state);
+        status = current == NULL ? -1 : PyObject_Not(current);
+    }
+    Py_XDECREF(record);
+    Py_XDECREF(current);
+    return status;
+}
+
 static int expect(State *state, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most) {
     if (state->namespace == NULL) {
         call(NULL, NULL);
