@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
+import queue
 import signal
 import socket
 import sys
@@ -138,8 +140,6 @@ def test_callbacks_are_as_without_the_library_where_it_is_off(loop, pair, instru
 def test_a_callback_with_a_context_of_its_own_is_no_round(loop, instrument, tracer):
     """What the program passes as `context=` stands."""
     instrument()
-    import contextvars
-
     mine = contextvars.Context()
     mine.run(attach, trace.set_span_in_context(tracer.start_span("own"), Context()))
     spans = []
@@ -315,13 +315,35 @@ def test_the_next_run_sees_nothing_of_the_last(around, instrument):
 def test_a_context_that_is_passed_to_a_runner_is_the_programs(instrument):
     """What is left in it stays in it."""
     instrument()
-    import contextvars
-
     mine = contextvars.Context()
     with asyncio.Runner() as runner:
         runner.run(forget(), context=mine)
         assert runner.run(see(), context=mine) == "other"
         assert runner.run(see()) is None
+
+
+@needs_runner
+def test_the_next_run_in_a_context_that_is_passed_has_no_item_of_the_last(instrument, caplog):
+    """It is the library that attaches what an item came with. All else is left as it is."""
+    instrument()
+    mine, items = contextvars.Context(), queue.Queue()
+
+    async def get():
+        await forget()
+        items.get()
+        return await see()
+
+    def put():
+        attach(baggage.set_baggage("tenant", "item's"))
+        items.put(object())
+
+    with asyncio.Runner() as runner:
+        without_context(put)
+        without_context(put)
+        assert runner.run(get(), context=mine) == "item's"
+        assert runner.run(see(), context=mine) == "other"
+        assert mine.run(runner.run, see(), context=contextvars.Context()) is None
+    assert not caplog.records
 
 
 @needs_runner
@@ -344,14 +366,18 @@ def test_a_runner_that_is_run_by_itself_says_so(instrument, caplog):
     """The error is asyncio's own, and there is no other."""
     instrument()
 
-    async def nested():
+    async def nested(**given):
         coroutine = see()
         with pytest.raises(RuntimeError, match="running event loop"):
-            runner.run(coroutine)
+            runner.run(coroutine, **given)
         coroutine.close()
 
+    mine, items = contextvars.Context(), queue.Queue()
+    without_context(lambda: attach(set_value("key", "item's")) and items.put(object()))
+    without_context(items.get)  # something was adopted in this process
     with asyncio.Runner() as runner:
         runner.run(nested())
+        runner.run(nested(context=mine), context=mine)
     assert not caplog.records
 
 

@@ -8,11 +8,13 @@ its second round on, each round starts a new trace with a link to the round befo
 ``threading.Timer`` does.
 
 A ``Runner`` runs everything in one contextvars context. What one ``run()`` attaches and fails to
-detach must not reach the next ``run()``.
+detach must not reach the next ``run()``. In a context that the program passes, only the item of a
+queue that one ``run()`` still holds is kept from the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from _thread import get_ident
@@ -28,6 +30,7 @@ from otel_concurrency._core.handoff import (
     as_flow_that_begins,
 )
 from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._items import adoption
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job, Round, running
 
@@ -187,16 +190,19 @@ def _context_of_next_round(seam: Seam, callback: Any, args: Any) -> Any:
 def _run(original: Any, seam: Seam) -> Any:
     @functools.wraps(original)
     def run(self: Any, coro: Any, *, context: Any = None) -> Any:
-        if context is not None or not seam.active:
+        if not seam.active:
             return original(self, coro, context=context)
-        before = _begins_in(self)
+        before = _begins_in(self) if context is None else None
         try:
             return original(self, coro, context=context)
         except BaseException as error:
             leave_out_of_traceback(error)
             raise
         finally:
-            _leave(self, before)
+            if context is None:
+                _leave(self, before)
+            elif handoff.any_adopted:
+                _let_go(context)
             before = None  # this frame lives as long as a traceback that the user keeps
 
     return run
@@ -219,3 +225,9 @@ def _leave(runner: Any, before: Any) -> None:
             runner._context.run(handoff.begin_in, before)
     except Exception as error:
         handoff.report_fault("run", error)
+
+
+def _let_go(context: Any) -> None:
+    """Let go of an item in a contextvars context of the program's, which may use it again."""
+    with contextlib.suppress(Exception):  # it is none, or this flow is in it: the original raises
+        context.run(adoption.let_go)
