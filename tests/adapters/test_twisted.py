@@ -11,6 +11,7 @@ import pytest
 import twisted.internet.asyncioreactor
 import twisted.internet.base
 import twisted.internet.posixbase
+import twisted.internet.selectreactor
 from opentelemetry import context, trace
 from suite import IN_BOTH_ORDERS, WAIT, Calls, check_undo, outside, run_program
 from twisted.internet import reactor, task
@@ -348,6 +349,8 @@ def test_undo_is_exact():
         twisted.internet.base.ReactorBase,
         twisted.internet.asyncioreactor.AsyncioSelectorReactor,
         twisted.internet.posixbase._ContinuousPolling,
+        twisted.internet.posixbase._PollLikeMixin,
+        twisted.internet.selectreactor.SelectReactor,
         task.Cooperator,
         task.CooperativeTask,
         Deferred,
@@ -376,3 +379,48 @@ reactor.run()
 """
     first = first.format(module="twisted.internet.base, twisted.internet.defer")
     assert run_program(first + install + program) == "carried\n" * 2
+
+
+@pytest.mark.parametrize("kind", ["asyncioreactor", "epollreactor", "pollreactor", "selectreactor"])
+def test_an_item_of_one_event_is_not_the_next_ones(kind):
+    """A protocol that gets an item when data arrives is not in its context when more arrives."""
+    program = f"""
+from otel_concurrency import ConcurrencyInstrumentor
+ConcurrencyInstrumentor().instrument()
+from twisted.internet import {kind}
+{kind}.install()
+import queue
+from opentelemetry import context
+from twisted.internet import protocol, reactor
+
+items = queue.Queue()
+
+class Server(protocol.Protocol):
+    def dataReceived(self, data):
+        before = context.get_value("key")
+        if data == b"g":
+            items.get_nowait()
+        print(before, context.get_value("key"))
+        self.transport.write(b".")
+
+class Client(protocol.Protocol):
+    events = [b"o", b"g", b"o", b"g", b"g", b"o"]
+    def connectionMade(self):
+        self.transport.write(self.events.pop(0))
+    def dataReceived(self, data):
+        self.connectionMade() if self.events else reactor.stop()
+
+def start():
+    for _ in range(3):
+        token = context.attach(context.set_value("key", "item"))
+        items.put(1)
+        context.detach(token)
+    port = reactor.listenTCP(0, protocol.Factory.forProtocol(Server), interface="127.0.0.1")
+    client = protocol.ClientFactory.forProtocol(Client)
+    reactor.connectTCP("127.0.0.1", port.getHost().port, client)
+
+reactor.callWhenRunning(start)
+reactor.run()
+"""
+    other, got = "None None\n", "None item\n"
+    assert run_program(program) == other + got + other + got + got + other

@@ -77,6 +77,154 @@ def test_a_reader_is_in_no_context(kind, loop, pair, instrument, tracer):
     assert seen == [("argument", {})]
 
 
+class Events:
+    """Calls back what a test passes, once for each event, in one of several ways."""
+
+    def __init__(self, loop, pair, kind):
+        self.loop, self.pair, self.kind = loop, pair, kind
+
+    def register(self, callback):
+        """Have it called from now on."""
+        one, _ = self.pair
+        if self.kind == "reader":
+            self.loop.add_reader(one, lambda: callback(one.recv(1)))
+        elif self.kind == "writer":  # is ready as long as it is registered
+            self.loop.add_writer(one, lambda: callback(self.told() or b""))
+        elif self.kind == "signal":
+            self.loop.add_signal_handler(signal.SIGUSR1, lambda: callback(self.told()))
+        else:
+            self.connect(callback)
+
+    def connect(self, callback):
+        """Have it called by a transport."""
+        one, _ = self.pair
+        protocol = type("Told", (asyncio.Protocol,), {})()
+        protocol.data_received = callback
+        of_datagrams = type("Told", (asyncio.DatagramProtocol,), {})()
+        of_datagrams.datagram_received = lambda data, _: callback(data)
+        if self.kind == "connection":
+            making = self.loop.create_connection(lambda: protocol, sock=one)
+        elif self.kind == "datagrams":
+            making = self.loop.create_datagram_endpoint(lambda: of_datagrams, sock=one)
+        else:
+            pipe = os.fdopen(os.dup(one.fileno()), "rb", buffering=0)
+            making = self.loop.connect_read_pipe(lambda: protocol, pipe)
+        self.transport, _ = self.loop.run_until_complete(making)
+
+    def happen(self, what):
+        """Have an event happen, of which the callback is told."""
+        if self.kind in ("writer", "signal"):
+            self.what = what
+            if self.kind == "signal":
+                os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            self.pair[1].send(what)
+
+    def told(self):
+        """Return what has happened, once."""
+        what, self.what = getattr(self, "what", None), None
+        return what
+
+    def end(self):
+        """Have it called no more."""
+        if self.kind == "signal":
+            self.loop.remove_signal_handler(signal.SIGUSR1)
+        elif self.kind in ("reader", "writer"):
+            getattr(self.loop, f"remove_{self.kind}")(self.pair[0])
+        else:
+            self.transport.close()
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+
+EVENTS = [
+    "reader",
+    "connection",
+    *(["writer", "signal", "pipe", "datagrams"] if sys.platform != "win32" else []),
+]
+
+
+@pytest.fixture
+def events(request, loop):
+    """Return what calls back for events of a kind."""
+    pair = socket.socketpair()
+    if request.param == "datagrams":
+        for one in pair:
+            one.close()
+        pair = socket.socketpair(type=socket.SOCK_DGRAM)
+    for one in pair:
+        one.setblocking(False)
+    events = Events(loop, pair, request.param)
+    yield events
+    events.end()
+    for one in pair:
+        one.close()
+
+
+@pytest.mark.parametrize("events", EVENTS, indirect=True)
+@pytest.mark.parametrize("kind", ["asyncio.Queue", "queue.Queue", "queue.SimpleQueue"])
+@pytest.mark.parametrize("items", [1, 2])
+def test_an_item_of_one_event_is_not_the_next_ones(kind, items, events, instrument, tracer):
+    """Each event is work of its own, though all are called back in one contextvars context."""
+    instrument()
+    module, _, name = kind.partition(".")
+    waiting, seen = getattr(sys.modules[module], name)(), []
+
+    def ready(what):
+        if what == b"g":
+            for _ in range(items):
+                waiting.get_nowait()
+        if what:
+            with tracer.start_as_current_span(what.decode()) as span:
+                seen.append((span.parent, [link.context for link in span.links], get_current()))
+
+    def run():
+        events.register(ready)
+        producers = []
+        for what in (b"o", b"g", b"o", b"g", b"g", b"o"):
+            if what == b"g":
+                for _ in range(items):
+                    with tracer.start_as_current_span("producer") as span:
+                        waiting.put_nowait(1)
+                    producers.append(span.get_span_context())
+            del seen[:]
+            events.happen(what)
+            events.loop.run_until_complete(until(seen))
+            (parent, links, context), due = seen[0], producers[-items:]
+            if what == b"o":
+                assert (parent, links, len(context)) == (None, [], 1)  # the span alone
+            elif items == 1:
+                assert parent == due[0]
+            else:
+                assert (parent, links) == (None, due)
+
+    without_context(run)
+
+
+@pytest.mark.parametrize("events", EVENTS[:1], indirect=True)
+def test_a_handle_of_many_events_looks_like_any(events, instrument, monkeypatch):
+    """It is of the same class by name, says the same of itself, and can be cancelled."""
+    made = []
+    loop = events.loop
+    monkeypatch.setattr(loop, "_add_reader", lambda *args: made.append(add(*args)) or made[-1])
+    add = type(loop)._add_reader.__get__(loop)
+
+    def described():
+        loop.add_reader(events.pair[0], print, 1)
+        (handle,) = made
+        del made[:]
+        parts = (
+            type(handle).__module__,
+            type(handle).__qualname__,
+            isinstance(handle, asyncio.Handle),
+        )
+        return *parts, repr(handle), handle.cancelled(), handle.cancel() or handle.cancelled()
+
+    plain = described()
+    instrument()
+    add = type(loop)._add_reader.__get__(loop)
+    assert described() == plain
+
+
 def test_a_reader_keeps_nothing_alive(loop, pair, instrument, no_collector):
     """The loop holds no context of who has registered it."""
     instrument()

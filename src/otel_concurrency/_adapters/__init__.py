@@ -141,7 +141,9 @@ ADAPTERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "twisted": {
         "threading": (
             "twisted.internet.base",
+            "twisted.internet.kqreactor",
             "twisted.internet.posixbase",
+            "twisted.internet.selectreactor",
             "twisted.internet.asyncioreactor",
             "twisted.internet.task",
         ),

@@ -12,7 +12,9 @@ which the ``LoopingCall`` was started. The first round is often part of that cal
 The reactor serves the whole program, but parts of it are set up in the middle of a request, and
 would keep that request's context. On asyncio these are its only timer and its readers and writers
 (PEP 567). On any reactor they are the delayed call that all cooperative tasks share, and the
-polling of files. All of these are set up in an empty context.
+polling of files. All of these are set up in an empty context. It calls readers and writers for one
+event after the other. Each event is work of its own: the item of a queue that one of them gets is
+not the next one's.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from otel_concurrency._core import handoff
 from otel_concurrency._core.handoff import NO_CONTEXT, Call, Seam
 from otel_concurrency._core.patching import Layer, Patch
 from otel_concurrency._core.signatures import NOT_GIVEN
+from otel_concurrency._items import adoption
 
 TESTED = ("22.10.0", "26.10.0")
 
@@ -48,7 +51,18 @@ def _asyncio_reactor_layers(asyncioreactor: ModuleType, seam: Seam) -> list[Patc
 
 
 def _polling_layers(posixbase: ModuleType, seam: Seam) -> list[Patch]:
-    return [_outside(posixbase._ContinuousPolling, "_checkLoop", seam)]
+    return [
+        _outside(posixbase._ContinuousPolling, "_checkLoop", seam),
+        Layer(posixbase._PollLikeMixin, "_doReadOrWrite", _event),
+    ]
+
+
+def _selecting_layers(selectreactor: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(selectreactor.SelectReactor, "_doReadOrWrite", _event)]
+
+
+def _kqueue_layers(kqreactor: ModuleType, seam: Seam) -> list[Patch]:
+    return [Layer(kqreactor.KQReactor, "_doWriteOrRead", _event)]
 
 
 def _task_layers(task: ModuleType, seam: Seam) -> list[Patch]:
@@ -77,7 +91,9 @@ MODULES = {
     "threading": {
         "twisted.internet.base": _reactor_layers,
         "twisted.internet.asyncioreactor": _asyncio_reactor_layers,
+        "twisted.internet.kqreactor": _kqueue_layers,
         "twisted.internet.posixbase": _polling_layers,
+        "twisted.internet.selectreactor": _selecting_layers,
         "twisted.internet.task": _task_layers,
     },
     "futures": {"twisted.internet.defer": _deferred_layers},
@@ -128,6 +144,18 @@ def _outside(owner: Any, name: str, seam: Seam) -> Layer:
         return outside
 
     return Layer(owner, name, wrap)
+
+
+def _event(original: Any) -> Any:
+    @functools.wraps(original)
+    def event(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            if handoff.any_adopted:
+                adoption.let_go()
+
+    return event
 
 
 # A cooperative task runs in many steps, each of them in the context of the task.

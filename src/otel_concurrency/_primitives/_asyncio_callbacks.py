@@ -2,7 +2,9 @@
 
 asyncio runs a callback in a copy of the context in which it was registered. That is right for work
 that is handed off. But the reader of a descriptor and the handler of a signal are not part of the
-request that happened to register them: they run in an empty context. A ``call_later`` callback that
+request that happened to register them: they run in an empty context. They are called for one event
+after the other, all in one contextvars context, and each event is work of its own: the item of a
+queue that one of them gets is not the next one's. A ``call_later`` callback that
 schedules itself again would prolong for ever the trace in which it was first registered. So from
 its second round on, each round starts a new trace with a link to the round before, as a
 ``threading.Timer`` does.
@@ -27,9 +29,10 @@ from otel_concurrency._core.callers import leave_out_of_traceback
 from otel_concurrency._core.handoff import (
     NO_CONTEXT,
     Seam,
+    adopted,
     as_flow_that_begins,
 )
-from otel_concurrency._core.patching import Layer, Patch
+from otel_concurrency._core.patching import Layer, Patch, StandIn
 from otel_concurrency._items import adoption
 from otel_concurrency._linking import rounds
 from otel_concurrency._linking.rounds import Job, Round, running
@@ -46,15 +49,17 @@ def _timer_layers(base_events: ModuleType, seam: Seam) -> list[Patch]:
 
 def _reader_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
     loop = selector_events.BaseSelectorEventLoop
+    kind = _of_many_events(selector_events.events.Handle)
     return [
-        Layer(loop, name, lambda raw: _add_reader(raw, seam))
-        for name in ("add_reader", "add_writer")
+        *(Layer(loop, name, lambda raw: _add_reader(raw, seam)) for name in _FOR_PROGRAMS),
+        *(Layer(loop, f"_{name}", lambda raw: _watch(raw, seam, kind)) for name in _FOR_PROGRAMS),
     ]
 
 
 def _signal_layers(unix_events: ModuleType, seam: Seam) -> list[Patch]:
     loop = unix_events._UnixSelectorEventLoop
-    return [Layer(loop, "add_signal_handler", lambda raw: _add_signal_handler(raw, seam))]
+    kind = _of_many_events(unix_events.events.Handle)
+    return [Layer(loop, "add_signal_handler", lambda raw: _add_signal_handler(raw, seam, kind))]
 
 
 def _runner_layers(runners: ModuleType, seam: Seam) -> list[Patch]:
@@ -81,14 +86,59 @@ def _add_reader(original: Any, seam: Seam) -> Any:
     return add_reader
 
 
-def _add_signal_handler(original: Any, seam: Seam) -> Any:
+def _add_signal_handler(original: Any, seam: Seam, kind: Any) -> Any:
     @functools.wraps(original)
     def add_signal_handler(self: Any, sig: Any, callback: Any, *args: Any) -> Any:
-        if not (seam.active and handoff.is_concerned(seam)):
+        if not seam.active:
             return original(self, sig, callback, *args)
-        return as_flow_that_begins(NO_CONTEXT, original, self, sig, callback, *args)
+        if handoff.is_concerned(seam):
+            as_flow_that_begins(NO_CONTEXT, original, self, sig, callback, *args)
+        else:
+            original(self, sig, callback, *args)
+        handle = getattr(self, "_signal_handlers", {}).get(sig)
+        if type(handle) is kind.stands_in_for:
+            handle.__class__ = kind
+        return None
 
     return add_signal_handler
+
+
+_FOR_PROGRAMS = ("add_reader", "add_writer")
+"""The methods for programs. Transports call those with an underscore before, as these do."""
+
+
+def _watch(original: Any, seam: Seam, kind: Any) -> Any:
+    @functools.wraps(original)
+    def watch(self: Any, fd: Any, callback: Any, *args: Any, **context: Any) -> Any:
+        handle = original(self, fd, callback, *args, **context)
+        if seam.active and type(handle) is kind.stands_in_for:
+            handle.__class__ = kind
+        return handle
+
+    return watch
+
+
+@functools.cache
+def _of_many_events(plain: Any) -> Any:
+    """Return what the class of a handle becomes whose callback is called for several events."""
+
+    class Handle(plain, metaclass=StandIn):  # type: ignore[misc]  # a base known at run time
+        stands_in_for = plain
+        __module__ = plain.__module__
+        __slots__ = ()
+
+        @functools.wraps(plain._run)
+        def _run(self) -> Any:
+            context = self._context
+            try:
+                return plain._run(self)
+            finally:
+                if handoff.any_adopted and context.get(adopted) is not None:
+                    _let_go(context)
+                context = None  # this frame lives as long as a traceback of an interrupt
+                del self
+
+    return Handle
 
 
 # Timers that schedule themselves again.
