@@ -103,6 +103,10 @@ def _add_signal_handler(original: Any, seam: Seam, kind: Any) -> Any:
     return add_signal_handler
 
 
+_OWN = frozenset(("asyncio.selector_events", "asyncio.unix_events"))
+"""The modules of a loop's own methods, which run nothing of the program's. One of them is called
+whenever another thread wakes the loop up."""
+
 _FOR_PROGRAMS = ("add_reader", "add_writer")
 """The methods for programs. Transports call those with an underscore before, as these do."""
 
@@ -111,7 +115,11 @@ def _watch(original: Any, seam: Seam, kind: Any) -> Any:
     @functools.wraps(original)
     def watch(self: Any, fd: Any, callback: Any, *args: Any, **context: Any) -> Any:
         handle = original(self, fd, callback, *args, **context)
-        if seam.active and type(handle) is kind.stands_in_for:
+        if (
+            seam.active
+            and type(handle) is kind.stands_in_for
+            and not (getattr(callback, "__self__", None) is self and callback.__module__ in _OWN)
+        ):
             handle.__class__ = kind
         return handle
 
