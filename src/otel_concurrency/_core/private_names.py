@@ -53,6 +53,9 @@ _ASYNCIO: Mapping[str, PrivateName] = {
     "asyncio.events.Handle._callback": PrivateName(
         "_primitives._asyncio_callbacks", "comparing the rounds of a repeating timer"
     ),
+    "asyncio.events.Handle._context": PrivateName(
+        "_primitives._asyncio_callbacks", "the context in which a reader is called"
+    ),
     "asyncio.events.Handle._run": PrivateName(
         "_linking.flows _linking.root_places _core.frames _primitives._asyncio_callbacks",
         "where a callback begins; a layer of `TimerHandle`",
@@ -79,6 +82,12 @@ _ASYNCIO: Mapping[str, PrivateName] = {
     "asyncio.queues.Queue._queue": PrivateName("_primitives._asyncio", "the items that wait"),
     "asyncio.runners.Runner._context": PrivateName(
         "_primitives._asyncio_callbacks", "the context in which each run begins", since=(3, 11)
+    ),
+    "asyncio.selector_events.BaseSelectorEventLoop._add_reader": PrivateName(
+        "_primitives._asyncio_callbacks", "a layer: a reader is called for many events"
+    ),
+    "asyncio.selector_events.BaseSelectorEventLoop._add_writer": PrivateName(
+        "_primitives._asyncio_callbacks", "a layer: a writer is called for many events"
     ),
     "asyncio.selector_events.BaseSelectorEventLoop._start_serving": PrivateName(
         "_observer.connection_hooks _primitives._asyncio_transports", "a layer: a server listens"
@@ -129,6 +138,9 @@ _ASYNCIO: Mapping[str, PrivateName] = {
     ),
     "asyncio.unix_events._UnixSelectorEventLoop": PrivateName(
         "_primitives._asyncio_callbacks", "a layer of `add_signal_handler`", only_posix=True
+    ),
+    "asyncio.unix_events._UnixSelectorEventLoop._signal_handlers": PrivateName(
+        "_primitives._asyncio_callbacks", "the handle of the handler of a signal", only_posix=True
     ),
     "asyncio.unix_events._UnixWritePipeTransport": PrivateName(
         "_primitives._asyncio_transports", "layers of the transports of pipes", only_posix=True

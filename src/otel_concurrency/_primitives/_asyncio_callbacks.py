@@ -4,10 +4,11 @@ asyncio runs a callback in a copy of the context in which it was registered. Tha
 that is handed off. But the reader of a descriptor and the handler of a signal are not part of the
 request that happened to register them: they run in an empty context. They are called for one event
 after the other, all in one contextvars context, and each event is work of its own: the item of a
-queue that one of them gets is not the next one's. A ``call_later`` callback that
-schedules itself again would prolong for ever the trace in which it was first registered. So from
-its second round on, each round starts a new trace with a link to the round before, as a
-``threading.Timer`` does.
+queue that one of them gets is not the next one's.
+
+A ``call_later`` callback that schedules itself again would prolong for ever the trace in which it
+was first registered. So from its second round on, each round starts a new trace with a link to the
+round before, as a ``threading.Timer`` does.
 
 A ``Runner`` runs everything in one contextvars context. What one ``run()`` attaches and fails to
 detach must not reach the next ``run()``. In a context that the program passes, only the item of a
@@ -51,8 +52,11 @@ def _reader_layers(selector_events: ModuleType, seam: Seam) -> list[Patch]:
     loop = selector_events.BaseSelectorEventLoop
     kind = _of_many_events(selector_events.events.Handle)
     return [
-        *(Layer(loop, name, lambda raw: _add_reader(raw, seam)) for name in _FOR_PROGRAMS),
-        *(Layer(loop, f"_{name}", lambda raw: _watch(raw, seam, kind)) for name in _FOR_PROGRAMS),
+        Layer(loop, "add_reader", lambda raw: _add_reader(raw, seam)),
+        Layer(loop, "add_writer", lambda raw: _add_reader(raw, seam)),
+        # These are called by the two above, and by transports.
+        Layer(loop, "_add_reader", lambda raw: _watch(raw, seam, kind)),
+        Layer(loop, "_add_writer", lambda raw: _watch(raw, seam, kind)),
     ]
 
 
@@ -106,9 +110,6 @@ def _add_signal_handler(original: Any, seam: Seam, kind: Any) -> Any:
 _OWN = frozenset(("asyncio.selector_events", "asyncio.unix_events"))
 """The modules of a loop's own methods, which run nothing of the program's. One of them is called
 whenever another thread wakes the loop up."""
-
-_FOR_PROGRAMS = ("add_reader", "add_writer")
-"""The methods for programs. Transports call those with an underscore before, as these do."""
 
 
 def _watch(original: Any, seam: Seam, kind: Any) -> Any:
