@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 import otel_concurrency
-from otel_concurrency._core.private_names import PRIVATE_NAMES, PrivateName
+from otel_concurrency._core.private_name import PrivateName
+from otel_concurrency._core.private_names import PRIVATE_NAMES
 
 SOURCE = Path(otel_concurrency.__file__).parent
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
@@ -63,7 +64,7 @@ TABLES = ("_clean_starts.table", "_clean_starts.libraries_", "_clean_starts.func
 READ = {
     name: tree
     for name, tree in TREES.items()
-    if not name.startswith(("_adapters", *TABLES)) and name != "_core.private_names"
+    if not name.startswith(("_adapters", *TABLES)) and not name.startswith("_core.private_name")
 }
 
 
