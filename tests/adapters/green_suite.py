@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from otel_concurrency._core import handoff
+
 trace.set_tracer_provider(TracerProvider())
 tracer = trace.get_tracer("tests")
 
@@ -39,10 +41,17 @@ with tracer.start_as_current_span("start"):
     pool = ThreadPoolExecutor(1)
     pool.submit(int).result()
 
+jobs = queue.Queue()
+consumers = ThreadPoolExecutor(2)
+with trace.use_span(tracer.start_span("goes on")):
+    for _ in range(2):
+        consumers.submit(consumer, jobs)
+
 ids = {}
+kinds = "thread", "timer", "pool", "spawn", "sched", "item", "job"
 for n in range(3):
     with tracer.start_as_current_span("origin") as span:
-        names = [f"{kind} {n}" for kind in ("thread", "timer", "pool", "spawn", "sched", "item")]
+        names = [f"{kind} {n}" for kind in kinds]
         ids.update(dict.fromkeys(names, span.get_span_context().span_id))
         threads = [
             threading.Thread(target=see, args=(names[0],)),
@@ -56,13 +65,18 @@ for n in range(3):
         scheduler.enter(0.001, 1, see, (names[4],))
         run(scheduler.run)
         q.put(names[5])
+        jobs.put(names[6])
     q.join()
+    jobs.join()
     for thread in threads:
         thread.join()
 assert pool.submit(parent).result() is None
 pool.shutdown()
-q.put(None)
+for each in (q, jobs, jobs):
+    each.put(None)
 worker.join()
+consumers.shutdown()
+assert not any(handoff.bodies.values())
 wrong = {name for name in ids if seen.get(name) != ids[name]}
 print("wrong:", sorted(wrong))
 """

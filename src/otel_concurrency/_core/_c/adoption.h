@@ -131,7 +131,7 @@ static int find_out_whether_busy(State *state, PyObject *current) {
     PyObject *thread = NULL, *found = NULL, *end;
     int status = PyDict_Check(current) && state->span_key != NULL && state->bodies != NULL;
     if (status > 0 && PyDict_GET_SIZE(state->bodies) != 0) {
-        thread = call(state->get_ident, NULL);
+        thread = get_thread(state);
         status = thread == NULL ? -1 : PyDict_GetItemRef(state->bodies, thread, &found) >= 0;
         status = status > 0 ? found != current : status; /* it was handed off with the thread's work */
         Py_XDECREF(thread);

@@ -13,7 +13,7 @@ static int forget_age(State *state, PyObject *thread) {
 /* Note that `context` is what the thread's present work was handed off in. Set `thread` to the key,
  * and `body` to what was there before, or NULL. */
 static int begin_body(State *state, PyObject *context, PyObject **thread, PyObject **body) {
-    *thread = call(state->get_ident, NULL);
+    *thread = get_thread(state);
     if (*thread == NULL || state->bodies == NULL ||
         (PyDict_GET_SIZE(state->bodies) != 0 &&
          PyDict_GetItemRef(state->bodies, *thread, body) < 0) ||

@@ -6,7 +6,7 @@
 #define NAMES(X) \
     X(_result) X(future) X(__module__) X(_end_time) X(_otel_concurrency_pairs) X(pop) X(popleft) X(put) \
     X(take) X(forget) X(to_pass) X(descriptor) X(first) X(gave_contexts) X(loans) X(settled) X(_encoded) \
-    X(_decoded) X(get_global_textmap) X(__init__) X(__new__)
+    X(_decoded) X(get_global_textmap) X(__init__) X(__new__) X(get_ident)
 
 /* Slots of a seam. */
 #define SLOTS(X) X(capture) X(current) X(change)
@@ -14,7 +14,7 @@
 /* Objects of handoff.py. */
 #define OBJECTS(X) \
     X(adopted) X(bodies) X(ages) X(Context) X(FRESH) X(SEVERAL) X(NO_CONTEXT) X(Call) X(capture) \
-    X(capture_nothing) X(get_current) X(attach) X(detach) X(get_ident) X(report_raised)
+    X(capture_nothing) X(get_current) X(attach) X(detach) X(report_raised)
 
 typedef struct {
     int has_adopted;     /* whether handoff.py was told that a flow has adopted something */
@@ -62,6 +62,17 @@ static PyObject *call(PyObject *function, PyObject *argument) {
     result = argument == NULL ? PyObject_CallNoArgs(function) : PyObject_CallOneArg(function, argument);
     Py_DECREF(function);
     return result;
+}
+
+/* Return the number of the present thread. The function for it is looked up each time: an adapter of green
+ * threads replaces it. */
+static PyObject *get_thread(State *state) {
+    PyObject *name = state->names.get_ident, *get_ident = NULL, *thread = NULL;
+    if (state->namespace == NULL || PyDict_GetItemRef(state->namespace, name, &get_ident) >= 0) {
+        thread = call(get_ident, NULL);
+    }
+    Py_XDECREF(get_ident);
+    return thread;
 }
 
 /* --- the current context -------------------------------------------------------------------------------- */
